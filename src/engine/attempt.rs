@@ -1,0 +1,279 @@
+//! One attempt, from the claim to the verdict: set up, run, decide, and afterwards tell.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::Core;
+use super::registry::Handler;
+use crate::clock::{Micros, from_micros, micros_of};
+use crate::context::{Attempt, Said, Signals};
+use crate::event::Event;
+use crate::failure::{Failure, Interrupt};
+use crate::job::{JobResult, Outcome};
+use crate::new_job::Overrides;
+use crate::perform;
+use crate::rules::retry::{Decision, Retry};
+use crate::rules::text;
+use crate::state::State;
+use crate::store::{Claimed, Finish, Finished, Verdict};
+
+/// An attempt that has run, with what is told once its finish is recorded.
+pub(super) struct Ended {
+    pub(super) attempt: Arc<Attempt>,
+    pub(super) finish: Finish,
+    took: Duration,
+}
+
+/// What one job has of its own; what another version wrote and this one cannot read counts as
+/// nothing.
+fn overrides(claimed: &Claimed) -> Overrides {
+    let Some(json) = &claimed.options else { return Overrides::default() };
+    serde_json::from_str(json).unwrap_or_else(|error| {
+        log::warn!(job = claimed.claim.id.0; "legwork: its options do not decode, the kind's are used: {error}");
+        Overrides::default()
+    })
+}
+
+impl Core {
+    /// Runs a claimed job and decides how its attempt ended.
+    pub(super) fn run(&self, claimed: Claimed, worker: &Arc<str>) -> Ended {
+        // Claims name registered kinds only; a job of another kind goes back.
+        let handler = self.registry.get(&claimed.kind).cloned();
+        let own = overrides(&claimed);
+        let attempt = self.attempt(&claimed, worker, &own, handler.as_deref());
+        self.jobs.attempts_here().start(&attempt);
+        self.supervisor.watch(&attempt);
+        self.tell_started(&attempt);
+
+        let Some(handler) = handler else {
+            return self.ended(attempt, Verdict::GiveBack { why: None });
+        };
+        let result = perform::perform(&attempt, &attempt.args, &self.middleware, &|| {
+            (handler.perform)(&attempt, &attempt.args)
+        });
+        let policy = own.retry.map(Retry::from_plan);
+        let verdict = self.decide(&attempt, result, &Rules {
+            handler: &handler,
+            retry: policy.as_ref().unwrap_or(&handler.options.retry),
+        });
+        self.ended(attempt, verdict)
+    }
+
+    fn attempt(
+        &self,
+        claimed: &Claimed,
+        worker: &Arc<str>,
+        own: &Overrides,
+        handler: Option<&Handler>,
+    ) -> Arc<Attempt> {
+        let meta = claimed.meta.as_deref().and_then(|meta| serde_json::from_str(meta).ok());
+        Arc::new(Attempt {
+            jobs: self.jobs.clone(),
+            claim: Some(claimed.claim),
+            kind: claimed.kind.clone(),
+            queue: claimed.queue.clone(),
+            args: claimed.args.clone(),
+            number: claimed.attempts + 1,
+            meta: meta.unwrap_or_default(),
+            worker: Arc::clone(worker),
+            first_started_at: claimed.first_started_at.unwrap_or(claimed.started_at),
+            started_awake: self.jobs.clock().awake(),
+            timeout: own.timeout.or_else(|| handler.and_then(|handler| handler.options.timeout)),
+            overdue: handler.map(|handler| handler.options.overdue).unwrap_or_default(),
+            retry: own.retry.clone(),
+            keep: own.keep,
+            signals: Signals::default(),
+            said: Mutex::new(Said::default()),
+            settle: AtomicBool::new(false),
+        })
+    }
+
+    fn ended(&self, attempt: Arc<Attempt>, verdict: Verdict) -> Ended {
+        let took = attempt.elapsed();
+        let finish = attempt.finish(verdict).expect("a claimed attempt has a claim");
+        Ended { attempt, finish, took }
+    }
+
+    fn decide(&self, attempt: &Arc<Attempt>, result: JobResult, rules: &Rules<'_>) -> Verdict {
+        let now = self.jobs.clock().micros();
+        let asked = attempt.signals.get();
+        let failure = match result {
+            // The row decides whether the transaction committed; this is for when it did not.
+            Ok(_) if attempt.settle.load(Ordering::Acquire) => {
+                Failure::msg("finish_in was called, but its transaction was not committed")
+            }
+            Ok(Outcome::Done) => {
+                return Verdict::Complete { output: attempt.said().output.clone() };
+            }
+            Ok(Outcome::Snooze(delay)) => {
+                return Verdict::Snooze { run_at: now.saturating_add(micros_of(delay)) };
+            }
+            Ok(Outcome::Cancel(reason)) => {
+                let reason = text::cut(&reason, text::ERROR_BYTES);
+                return Verdict::Cancel { reason, error: None };
+            }
+            Err(failure) => failure,
+        };
+        match failure.interrupt() {
+            Some(Interrupt::Cancelled) if asked.cancel => {
+                return Verdict::Cancel { reason: "cancelled while running".into(), error: None };
+            }
+            Some(Interrupt::Stopping) if asked.stop => {
+                return Verdict::GiveBack { why: Some("interrupted: the engine was stopped".into()) };
+            }
+            _ => {}
+        }
+        let error = text::cut(&failure.report(), text::ERROR_BYTES);
+        if asked.cancel {
+            return Verdict::Cancel {
+                reason: format!("cancelled while running; then: {error}"),
+                error: Some(error),
+            };
+        }
+        self.decide_failed(attempt, &failure, error, now, rules)
+    }
+
+    fn decide_failed(
+        &self,
+        attempt: &Arc<Attempt>,
+        failure: &Failure,
+        error: String,
+        now: Micros,
+        rules: &Rules<'_>,
+    ) -> Verdict {
+        let since_first =
+            Duration::from_micros(now.saturating_sub(attempt.first_started_at).max(0).unsigned_abs());
+        let chance = self.jobs.random().fraction();
+        // A policy may call the app's own function.
+        let decision = perform::catch(|| {
+            rules.retry.decide(failure, attempt.number, since_first, chance)
+        })
+        .unwrap_or_else(|panic| {
+            log::error!(job = attempt.id().0; "legwork: the retry policy {panic}");
+            Decision::GiveUp
+        });
+        match decision {
+            Decision::RetryIn(delay) => {
+                Verdict::Retry { run_at: now.saturating_add(micros_of(delay)), error }
+            }
+            Decision::Discard => Verdict::Cancel {
+                reason: format!("discarded: {error}"),
+                error: Some(error),
+            },
+            Decision::GiveUp => {
+                if let Err(panic) =
+                    perform::catch(|| (rules.handler.gave_up)(attempt, &attempt.args, failure))
+                {
+                    log::error!(job = attempt.id().0; "legwork: the gave_up hook {panic}");
+                }
+                Verdict::Fail { error }
+            }
+        }
+    }
+
+    /// The end of a job that was claimed and will not be started.
+    pub(super) fn give_back(&self, claimed: Claimed, worker: &Arc<str>) -> Ended {
+        let attempt = self.attempt(&claimed, worker, &overrides(&claimed), None);
+        self.ended(attempt, Verdict::GiveBack { why: None })
+    }
+
+    /// The end of an attempt that is abandoned: failed by its time-out, whatever it still does.
+    pub(super) fn time_out(&self, attempt: &Arc<Attempt>) -> Ended {
+        let timeout = attempt.timeout.unwrap_or_default();
+        let failure = Failure::msg(format!("abandoned: still running after its time-out of {timeout:?}"));
+        let handler = self.registry.get(&attempt.kind).cloned();
+        let own = attempt.retry.clone().map(Retry::from_plan);
+        let verdict = match &handler {
+            None => Verdict::GiveBack { why: None },
+            Some(handler) => self.decide_failed(attempt, &failure, failure.report(), self.jobs.clock().micros(), &Rules {
+                handler,
+                retry: own.as_ref().unwrap_or(&handler.options.retry),
+            }),
+        };
+        self.ended(Arc::clone(attempt), verdict)
+    }
+
+    fn tell_started(&self, attempt: &Attempt) {
+        let id = attempt.id();
+        log::debug!(job = id.0, kind = attempt.kind.as_str(), attempt = attempt.number; "legwork: started");
+        self.jobs.tell(|| Event::Started {
+            id,
+            kind: attempt.kind.clone(),
+            queue: attempt.queue.clone(),
+            attempt: attempt.number,
+            worker: attempt.worker.to_string(),
+        });
+    }
+
+    /// Tells what became of an attempt, after it is recorded.
+    pub(super) fn tell_ended(&self, ended: Ended, recorded: &Finished) {
+        let Ended { attempt, finish, took } = ended;
+        self.jobs.attempts_here().end(&attempt);
+        if self.slow_after.is_some_and(|threshold| took > threshold) {
+            let kind = attempt.kind.clone();
+            self.jobs.tell(|| Event::Slow { id: attempt.id(), kind, took });
+        }
+        match recorded {
+            Finished::Settled => self.tell_finished(&attempt, State::Completed, took),
+            Finished::Stale => {
+                log::warn!(job = attempt.id().0, kind = attempt.kind.as_str(); "legwork: a finish came too late and changed nothing");
+            }
+            Finished::Recorded { state, children } => {
+                for (id, row) in children.iter().zip(&finish.children) {
+                    self.jobs.tell_enqueued(*id, row.kind.clone(), row.queue.clone());
+                }
+                self.tell_recorded(&attempt, &finish, *state, took);
+            }
+        }
+    }
+
+    fn tell_recorded(&self, attempt: &Attempt, finish: &Finish, state: State, took: Duration) {
+        let (id, kind) = (attempt.id(), attempt.kind.as_str());
+        match (state, &finish.verdict) {
+            (State::Retrying, Verdict::Retry { run_at, error }) => {
+                let (attempts, run_at) = (attempt.number, from_micros(*run_at));
+                log::info!(job = id.0, kind = kind, attempt = attempts; "legwork: retry at {run_at}: {error}");
+                self.jobs.tell(|| Event::Retrying {
+                    id,
+                    kind: kind.to_owned(),
+                    attempts,
+                    run_at,
+                    error: error.clone(),
+                });
+            }
+            (State::Failed, Verdict::Fail { error }) => {
+                log::warn!(job = id.0, kind = kind, attempt = attempt.number; "legwork: failed: {error}");
+                self.jobs.tell(|| Event::Failed {
+                    id,
+                    kind: kind.to_owned(),
+                    attempts: attempt.number,
+                    error: error.clone(),
+                });
+            }
+            (State::Scheduled, Verdict::Snooze { run_at }) => {
+                let run_at = from_micros(*run_at);
+                log::debug!(job = id.0, kind = kind; "legwork: snoozed until {run_at}");
+                self.jobs.tell(|| Event::Snoozed { id, kind: kind.to_owned(), run_at });
+            }
+            (State::Ready, _) => {
+                log::info!(job = id.0, kind = kind; "legwork: given back");
+                self.jobs.tell(|| Event::Rescued { id });
+            }
+            _ => self.tell_finished(attempt, state, took),
+        }
+    }
+
+    fn tell_finished(&self, attempt: &Attempt, state: State, took: Duration) {
+        let id = attempt.id();
+        log::debug!(job = id.0, kind = attempt.kind.as_str(); "legwork: {state} in {took:?}");
+        let kind = Some(attempt.kind.clone());
+        self.jobs.tell(|| Event::Finished { id, kind, state, took: Some(took) });
+    }
+}
+
+/// What decides about a failure.
+struct Rules<'a> {
+    handler: &'a Handler,
+    retry: &'a Retry,
+}

@@ -1,0 +1,176 @@
+//! Putting an engine together; the user's state type ends here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pool::{CheckedPool, Pool};
+use super::registry::Registry;
+use super::{Engine, ManualEngine, Settings, manual};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::jobs::Jobs;
+use crate::middleware::Middleware;
+
+/// Called when an engine starts, begins to stop, or has stopped.
+pub(super) type Hook = Arc<dyn Fn() + Send + Sync>;
+
+/// Puts an [`Engine`] together. `S` is what the app hands to its jobs.
+///
+/// Registering a job whose [`State`](Job::State) is another type does not compile:
+/// ```compile_fail
+/// # use legwork::*;
+/// # use serde::{Serialize, Deserialize};
+/// # #[derive(Serialize, Deserialize)] struct Mail;
+/// # struct App;
+/// # impl Job for Mail {
+/// #     const KIND: &'static str = "mail";
+/// #     type State = App;
+/// #     fn perform(&self, _: &Context<App>) -> JobResult { Ok(Outcome::Done) }
+/// # }
+/// # fn f(jobs: &Jobs) {
+/// Engine::builder(jobs).register::<Mail>();   // Mail wants an App, this engine has ()
+/// # }
+/// ```
+pub struct EngineBuilder<S = ()> {
+    jobs: Jobs,
+    state: Arc<S>,
+    registry: Registry,
+    wrong: Option<Error>,
+    pools: Vec<Pool>,
+    settings: Settings,
+}
+
+impl EngineBuilder<()> {
+    pub(super) fn new(jobs: &Jobs) -> EngineBuilder<()> {
+        EngineBuilder {
+            jobs: jobs.clone(),
+            state: Arc::new(()),
+            registry: Registry::default(),
+            wrong: None,
+            pools: Vec::new(),
+            settings: Settings {
+                middleware: jobs.middleware().to_vec(),
+                slow_after: None,
+                stuck_grace: Duration::from_secs(5),
+                on_started: Vec::new(),
+                on_stopping: Vec::new(),
+                on_stopped: Vec::new(),
+            },
+        }
+    }
+
+    /// What the jobs registered from here on get as [`Context::state`](crate::Context::state).
+    pub fn state<S: Send + Sync + 'static>(self, state: S) -> EngineBuilder<S> {
+        EngineBuilder {
+            jobs: self.jobs,
+            state: Arc::new(state),
+            registry: self.registry,
+            wrong: self.wrong,
+            pools: self.pools,
+            settings: self.settings,
+        }
+    }
+}
+
+impl<S: Send + Sync + 'static> EngineBuilder<S> {
+    /// Lets the engine run jobs of this type, under its kind and its aliases.
+    pub fn register<J: Job<State = S>>(mut self) -> EngineBuilder<S> {
+        let state = Arc::clone(&self.state);
+        self.add::<J>(&state);
+        self
+    }
+
+    /// The same for a job with a state of its own, `()` included.
+    pub fn register_with<J: Job>(mut self, state: J::State) -> EngineBuilder<S> {
+        self.add::<J>(&Arc::new(state));
+        self
+    }
+
+    fn add<J: Job>(&mut self, state: &Arc<J::State>) {
+        if let Err(error) = self.registry.add::<J>(state) {
+            self.wrong.get_or_insert(error);
+        }
+    }
+
+    /// Adds a pool. Without any there is one: all queues, as many workers as cores.
+    pub fn pool(mut self, pool: Pool) -> EngineBuilder<S> {
+        self.pools.push(pool);
+        self
+    }
+
+    /// Code around every attempt of this engine, inside the handle's middleware.
+    pub fn middleware(mut self, middleware: impl Middleware) -> EngineBuilder<S> {
+        self.settings.middleware.push(Arc::new(middleware));
+        self
+    }
+
+    /// Tells [`Event::Slow`](crate::Event::Slow) of attempts that take longer. Default: never.
+    pub fn slow_after(mut self, threshold: Duration) -> EngineBuilder<S> {
+        self.settings.slow_after = Some(threshold);
+        self
+    }
+
+    /// How long after its time-out an attempt that goes on counts as stuck. Default: 5 seconds.
+    pub fn stuck_grace(mut self, grace: Duration) -> EngineBuilder<S> {
+        self.settings.stuck_grace = grace;
+        self
+    }
+
+    /// Called in the starting thread once the workers run.
+    pub fn on_started(mut self, hook: impl Fn() + Send + Sync + 'static) -> EngineBuilder<S> {
+        self.settings.on_started.push(Arc::new(hook));
+        self
+    }
+
+    /// Called in the stopping thread before workers are asked to stop.
+    pub fn on_stopping(mut self, hook: impl Fn() + Send + Sync + 'static) -> EngineBuilder<S> {
+        self.settings.on_stopping.push(Arc::new(hook));
+        self
+    }
+
+    /// Called in the stopping thread once the engine has stopped.
+    pub fn on_stopped(mut self, hook: impl Fn() + Send + Sync + 'static) -> EngineBuilder<S> {
+        self.settings.on_stopped.push(Arc::new(hook));
+        self
+    }
+
+    /// Registers this process with the file, takes over what dead processes held, and starts the
+    /// workers.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad queue list, a kind registered twice, two pools of one name;
+    /// [`Error::ReadOnly`] if the lock file cannot be made; [`Error::Busy`]; [`Error::Io`] if a
+    /// thread cannot be started.
+    pub fn start(self) -> Result<Engine> {
+        let pools = self.checked_pools()?;
+        Engine::start(self.jobs, self.registry, Arc::clone(&self.state), pools, self.settings)
+    }
+
+    /// An engine without threads, for tests: jobs run in the calling thread when it is told to.
+    /// Its queues are those of all pools; workers and cadences count for nothing.
+    ///
+    /// # Errors
+    /// As [`start`](EngineBuilder::start).
+    pub fn manual(self) -> Result<ManualEngine> {
+        let pools = self.checked_pools()?;
+        manual::start(self.jobs, self.registry, Arc::clone(&self.state), pools, self.settings)
+    }
+
+    fn checked_pools(&self) -> Result<Vec<CheckedPool>> {
+        if let Some(error) = &self.wrong {
+            return Err(Error::invalid("registration", error.to_string()));
+        }
+        let mut pools = self.pools.clone();
+        if pools.is_empty() {
+            pools.push(Pool::new(["*"]));
+        }
+        let pools = pools.into_iter().map(Pool::check).collect::<Result<Vec<_>>>()?;
+        for (at, pool) in pools.iter().enumerate() {
+            if pools[..at].iter().any(|other| other.name == pool.name) {
+                let why = format!("two pools are called {:?}; give one another name", pool.name);
+                return Err(Error::invalid("pool name", why));
+            }
+        }
+        Ok(pools)
+    }
+}

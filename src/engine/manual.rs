@@ -1,0 +1,124 @@
+//! An engine without threads: the calling thread runs the jobs, in a fixed order.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pool::CheckedPool;
+use super::registry::Registry;
+use super::{Core, Settings, worker};
+use crate::error::Result;
+use crate::id::JobId;
+use crate::jobs::Jobs;
+use crate::store::{ClaimRequest, PoolId};
+
+/// An engine for tests, made by [`EngineBuilder::manual`](crate::EngineBuilder::manual): nothing
+/// runs until it is told to, and then in the calling thread, in claim order. With
+/// [`Clock::stopped`](crate::Clock::stopped) a test needs neither sleep nor thread.
+///
+/// ```
+/// # use serde::{Serialize, Deserialize};
+/// # use std::time::Duration;
+/// use legwork::*;
+/// # #[derive(Serialize, Deserialize)] struct Reminder;
+/// # impl Job for Reminder {
+/// #     const KIND: &'static str = "reminder";
+/// #     type State = ();
+/// #     fn perform(&self, _: &Context) -> JobResult { Ok(Outcome::Done) }
+/// # }
+/// # fn main() -> Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let clock = Clock::stopped(time::macros::datetime!(2026-01-01 0:00 UTC));
+/// let jobs = Jobs::builder(dir.path().join("test.db")).clock(clock).open()?;
+/// let engine = Engine::builder(&jobs).register::<Reminder>().manual()?;
+///
+/// jobs.enqueue(NewJob::new(Reminder).delay(Duration::from_secs(7 * 86_400)))?;
+/// assert_eq!(engine.run_due()?, 0);
+/// engine.advance(Duration::from_secs(7 * 86_400));
+/// assert_eq!(engine.run_due()?, 1);
+/// # Ok(()) }
+/// ```
+pub struct ManualEngine {
+    core: Arc<Core>,
+    pools: Vec<PoolId>,
+}
+
+pub(super) fn start<S: Any + Send + Sync>(
+    jobs: Jobs,
+    registry: Registry,
+    state: Arc<S>,
+    pools: Vec<CheckedPool>,
+    settings: Settings,
+) -> Result<ManualEngine> {
+    let (core, _bell) = Core::join(jobs, registry, state, pools, settings)?;
+    let pools = core.pools.iter().map(|pool| pool.id).collect();
+    Ok(ManualEngine { core, pools })
+}
+
+impl ManualEngine {
+    /// Runs the next job that is ready or due; `None` if there is none.
+    ///
+    /// # Errors
+    /// Those of claiming and recording; a failing job is none.
+    pub fn run_one(&self) -> Result<Option<JobId>> {
+        for &pool in &self.pools {
+            let request = ClaimRequest { pool, park: false };
+            let Some(claimed) = worker::exchange(&self.core, None, Some(request))? else { continue };
+            let id = claimed.claim.id;
+            let ended = self.core.run(claimed, &Arc::from("manual"));
+            worker::exchange(&self.core, Some(ended), None)?;
+            return Ok(Some(id));
+        }
+        Ok(None)
+    }
+
+    /// Runs jobs until none is ready or due, those included that they enqueue or retry for now;
+    /// how many attempts that were. Stands for [`Engine::run_until_empty`](crate::Engine::run_until_empty).
+    ///
+    /// # Errors
+    /// As [`run_one`](ManualEngine::run_one).
+    pub fn run_due(&self) -> Result<usize> {
+        let mut ran = 0;
+        while self.run_one()?.is_some() {
+            ran += 1;
+        }
+        Ok(ran)
+    }
+
+    /// Turns the handle's stopped clock forward. Runs nothing.
+    ///
+    /// # Panics
+    /// If the handle's clock is not a stopped one.
+    pub fn advance(&self, by: Duration) {
+        self.core.jobs.clock().advance(by);
+    }
+
+    /// Turns the clock to one waiting job after the other and runs it, until no job waits for a
+    /// time or is ready; how many attempts that were.
+    ///
+    /// # Errors
+    /// As [`run_one`](ManualEngine::run_one).
+    ///
+    /// # Panics
+    /// If the handle's clock is not a stopped one and a job waits for a time.
+    pub fn drain(&self) -> Result<usize> {
+        let jobs = &self.core.jobs;
+        let mut ran = self.run_due()?;
+        while let Some(at) = jobs.store().next_due()? {
+            let wait = Duration::from_micros(at.saturating_sub(jobs.clock().micros()).max(0).unsigned_abs());
+            jobs.clock().advance(wait);
+            let more = self.run_due()?;
+            if more == 0 {
+                // What is due now is paused or of another engine's kinds.
+                break;
+            }
+            ran += more;
+        }
+        Ok(ran)
+    }
+
+    /// The handle it works on.
+    pub fn jobs(&self) -> &Jobs {
+        &self.core.jobs
+    }
+}

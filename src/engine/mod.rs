@@ -1,0 +1,293 @@
+//! The running part: pools of worker threads in this process.
+
+mod attempt;
+mod builder;
+mod manual;
+mod pool;
+mod registry;
+mod supervisor;
+mod worker;
+
+use std::any::Any;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+pub use self::builder::EngineBuilder;
+use self::builder::Hook;
+pub use self::manual::ManualEngine;
+pub use self::pool::Pool;
+use self::pool::{CheckedPool, RunningPool};
+use self::registry::Registry;
+use self::supervisor::{Bell, Supervisor};
+use self::worker::Live;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::id::JobId;
+use crate::job::{Job, JobResult};
+use crate::jobs::Jobs;
+use crate::middleware::Middleware;
+use crate::store::{InstanceId, InstanceLock, PoolSpec};
+
+/// How long jobs that were asked to stop get before they are given up, beyond the grace.
+const LITTLE: Duration = Duration::from_secs(1);
+
+/// A running engine: pools of worker threads that run the jobs of one handle.
+///
+/// Stopped by [`stop`](Engine::stop), or with no grace when it is dropped.
+pub struct Engine {
+    core: Arc<Core>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What an engine and its threads share. Lives until the last of them is gone: a job that will
+/// not stop keeps its claim and the process's lock with it.
+pub(crate) struct Core {
+    jobs: Jobs,
+    instance: InstanceId,
+    // Let go after the row is taken away; see `Drop`.
+    _lock: Arc<InstanceLock>,
+    registry: Registry,
+    state: Arc<dyn Any + Send + Sync>,
+    middleware: Vec<Arc<dyn Middleware>>,
+    pools: Vec<Arc<RunningPool>>,
+    slow_after: Option<Duration>,
+    supervisor: Supervisor,
+    live: Live,
+    phase: AtomicU8,
+    on_stopping: Vec<Hook>,
+    on_stopped: Vec<Hook>,
+}
+
+/// What a builder sets beside pools and jobs.
+pub(crate) struct Settings {
+    middleware: Vec<Arc<dyn Middleware>>,
+    slow_after: Option<Duration>,
+    stuck_grace: Duration,
+    on_started: Vec<Hook>,
+    on_stopping: Vec<Hook>,
+    on_stopped: Vec<Hook>,
+}
+
+const RUNNING: u8 = 0;
+const STOPPING: u8 = 1;
+const STOPPED: u8 = 2;
+
+impl Engine {
+    /// Puts an engine together.
+    pub fn builder(jobs: &Jobs) -> EngineBuilder {
+        EngineBuilder::new(jobs)
+    }
+
+    fn start<S: Any + Send + Sync>(
+        jobs: Jobs,
+        registry: Registry,
+        state: Arc<S>,
+        pools: Vec<CheckedPool>,
+        settings: Settings,
+    ) -> Result<Engine> {
+        let on_started = settings.on_started.clone();
+        let (core, bell) = Core::join(jobs, registry, state, pools, settings)?;
+        let supervisor = Mutex::new(Some(supervisor::start(&core, bell)?));
+        let engine = Engine { core, supervisor };
+        for pool in &engine.core.pools {
+            worker::start_missing(&engine.core, pool)?;
+        }
+        log::info!("legwork: engine {} started on {}", engine.core.instance, engine.jobs().path().display());
+        on_started.iter().for_each(|hook| hook());
+        Ok(engine)
+    }
+
+    /// The handle it works on.
+    pub fn jobs(&self) -> &Jobs {
+        &self.core.jobs
+    }
+
+    /// Waits until nothing is ready, running or due that this engine could run. Jobs whose time
+    /// lies ahead do not count, nor do paused ones. Pools on a cadence look at once.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the engine is stopped meanwhile; [`Error::Poisoned`].
+    pub fn run_until_empty(&self) -> Result<()> {
+        if self.core.is_stopping() {
+            return Err(Error::Stopped("the engine"));
+        }
+        let (tell, told) = bounded(1);
+        let pools = self.core.pools.iter().map(|pool| pool.id).collect();
+        self.jobs().store().when_empty(self.core.instance, pools, tell)?;
+        self.core.pools.iter().for_each(|pool| pool.ring());
+        told.recv().map_err(|_| {
+            if self.core.is_stopping() { Error::Stopped("the engine") } else { Error::Poisoned }
+        })
+    }
+
+    /// Changes the number of a pool's workers while it runs. Workers that are one too many end
+    /// after their current job.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is no pool of that name; [`Error::Stopped`]; [`Error::Io`] if a
+    /// thread cannot be started.
+    pub fn resize(&self, pool: &str, workers: usize) -> Result<()> {
+        if self.core.is_stopping() {
+            return Err(Error::Stopped("the engine"));
+        }
+        let Some(pool) = self.core.pools.iter().find(|running| running.name == pool) else {
+            return Err(Error::invalid("pool name", format!("there is no pool {pool:?}")));
+        };
+        pool.resize(workers);
+        // Those that wait for a job must look at the new number.
+        self.jobs().store().unpark(pool.id)?;
+        worker::start_missing(&self.core, pool)
+    }
+
+    /// Runs a job at once in the calling thread, with the engine's state and middleware, without
+    /// storing it.
+    ///
+    /// # Errors
+    /// The job's failure. A job whose state is not the engine's fails with [`Error::Invalid`];
+    /// use [`Jobs::perform_now`].
+    pub fn perform_now<J: Job>(&self, job: &J) -> JobResult {
+        let state = Arc::clone(&self.core.state).downcast::<J::State>().map_err(|_| {
+            Error::invalid("job", format!("{} has a state of its own", J::KIND))
+        })?;
+        self.jobs().perform_here(job, state, &self.core.middleware)
+    }
+
+    /// Stops: claims nothing more, waits up to `grace` for the jobs under way, then asks them to
+    /// stop through their [`Context`](crate::Context), and waits a second more.
+    ///
+    /// Jobs that stopped when asked go back to their queue, the attempt uncounted. Returned are
+    /// those that would not stop: a thread cannot be killed, so such a job stays claimed by this
+    /// process until its thread or the process ends. Stopping again returns the same way.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]; the threads are stopped all the same.
+    pub fn stop(&self, grace: Duration) -> Result<Vec<JobId>> {
+        let core = &self.core;
+        if core.phase.swap(STOPPING, Ordering::AcqRel) == RUNNING {
+            core.on_stopping.iter().for_each(|hook| hook());
+        }
+        let mut told = Ok(());
+        for pool in &core.pools {
+            pool.close();
+            told = told.and(self.jobs().store().close_pool(pool.id));
+        }
+        let asked_at = Instant::now();
+        if !core.live.wait_for_none(grace) {
+            for attempt in self.jobs().attempts_here().of(core.instance) {
+                attempt.signals.set(|asked| asked.stop = true);
+            }
+            let more = LITTLE.max(grace.saturating_sub(asked_at.elapsed()));
+            core.live.wait_for_none(more);
+        }
+        self.end_supervisor();
+        let left = self.jobs().attempts_here().of(core.instance);
+        for attempt in &left {
+            log::warn!(job = attempt.id().0, kind = attempt.kind.as_str(); "legwork: would not stop");
+        }
+        told.map(|()| left.iter().map(|attempt| attempt.id()).collect())
+    }
+
+    fn end_supervisor(&self) {
+        let mut thread = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(thread) = thread.take() else { return };
+        self.core.phase.store(STOPPED, Ordering::Release);
+        self.core.supervisor.ring();
+        if thread.join().is_err() {
+            log::error!("legwork: the supervisor thread had panicked");
+        }
+        log::info!("legwork: engine {} stopped", self.core.instance);
+        self.core.on_stopped.iter().for_each(|hook| hook());
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(Duration::ZERO) {
+            log::debug!("legwork: stopping: {error}");
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("instance", &self.core.instance).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Registers this process, rescues what dead ones held, and opens the pools.
+    fn join<S: Any + Send + Sync>(
+        jobs: Jobs,
+        registry: Registry,
+        state: Arc<S>,
+        pools: Vec<CheckedPool>,
+        settings: Settings,
+    ) -> Result<(Arc<Core>, Bell)> {
+        let lock = Arc::new(InstanceLock::create(jobs.path())?);
+        let joined = jobs.store().join(&lock)?;
+        jobs.attempts_here().joined(joined.instance);
+        for &id in &joined.rescued {
+            log::warn!(job = id.0; "legwork: rescued from a dead process");
+            jobs.tell(|| Event::Rescued { id });
+        }
+        let (supervisor, bell) = Supervisor::new(settings.stuck_grace);
+        let mut core = Core {
+            jobs,
+            instance: joined.instance,
+            _lock: lock,
+            registry,
+            state,
+            middleware: settings.middleware,
+            pools: Vec::new(),
+            slow_after: settings.slow_after,
+            supervisor,
+            live: Live::default(),
+            phase: AtomicU8::new(RUNNING),
+            on_stopping: settings.on_stopping,
+            on_stopped: settings.on_stopped,
+        };
+        let kinds = Arc::new(core.registry.kinds());
+        for pool in pools {
+            let spec = PoolSpec {
+                instance: core.instance,
+                queues: pool.queues.clone(),
+                kinds: Arc::clone(&kinds),
+            };
+            let id = core.jobs.store().open_pool(spec)?;
+            core.pools.push(Arc::new(RunningPool::new(id, pool)));
+        }
+        Ok((Arc::new(core), bell))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.phase.load(Ordering::Acquire) != RUNNING
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == STOPPED
+    }
+}
+
+impl Drop for Core {
+    /// The last thread is gone: the process no longer takes part.
+    fn drop(&mut self) {
+        for pool in &self.pools {
+            // Closed already if the engine was stopped; a manual engine closes them here.
+            let _ = self.jobs.store().close_pool(pool.id);
+        }
+        self.jobs.attempts_here().left(self.instance);
+        match self.jobs.store().leave(self.instance) {
+            Ok(held) => {
+                for id in held {
+                    self.jobs.tell(|| Event::Rescued { id });
+                }
+            }
+            // The row stays and is found dead by its lock.
+            Err(error) => log::debug!("legwork: leaving: {error}"),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! A pool: some worker threads serving some queues.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::rules::name;
+use crate::rules::queues::Queues;
+use crate::store::PoolId;
+
+/// Some worker threads serving some queues, for [`EngineBuilder::pool`](crate::EngineBuilder::pool).
+///
+/// The list is strict in its order: a job of the second queue runs only while the first has none.
+/// `"*"` matches every queue, `"mail*"` those with the prefix, `"-name"` excludes; queues matched
+/// by one entry share one order (priority, then run_at, then id). With weights the next queue is
+/// drawn at random instead.
+///
+/// ```
+/// # use std::time::Duration;
+/// use legwork::Pool;
+/// Pool::new(["high", "default", "low"]).workers(4);
+/// Pool::new(["*", "-reports"]).name("rest");
+/// Pool::weighted([("webhooks", 3), ("mail", 1)]);
+/// Pool::new(["low_priority"]).workers(1).every(Duration::from_secs(3600));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Pool {
+    list: Vec<(String, Option<u32>)>,
+    name: Option<String>,
+    workers: Option<usize>,
+    every: Option<Duration>,
+}
+
+impl Pool {
+    /// A pool that serves these queues in strict order, with as many workers as the machine has
+    /// cores.
+    pub fn new<Q: Into<String>>(queues: impl IntoIterator<Item = Q>) -> Pool {
+        Pool::of(queues.into_iter().map(|queue| (queue.into(), None)).collect())
+    }
+
+    /// A pool that draws the next queue at random, by weight, among those that have work. A
+    /// weight is at least 1.
+    pub fn weighted<Q: Into<String>>(queues: impl IntoIterator<Item = (Q, u32)>) -> Pool {
+        Pool::of(queues.into_iter().map(|(queue, weight)| (queue.into(), Some(weight))).collect())
+    }
+
+    fn of(list: Vec<(String, Option<u32>)>) -> Pool {
+        Pool { list, name: None, workers: None, every: None }
+    }
+
+    /// How many worker threads; 0 is allowed, for a pool to be resized later.
+    pub fn workers(mut self, workers: usize) -> Pool {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// A name, for its threads, attempts and [`Engine::resize`](crate::Engine::resize). Default:
+    /// the queue list, joined by commas.
+    pub fn name(mut self, name: impl Into<String>) -> Pool {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Looks for work only this often, and then works until there is none left: a queue that runs
+    /// once an hour, or in batches to spare a battery. The first look is at the start.
+    pub fn every(mut self, period: Duration) -> Pool {
+        self.every = Some(period);
+        self
+    }
+
+    pub(super) fn check(self) -> Result<CheckedPool> {
+        let queues = Queues::parse(&self.list)?;
+        let name = self.name.unwrap_or_else(|| {
+            let names: Vec<&str> = self.list.iter().map(|(queue, _)| queue.as_str()).collect();
+            let mut joined = names.join(",");
+            let mut end = joined.len().min(name::MAX_BYTES);
+            while !joined.is_char_boundary(end) {
+                end -= 1;
+            }
+            joined.truncate(end);
+            if joined.is_empty() { "*".to_owned() } else { joined }
+        });
+        name::check("pool name", &name)?;
+        if self.every == Some(Duration::ZERO) {
+            return Err(Error::invalid("pool period", "it is zero"));
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = self.workers.unwrap_or_else(cores);
+        Ok(CheckedPool { queues, name, workers, every: self.every })
+    }
+}
+
+pub(super) struct CheckedPool {
+    pub(super) queues: Queues,
+    pub(super) name: String,
+    pub(super) workers: usize,
+    pub(super) every: Option<Duration>,
+}
+
+/// A pool at work.
+pub(super) struct RunningPool {
+    pub(super) id: PoolId,
+    pub(super) name: String,
+    pub(super) every: Option<Duration>,
+    started: Instant,
+    count: Mutex<Count>,
+    /// Wakes the workers of a pool that works on a cadence.
+    bell: Condvar,
+}
+
+struct Count {
+    target: usize,
+    live: usize,
+    abandoned: usize,
+    /// Threads started so far, for their names.
+    started: usize,
+    rung: u64,
+    closed: bool,
+}
+
+impl RunningPool {
+    pub(super) fn new(id: PoolId, pool: CheckedPool) -> RunningPool {
+        RunningPool {
+            id,
+            name: pool.name,
+            every: pool.every,
+            started: Instant::now(),
+            count: Mutex::new(Count {
+                target: pool.workers,
+                live: 0,
+                abandoned: 0,
+                started: 0,
+                rung: 0,
+                closed: false,
+            }),
+            bell: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Count> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Numbers for the threads that are missing, counted as alive from now on.
+    pub(super) fn missing(&self) -> Vec<usize> {
+        let mut count = self.lock();
+        let mut numbers = Vec::new();
+        while !count.closed && count.live < count.target {
+            count.live += 1;
+            count.started += 1;
+            numbers.push(count.started);
+        }
+        numbers
+    }
+
+    /// A thread that was counted could not be started.
+    pub(super) fn not_started(&self) {
+        self.lock().live -= 1;
+    }
+
+    pub(super) fn resize(&self, workers: usize) {
+        self.lock().target = workers;
+        self.bell.notify_all();
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.bell.notify_all();
+    }
+
+    /// Whether the calling worker should end; if so it no longer counts.
+    pub(super) fn should_end(&self) -> bool {
+        let mut count = self.lock();
+        let end = count.closed || count.live > count.target;
+        if end {
+            count.live -= 1;
+        }
+        end
+    }
+
+    /// A worker is held up in an attempt whose finish is void. `true`: it may be replaced.
+    pub(super) fn abandon(&self) -> bool {
+        let mut count = self.lock();
+        count.abandoned += 1;
+        let replace = count.abandoned <= count.target && !count.closed;
+        if replace {
+            count.live -= 1;
+        }
+        replace
+    }
+
+    /// An abandoned attempt has ended after all; the worker goes on. If it was replaced the pool
+    /// has one too many now, and one of them ends.
+    pub(super) fn returned(&self, replaced: bool) {
+        let mut count = self.lock();
+        count.abandoned -= 1;
+        if replaced {
+            count.live += 1;
+        }
+    }
+
+    /// Makes a pool on a cadence look for work now.
+    pub(super) fn ring(&self) {
+        self.lock().rung += 1;
+        self.bell.notify_all();
+    }
+
+    /// Sleeps until the next look is due, the bell rings, or the worker should end.
+    pub(super) fn wait_for_tick(&self, every: Duration) {
+        let mut count = self.lock();
+        let rung = count.rung;
+        let elapsed = self.started.elapsed();
+        let ticks = elapsed.as_nanos() / every.as_nanos() + 1;
+        let next = every.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX));
+        loop {
+            let left = next.saturating_sub(self.started.elapsed());
+            if left.is_zero() || count.rung != rung || count.closed || count.live > count.target {
+                return;
+            }
+            count = self.bell.wait_timeout(count, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The supervisor: the thread that sleeps until an attempt of its engine is overdue.
+//!
+//! It is woken only by an attempt whose alarm comes before the one it sleeps for; with no
+//! time-outs under way it sleeps for good.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{Core, worker};
+use crate::context::Attempt;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::new_job::Overdue;
+
+/// The longest sleep while an alarm is set; monotonic clocks differ in what they count.
+const LONGEST: Duration = Duration::from_secs(30);
+
+pub(super) struct Supervisor {
+    /// The awake time for which the thread has set its alarm.
+    armed: Mutex<Duration>,
+    grace: Duration,
+    bell: Sender<()>,
+}
+
+/// What the thread listens to.
+pub(super) struct Bell(Receiver<()>);
+
+impl Supervisor {
+    pub(super) fn new(grace: Duration) -> (Supervisor, Bell) {
+        // One ring pending is as good as many.
+        let (bell, ring) = bounded(1);
+        (Supervisor { armed: Mutex::new(Duration::MAX), grace, bell }, Bell(ring))
+    }
+
+    /// When an attempt counts as stuck, in awake time.
+    fn alarm(&self, attempt: &Attempt) -> Option<Duration> {
+        if attempt.signals.get().reported {
+            return None;
+        }
+        let timeout = attempt.timeout?;
+        Some(attempt.started_awake.saturating_add(timeout).saturating_add(self.grace))
+    }
+
+    /// Sees to it that the thread wakes in time for an attempt that has just been registered.
+    pub(super) fn watch(&self, attempt: &Attempt) {
+        let Some(alarm) = self.alarm(attempt) else { return };
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarm < *armed {
+            *armed = alarm;
+            self.ring();
+        }
+    }
+
+    /// Wakes the thread to look at the time, or to end.
+    pub(super) fn ring(&self) {
+        // Full: it is being woken already.
+        let _ = self.bell.try_send(());
+    }
+}
+
+/// Starts the thread. It holds the engine weakly: it ends with it.
+pub(super) fn start(core: &Arc<Core>, bell: Bell) -> Result<JoinHandle<()>> {
+    let weak = Arc::downgrade(core);
+    let turned = Arc::downgrade(core);
+    core.jobs.clock().on_turn(move || {
+        if let Some(core) = turned.upgrade() {
+            core.supervisor.ring();
+        }
+    });
+    thread::Builder::new()
+        .name("legwork-supervisor".into())
+        .spawn(move || supervise(&weak, &bell))
+        .map_err(|error| Error::Io(Box::new(error)))
+}
+
+fn supervise(core: &Weak<Core>, bell: &Bell) {
+    loop {
+        let wait = match core.upgrade() {
+            Some(core) if !core.is_stopped() => core.check_overdue(),
+            _ => return,
+        };
+        // A ring and a time-out mean the same: look again. A closed bell: the engine is gone.
+        match wait {
+            None => {
+                if bell.0.recv().is_err() {
+                    return;
+                }
+            }
+            Some(wait) => {
+                let _ = bell.0.recv_timeout(wait);
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Deals with attempts that are overdue; how long until the next one is.
+    fn check_overdue(self: &Arc<Core>) -> Option<Duration> {
+        let now = self.jobs.clock().awake();
+        let attempts = self.jobs.attempts_here().of(self.instance);
+        for attempt in &attempts {
+            if self.supervisor.alarm(attempt).is_some_and(|alarm| alarm <= now) {
+                self.overdue(attempt);
+            }
+        }
+        // Under the lock an attempt is either in the list or finds the new alarm.
+        let mut armed = self.supervisor.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempts = self.jobs.attempts_here().of(self.instance);
+        let next = attempts.iter().filter_map(|attempt| self.supervisor.alarm(attempt)).min();
+        *armed = next.unwrap_or(Duration::MAX);
+        if self.jobs.clock().is_stopped() {
+            return None;
+        }
+        next.map(|at| at.saturating_sub(now).min(LONGEST))
+    }
+
+    fn overdue(self: &Arc<Core>, attempt: &Arc<Attempt>) {
+        let abandon = attempt.overdue == Overdue::Abandon;
+        attempt.signals.set(|asked| asked.reported = true);
+        let running = attempt.elapsed();
+        log::warn!(job = attempt.id().0, kind = attempt.kind.as_str(); "legwork: stuck, running for {running:?}");
+        if abandon {
+            if let Err(error) = self.abandon(attempt) {
+                log::error!(job = attempt.id().0; "legwork: not abandoned: {error}");
+            }
+        }
+        self.jobs.tell(|| Event::Stuck {
+            id: attempt.id(),
+            kind: attempt.kind.clone(),
+            running,
+            abandoned: abandon,
+        });
+    }
+
+    /// Counts the attempt as failed while its thread is still at it, and replaces its worker.
+    fn abandon(self: &Arc<Core>, attempt: &Arc<Attempt>) -> Result<()> {
+        let pool = self.pools.iter().find(|pool| {
+            attempt.worker.strip_prefix(pool.name.as_str()).is_some_and(|rest| rest.starts_with('-'))
+        });
+        let replaced = pool.is_some_and(|pool| pool.abandon());
+        attempt.signals.set(|asked| {
+            asked.abandoned = true;
+            asked.replaced = replaced;
+        });
+        let ended = self.time_out(attempt);
+        worker::exchange(self, Some(ended), None)?;
+        match pool {
+            Some(pool) if replaced => worker::start_missing(self, pool),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What happens, as it happens, for whoever wants to watch.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use time::OffsetDateTime;
+
+use crate::id::JobId;
+use crate::record::{Progress, Scope};
+use crate::state::State;
+
+/// Something that happened in this process, told after its commit.
+///
+/// Events are for watching, not for counting on: a receiver that lags loses some
+/// ([`Event::Missed`] says how many), and other processes' events are not among them. What must
+/// not be lost is in the file.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A job was enqueued.
+    Enqueued {
+        /// The job.
+        id: JobId,
+        /// Its kind.
+        kind: String,
+        /// Its queue.
+        queue: String,
+    },
+    /// An attempt started.
+    Started {
+        /// The job.
+        id: JobId,
+        /// Its kind.
+        kind: String,
+        /// Its queue.
+        queue: String,
+        /// The attempt's number, from 1.
+        attempt: u32,
+        /// The worker that runs it.
+        worker: String,
+    },
+    /// A job reported progress.
+    Progress {
+        /// The job.
+        id: JobId,
+        /// How far it is.
+        progress: Progress,
+    },
+    /// A job is over and did not fail: `Completed` or `Cancelled`.
+    Finished {
+        /// The job.
+        id: JobId,
+        /// Its kind, if the end came from an attempt.
+        kind: Option<String>,
+        /// `Completed` or `Cancelled`.
+        state: State,
+        /// How long its last attempt took, if the end came from one.
+        took: Option<Duration>,
+    },
+    /// A job gave up.
+    Failed {
+        /// The job.
+        id: JobId,
+        /// Its kind.
+        kind: String,
+        /// The attempts used up.
+        attempts: u32,
+        /// The report of the last failure.
+        error: String,
+    },
+    /// An attempt failed and the job runs again later.
+    Retrying {
+        /// The job.
+        id: JobId,
+        /// Its kind.
+        kind: String,
+        /// The attempts used up.
+        attempts: u32,
+        /// When it runs again.
+        run_at: OffsetDateTime,
+        /// The report of the failure.
+        error: String,
+    },
+    /// A job asked to run again later without using up an attempt.
+    Snoozed {
+        /// The job.
+        id: JobId,
+        /// Its kind.
+        kind: String,
+        /// When it runs again.
+        run_at: OffsetDateTime,
+    },
+    /// An attempt goes on after its time-out.
+    Stuck {
+        /// The job.
+        id: JobId,
+        /// Its kind.
+        kind: String,
+        /// How long the attempt has been running.
+        running: Duration,
+        /// Whether it was abandoned: counted as failed, its finish void.
+        abandoned: bool,
+    },
+    /// An attempt took longer than the engine's threshold.
+    Slow {
+        /// The job.
+        id: JobId,
+        /// Its kind.
+        kind: String,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A job was given back: its attempt was interrupted by a stop, or its process died.
+    Rescued {
+        /// The job.
+        id: JobId,
+    },
+    /// Jobs were paused.
+    Paused(Scope),
+    /// Jobs were resumed.
+    Resumed(Scope),
+    /// Jobs of a kind that no engine here knows are waiting; told once a kind.
+    UnknownKind {
+        /// The kind.
+        kind: String,
+    },
+    /// The file could not be written (disk full, I/O error); finishes are held in memory.
+    WriteFailed {
+        /// The error.
+        error: String,
+    },
+    /// The file can be written again; what was held is recorded.
+    Recovered,
+    /// Another connection has held the write lock for this long.
+    DatabaseBusy {
+        /// How long the writer has waited.
+        waited: Duration,
+    },
+    /// This many events were dropped because the receiver did not keep up.
+    Missed(u64),
+}
+
+/// How many events a receiver can lag behind.
+const CAPACITY: usize = 4096;
+
+struct Subscriber {
+    to: Sender<Event>,
+    missed: u64,
+}
+
+/// Who wants events.
+#[derive(Default)]
+pub(crate) struct Hub {
+    subscribers: Mutex<Vec<Subscriber>>,
+    // So that nobody builds events for nobody.
+    count: AtomicUsize,
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, Vec<Subscriber>> {
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn subscribe(&self) -> Events {
+        let (to, from) = bounded(CAPACITY);
+        let mut subscribers = self.lock();
+        subscribers.push(Subscriber { to, missed: 0 });
+        self.count.store(subscribers.len(), Ordering::Release);
+        Events { from }
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    /// Tells everybody; never blocks.
+    pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
+        if !self.is_watched() {
+            return;
+        }
+        let event = event();
+        let mut subscribers = self.lock();
+        subscribers.retain_mut(|subscriber| subscriber.send(&event));
+        self.count.store(subscribers.len(), Ordering::Release);
+    }
+}
+
+impl Subscriber {
+    /// `false`: nobody listens any more.
+    fn send(&mut self, event: &Event) -> bool {
+        if self.missed > 0 {
+            match self.to.try_send(Event::Missed(self.missed)) {
+                Ok(()) => self.missed = 0,
+                Err(TrySendError::Full(_)) => {
+                    self.missed += 1;
+                    return true;
+                }
+                Err(TrySendError::Disconnected(_)) => return false,
+            }
+        }
+        match self.to.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.missed += 1;
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+/// A receiver of [`Event`]s, from the moment it was made; up to 4,096 are kept for it.
+///
+/// As an iterator it blocks for the next event, for as long as the handle lives.
+pub struct Events {
+    from: Receiver<Event>,
+}
+
+impl Events {
+    /// The next event within `timeout`; `None` if none came or the handle is closed.
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
+        match self.from.recv_timeout(timeout) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// The next event if one is there.
+    pub fn try_recv(&self) -> Option<Event> {
+        self.from.try_recv().ok()
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.from.recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_that_lags_is_told_what_it_missed_and_blocks_nobody() {
+        let hub = Hub::default();
+        let events = hub.subscribe();
+        for _ in 0..CAPACITY + 7 {
+            hub.tell(|| Event::Recovered);
+        }
+        for _ in 0..CAPACITY {
+            assert_eq!(events.try_recv(), Some(Event::Recovered));
+        }
+        assert_eq!(events.try_recv(), None);
+        hub.tell(|| Event::Recovered);
+        assert_eq!(events.try_recv(), Some(Event::Missed(7)));
+        assert_eq!(events.try_recv(), Some(Event::Recovered));
+    }
+
+    #[test]
+    fn nobody_listening_costs_no_event() {
+        let hub = Hub::default();
+        drop(hub.subscribe());
+        hub.tell(|| Event::Recovered);
+        hub.tell(|| unreachable!("nobody listens"));
+    }
+}

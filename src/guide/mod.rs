@@ -1,0 +1,16 @@
+//! How legwork works, and why: the long documents.
+
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
+
+#[doc = include_str!("lifecycle.md")]
+pub mod lifecycle {}
+
+#[doc = include_str!("durability.md")]
+pub mod durability {}
+
+#[doc = include_str!("schema.md")]
+pub mod schema {}
+
+#[doc = include_str!("changelog.md")]
+pub mod changelog {}

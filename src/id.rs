@@ -1,0 +1,33 @@
+//! The name of a job.
+
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A job's id: a positive integer, given in the order in which transactions commit, never reused
+/// in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(pub i64);
+
+impl JobId {
+    /// What [`Context::id`](crate::Context::id) says in a job that `perform_now` runs: it is not
+    /// stored and has no id.
+    pub const UNSTORED: JobId = JobId(0);
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<JobId, ParseIntError> {
+        text.parse().map(JobId)
+    }
+}

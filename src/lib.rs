@@ -1,0 +1,72 @@
+//! legwork: a durable background-job queue that lives inside your program.
+//!
+//! Jobs go into one SQLite file; threads of the same program run them. No server, no polling, no
+//! async runtime. An acknowledged job is never lost, an idle engine does nothing at all, and jobs
+//! can be enqueued and finished in the app's own transactions.
+//!
+//! ```
+//! use legwork::{Context, Engine, Job, JobResult, Jobs, Outcome};
+//! use serde::{Deserialize, Serialize};
+//! use std::time::Duration;
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct WelcomeEmail { user_id: i64 }
+//!
+//! impl Job for WelcomeEmail {
+//!     const KIND: &'static str = "welcome_email";
+//!     type State = ();
+//!     fn perform(&self, _: &Context) -> JobResult {
+//!         println!("welcome, user {}", self.user_id);
+//!         Ok(Outcome::Done)
+//!     }
+//! }
+//!
+//! # fn main() -> legwork::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("app.db");
+//! let jobs = Jobs::open(path)?;
+//! let engine = Engine::builder(&jobs).register::<WelcomeEmail>().start()?;
+//! let id = jobs.enqueue(WelcomeEmail { user_id: 7 })?;     // committed when it returns
+//! jobs.wait(id, Duration::from_secs(30))?;
+//! engine.stop(Duration::from_secs(30))?;
+//! # Ok(()) }
+//! ```
+//!
+//! The [`guide`] tells how it works and why.
+
+mod clock;
+mod context;
+mod engine;
+mod error;
+mod event;
+mod failure;
+pub mod guide;
+mod id;
+mod job;
+mod jobs;
+mod middleware;
+mod new_job;
+mod perform;
+mod record;
+mod rules;
+mod state;
+mod store;
+
+pub use clock::{Clock, Random};
+pub use context::Context;
+pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
+pub use error::{Error, Result};
+pub use event::{Event, Events};
+pub use failure::{Failure, Interrupt, ResultExt};
+pub use id::JobId;
+pub use job::{Job, JobResult, Outcome};
+pub use jobs::{Jobs, JobsBuilder};
+pub use middleware::{Middleware, Next, Running};
+pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
+pub use record::{
+    AttemptRecord, Changed, Filter, Health, JobRecord, KindStats, LogLine, Page, Percentiles,
+    Progress, QueueStats, Scope, Selection, Stats,
+};
+pub use rules::retry::{CustomRetry, Retry};
+pub use state::State;
+pub use store::Durability;

@@ -1,0 +1,416 @@
+//! A job about to be enqueued, and the options that a kind or a call gives it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::clock::{Micros, micros_of, to_micros};
+use crate::error::{Error, Result};
+use crate::rules::name;
+use crate::rules::retry::{Plan, Retry};
+use crate::state::State;
+
+/// The queue of a job that names none.
+pub const DEFAULT_QUEUE: &str = "default";
+
+/// What happens to an attempt that goes on after its time-out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overdue {
+    /// Report it as stuck and go on waiting for it. The default: a thread cannot be killed, and
+    /// the job may still finish.
+    #[default]
+    Wait,
+    /// Report it, count the attempt as failed, make its later finish void, and open a
+    /// replacement worker (at most as many as the pool has workers). The job may then run again
+    /// while the abandoned thread is still at it.
+    Abandon,
+}
+
+/// How long finished jobs are kept before they are pruned.
+///
+/// Defaults: completed and cancelled 1 day, failed 30 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    completed: Duration,
+    cancelled: Duration,
+    failed: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Retention { completed: DAY, cancelled: DAY, failed: 30 * DAY }
+    }
+}
+
+impl Retention {
+    /// The same for all three states.
+    pub fn all(keep: Duration) -> Retention {
+        Retention { completed: keep, cancelled: keep, failed: keep }
+    }
+
+    /// How long completed jobs are kept.
+    pub fn completed(self, keep: Duration) -> Retention {
+        Retention { completed: keep, ..self }
+    }
+
+    /// How long cancelled jobs are kept.
+    pub fn cancelled(self, keep: Duration) -> Retention {
+        Retention { cancelled: keep, ..self }
+    }
+
+    /// How long jobs that gave up are kept.
+    pub fn failed(self, keep: Duration) -> Retention {
+        Retention { failed: keep, ..self }
+    }
+
+    pub(crate) fn of(&self, state: State) -> Duration {
+        match state {
+            State::Failed => self.failed,
+            State::Cancelled => self.cancelled,
+            _ => self.completed,
+        }
+    }
+}
+
+/// The options of a kind of job, returned by [`Job::options`](crate::Job::options). What a call
+/// sets on [`NewJob`] wins over them.
+///
+/// Queue, priority, tags and retention are taken when a job is enqueued; retry, time-out and
+/// overdue policy when it runs, so that a new build changes them for waiting jobs too.
+#[derive(Clone, Debug, Default)]
+pub struct JobOptions {
+    pub(crate) queue: Option<String>,
+    pub(crate) priority: i64,
+    pub(crate) retry: Retry,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) overdue: Overdue,
+    pub(crate) tags: Vec<String>,
+    pub(crate) retention: Option<Retention>,
+}
+
+impl JobOptions {
+    /// Queue `"default"`, priority 0, [`Retry::polynomial`], no time-out, no tags.
+    pub fn new() -> JobOptions {
+        JobOptions::default()
+    }
+
+    /// The queue, a name of 1 to 255 bytes without control characters.
+    pub fn queue(mut self, queue: impl Into<String>) -> JobOptions {
+        self.queue = Some(queue.into());
+        self
+    }
+
+    /// The priority; lower numbers run first.
+    pub fn priority(mut self, priority: i64) -> JobOptions {
+        self.priority = priority;
+        self
+    }
+
+    /// When a failed job runs again, and when it gives up.
+    pub fn retry(mut self, retry: Retry) -> JobOptions {
+        self.retry = retry;
+        self
+    }
+
+    /// How long an attempt may take, in time that the machine is awake. Cooperative: see
+    /// [`Context::checkpoint`](crate::Context::checkpoint).
+    pub fn timeout(mut self, timeout: Duration) -> JobOptions {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// What happens to an attempt that goes on after its time-out.
+    pub fn overdue(mut self, overdue: Overdue) -> JobOptions {
+        self.overdue = overdue;
+        self
+    }
+
+    /// A word to find the kind's jobs by.
+    pub fn tag(mut self, tag: impl Into<String>) -> JobOptions {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// How long its finished jobs are kept, instead of the handle's retention.
+    pub fn retention(mut self, retention: Retention) -> JobOptions {
+        self.retention = Some(retention);
+        self
+    }
+}
+
+/// A job about to be enqueued: its kind, its arguments, and options that win over the kind's.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use serde::{Serialize, Deserialize};
+/// use legwork::{Context, Job, JobResult, NewJob, Outcome};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct ReviewReminder { order: i64 }
+/// impl Job for ReviewReminder {
+///     const KIND: &'static str = "review_reminder";
+///     type State = ();
+///     fn perform(&self, _: &Context) -> JobResult { Ok(Outcome::Done) }
+/// }
+///
+/// let reminder = NewJob::new(ReviewReminder { order: 9 })
+///     .delay(Duration::from_secs(7 * 86_400))
+///     .queue("mail")
+///     .meta("trace", "4bf92f35");
+/// ```
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    kind: String,
+    args: Result<String, String>,
+    queue: String,
+    priority: i64,
+    start: Start,
+    overrides: Overrides,
+    bad_retry: Option<&'static str>,
+    tags: Vec<String>,
+    meta: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    After(Duration),
+    At(OffsetDateTime),
+}
+
+/// What one job has of its own, as JSON beside it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Overrides {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retry: Option<Plan>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keep: Option<Retention>,
+}
+
+impl NewJob {
+    /// A job of any kind, known to this program or not, with its arguments as JSON.
+    ///
+    /// Programs that have the kind's type use [`NewJob::new`].
+    pub fn of_kind(kind: impl Into<String>, args: Value) -> NewJob {
+        NewJob::from_parts(kind.into(), Ok(args.to_string()), JobOptions::default())
+    }
+
+    /// Like [`of_kind`](NewJob::of_kind), for arguments that are JSON text already.
+    pub fn of_kind_json(kind: impl Into<String>, args: impl Into<String>) -> NewJob {
+        let args = args.into();
+        let checked = match serde_json::from_str::<serde::de::IgnoredAny>(&args) {
+            Ok(_) => Ok(args),
+            Err(error) => Err(format!("they are not JSON: {error}")),
+        };
+        NewJob::from_parts(kind.into(), checked, JobOptions::default())
+    }
+
+    pub(crate) fn from_parts(
+        kind: String,
+        args: Result<String, String>,
+        options: JobOptions,
+    ) -> NewJob {
+        NewJob {
+            kind,
+            args,
+            queue: options.queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
+            priority: options.priority,
+            start: Start::After(Duration::ZERO),
+            overrides: Overrides { keep: options.retention, ..Overrides::default() },
+            bad_retry: None,
+            tags: options.tags,
+            meta: BTreeMap::new(),
+        }
+    }
+
+    /// The queue, a name of 1 to 255 bytes without control characters.
+    pub fn queue(mut self, queue: impl Into<String>) -> NewJob {
+        self.queue = queue.into();
+        self
+    }
+
+    /// The priority; lower numbers run first.
+    pub fn priority(mut self, priority: i64) -> NewJob {
+        self.priority = priority;
+        self
+    }
+
+    /// Runs no sooner than this long after it is enqueued.
+    pub fn delay(mut self, delay: Duration) -> NewJob {
+        self.start = Start::After(delay);
+        self
+    }
+
+    /// Runs no sooner than this. A time in the past means at once, before jobs with a later time
+    /// in the same queue and priority.
+    pub fn run_at(mut self, at: OffsetDateTime) -> NewJob {
+        self.start = Start::At(at);
+        self
+    }
+
+    /// A retry policy of its own. Policies with functions or rules for error types cannot be
+    /// stored with a job and make the enqueue fail with [`Error::Invalid`].
+    pub fn retry(mut self, retry: Retry) -> NewJob {
+        match retry.plan() {
+            Ok(plan) => self.overrides.retry = Some(plan),
+            Err(why) => self.bad_retry = Some(why),
+        }
+        self
+    }
+
+    /// A time-out of its own.
+    pub fn timeout(mut self, timeout: Duration) -> NewJob {
+        self.overrides.timeout = Some(timeout);
+        self
+    }
+
+    /// A retention of its own.
+    pub fn retention(mut self, retention: Retention) -> NewJob {
+        self.overrides.keep = Some(retention);
+        self
+    }
+
+    /// A word to find the job by, beside the kind's.
+    pub fn tag(mut self, tag: impl Into<String>) -> NewJob {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// A free key and value, such as a trace id; handed to middleware and shown with the job.
+    pub fn meta(mut self, key: impl Into<String>, value: impl Into<String>) -> NewJob {
+        self.meta.insert(key.into(), value.into());
+        self
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The queue as set so far.
+    pub fn queue_name(&self) -> &str {
+        &self.queue
+    }
+
+    /// The arguments as JSON, or `None` if they could not be serialized (the enqueue will say why).
+    pub fn args(&self) -> Option<&str> {
+        self.args.as_deref().ok()
+    }
+
+    /// Checks every rule and fixes the times.
+    pub(crate) fn into_row(self, now: Micros, max_args: usize) -> Result<NewRow> {
+        name::check("kind", &self.kind)?;
+        name::check("queue name", &self.queue)?;
+        for tag in &self.tags {
+            name::check("tag", tag)?;
+        }
+        for (key, value) in &self.meta {
+            name::check("meta key", key)?;
+            if value.len() > 4096 {
+                return Err(Error::invalid("meta value", "it is longer than 4096 bytes"));
+            }
+        }
+        if let Some(why) = self.bad_retry {
+            return Err(Error::invalid("retry policy", why));
+        }
+        let args = self.args.map_err(|why| Error::invalid("arguments", why))?;
+        if args.len() > max_args {
+            return Err(Error::invalid(
+                "arguments",
+                format!("they have {} bytes of JSON, at most {max_args} are allowed", args.len()),
+            ));
+        }
+        let run_at = match self.start {
+            Start::After(delay) => now.saturating_add(micros_of(delay)),
+            Start::At(at) => to_micros(at),
+        };
+        if run_at > LATEST {
+            return Err(Error::invalid("start time", "it lies after the year 9999"));
+        }
+        let mut tags = self.tags;
+        tags.sort_unstable();
+        tags.dedup();
+        Ok(NewRow {
+            state: if run_at > now { State::Scheduled } else { State::Ready },
+            kind: self.kind,
+            queue: self.queue,
+            priority: self.priority,
+            run_at,
+            enqueued_at: now,
+            args,
+            options: json_unless(self.overrides == Overrides::default(), &self.overrides)?,
+            tags: json_unless(tags.is_empty(), &tags)?,
+            meta: json_unless(self.meta.is_empty(), &self.meta)?,
+        })
+    }
+}
+
+/// 9999-12-31T23:59:59 UTC in microseconds: the last time that `OffsetDateTime` can tell.
+const LATEST: Micros = 253_402_300_799 * 1_000_000;
+
+fn json_unless<T: Serialize>(absent: bool, value: &T) -> Result<Option<String>> {
+    if absent {
+        return Ok(None);
+    }
+    serde_json::to_string(value)
+        .map(Some)
+        .map_err(|source| Error::Json { what: "job options", source })
+}
+
+/// A checked job as the store takes it.
+#[derive(Clone, Debug)]
+pub(crate) struct NewRow {
+    pub(crate) state: State,
+    pub(crate) kind: String,
+    pub(crate) queue: String,
+    pub(crate) priority: i64,
+    pub(crate) run_at: Micros,
+    pub(crate) enqueued_at: Micros,
+    pub(crate) args: String,
+    pub(crate) options: Option<String>,
+    pub(crate) tags: Option<String>,
+    pub(crate) meta: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn row(job: NewJob) -> Result<NewRow> {
+        job.into_row(1_000, 100)
+    }
+
+    #[test]
+    fn bad_input_is_named() {
+        let job = || NewJob::of_kind("k", json!({}));
+        for (bad, what) in [
+            (NewJob::of_kind("", json!({})), "kind"),
+            (job().queue("a\0b"), "queue name"),
+            (job().tag("x".repeat(300)), "tag"),
+            (job().meta("", "v"), "meta key"),
+            (NewJob::of_kind("k", json!("x".repeat(200))), "arguments"),
+            (NewJob::of_kind_json("k", "{"), "arguments"),
+            (job().retry(Retry::custom(|_, _| None)), "retry policy"),
+            (job().delay(Duration::MAX), "start time"),
+        ] {
+            match row(bad) {
+                Err(Error::Invalid { what: named, .. }) => assert_eq!(named, what),
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_set_is_not_stored() {
+        let row = row(NewJob::of_kind("k", json!({}))).unwrap();
+        assert_eq!((row.options, row.tags, row.meta), (None, None, None));
+        assert_eq!(row.state, State::Ready);
+    }
+}

@@ -1,0 +1,8 @@
+//! What legwork decides: pure functions and tables. No I/O, no threads, no clock reads; chance is
+//! handed in as a number.
+
+pub(crate) mod name;
+pub(crate) mod queues;
+pub(crate) mod retry;
+pub(crate) mod state;
+pub(crate) mod text;

@@ -1,0 +1,96 @@
+//! The legal transitions, in one place. The guide's diagram shows them, the store's set-wise SQL
+//! is tested against them.
+
+use crate::state::State;
+use State::*;
+
+/// What can happen to a job after it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "set-wise SQL makes some changes; tests hold it to this table"))]
+pub(crate) enum Change {
+    /// Its `run_at` has come.
+    Due,
+    /// A worker took it and starts it.
+    Start,
+    /// The attempt succeeded.
+    Complete,
+    /// The attempt failed and the job is tried again later.
+    Retry,
+    /// The attempt failed and the job gave up.
+    Fail,
+    /// Cancelled, by somebody or by the job itself.
+    Cancel,
+    /// The job asked to run again later without using up an attempt.
+    Snooze,
+    /// The attempt was interrupted or its process died; the job is claimable again.
+    GiveBack,
+    /// Somebody asked for a finished or retrying job to run again now.
+    RunAgain,
+}
+
+impl Change {
+    #[cfg(test)]
+    pub(crate) const ALL: [Change; 9] = [
+        Change::Due,
+        Change::Start,
+        Change::Complete,
+        Change::Retry,
+        Change::Fail,
+        Change::Cancel,
+        Change::Snooze,
+        Change::GiveBack,
+        Change::RunAgain,
+    ];
+}
+
+/// The state after `change`, or `None` if a job in `from` cannot undergo it.
+pub(crate) const fn next(from: State, change: Change) -> Option<State> {
+    match (from, change) {
+        (Scheduled | Retrying, Change::Due) => Some(Ready),
+        (Ready, Change::Start) => Some(Running),
+        (Running, Change::Complete) => Some(Completed),
+        (Running, Change::Retry) => Some(Retrying),
+        (Running, Change::Fail) => Some(Failed),
+        (Running, Change::Snooze) => Some(Scheduled),
+        (Running, Change::GiveBack) => Some(Ready),
+        // A running job is asked first; `Running` is left when its attempt ends.
+        (Scheduled | Blocked | Ready | Retrying | Running, Change::Cancel) => Some(Cancelled),
+        (Retrying | Completed | Failed | Cancelled, Change::RunAgain) => Some(Ready),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finished_jobs_only_run_again() {
+        for from in State::ALL.into_iter().filter(|state| state.is_finished()) {
+            for change in Change::ALL {
+                let legal = next(from, change).is_some();
+                assert_eq!(legal, change == Change::RunAgain, "{from} {change:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_running_jobs_end_an_attempt() {
+        for from in State::ALL {
+            for change in [Change::Complete, Change::Retry, Change::Fail, Change::Snooze] {
+                assert_eq!(next(from, change).is_some(), from == Running, "{from} {change:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_but_the_finished_ones_can_be_left_and_every_state_can_be_reached() {
+        // `blocked` is reached at enqueue and by the rules of later layers.
+        for to in [Ready, Running, Retrying, Completed, Failed, Cancelled, Scheduled] {
+            let reachable = State::ALL
+                .iter()
+                .any(|&from| Change::ALL.iter().any(|&change| next(from, change) == Some(to)));
+            assert!(reachable, "{to}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The store: the file, and the narrow set of verbs by which the rest of legwork uses it.
+//!
+//! It keeps kinds and JSON and never sees a job's type. Writes are posted to one writer thread
+//! (see [`sqlite::writer`]) and answered after their commit; reads go to a pool of read-only
+//! connections.
+
+mod sqlite;
+mod waiters;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use crate::clock::{Clock, Micros, Random};
+use crate::error::Result;
+use crate::id::JobId;
+use crate::new_job::{NewRow, Retention};
+use crate::record::{LogLine, Progress, Scope};
+use crate::rules::queues::Queues;
+use crate::state::State;
+
+pub(crate) use sqlite::{InstanceLock, Store, app_error};
+
+/// What a group of writes must survive before it is acknowledged.
+///
+/// | | kill -9 | power cut |
+/// |---|---|---|
+/// | `Strict` | everything | everything acknowledged, finishes included |
+/// | `Synced` (default) | everything | every enqueue and control action; a job that had just finished may run again |
+/// | `Relaxed` | everything | the last moments may be lost; the file stays sound |
+///
+/// The [durability page](crate::guide::durability) says what is synced when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Every group is synced, finishes too.
+    Strict,
+    /// Groups with an enqueue or a control action are synced; claims, progress and finishes alone
+    /// are not.
+    #[default]
+    Synced,
+    /// Nothing is synced before its acknowledgement.
+    Relaxed,
+}
+
+/// How a file is opened; the values of [`JobsBuilder`](crate::JobsBuilder).
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) path: PathBuf,
+    pub(crate) durability: Durability,
+    pub(crate) busy_timeout: Duration,
+    pub(crate) allow_network_fs: bool,
+    pub(crate) retention: Retention,
+    pub(crate) history_rows: u64,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    pub(crate) observer: Arc<dyn Fn(Notice) + Send + Sync>,
+}
+
+/// What the writer has to tell that is nobody's answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Notice {
+    /// Another connection has held the write lock for this long.
+    Busy { waited: Duration },
+    /// A write failed for want of space or for an I/O error and is held.
+    Held { error: String },
+    /// Held finishes have been recorded.
+    Recovered,
+    /// A kind that no engine here knows has jobs waiting.
+    UnknownKind { kind: String },
+}
+
+/// Which instance, in the file's numbering.
+pub(crate) type InstanceId = i64;
+
+/// Which pool, in the writer's numbering.
+pub(crate) type PoolId = u64;
+
+/// The jobs that the workers of one pool may claim.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolSpec {
+    pub(crate) instance: InstanceId,
+    pub(crate) queues: Queues,
+    pub(crate) kinds: Arc<HashSet<String>>,
+}
+
+/// Who holds a job: a finish counts only with the row's current claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClaimRef {
+    pub(crate) id: JobId,
+    pub(crate) instance: InstanceId,
+    pub(crate) token: i64,
+}
+
+/// A claimed job, with what an attempt needs.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) claim: ClaimRef,
+    pub(crate) kind: String,
+    pub(crate) queue: String,
+    pub(crate) args: String,
+    pub(crate) options: Option<String>,
+    pub(crate) meta: Option<String>,
+    pub(crate) attempts: u32,
+    pub(crate) started_at: Micros,
+    pub(crate) first_started_at: Option<Micros>,
+}
+
+/// How an attempt ended, decided by the rules before it is posted.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    Complete { output: Option<String> },
+    Fail { error: String },
+    Retry { run_at: Micros, error: String },
+    Cancel { reason: String, error: Option<String> },
+    Snooze { run_at: Micros },
+    /// `None`: it had not started, and nothing is to be told.
+    GiveBack { why: Option<String> },
+}
+
+/// The end of an attempt, ready to be recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Finish {
+    pub(crate) claim: ClaimRef,
+    pub(crate) verdict: Verdict,
+    pub(crate) attempt: u32,
+    pub(crate) worker: Arc<str>,
+    pub(crate) ended_at: Micros,
+    pub(crate) keep: Option<Retention>,
+    pub(crate) progress: Option<Progress>,
+    pub(crate) logs: Vec<LogLine>,
+    pub(crate) children: Vec<NewRow>,
+    /// The job called `finish_in`: if its transaction has committed, the row is gone and that is
+    /// the finish; the verdict counts only while the claim still stands.
+    pub(crate) settle: bool,
+}
+
+/// What became of a finish.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Finished {
+    /// Recorded; the job is now in this state, and the children have these ids.
+    Recorded { state: State, children: Vec<JobId> },
+    /// The job was finished by `finish_in`, in the app's own transaction.
+    Settled,
+    /// The claim no longer stands; nothing was changed.
+    Stale,
+}
+
+/// A change asked for from outside an attempt.
+#[derive(Clone, Debug)]
+pub(crate) enum Control {
+    Retry(Vec<JobId>),
+    Cancel { ids: Vec<JobId>, reason: String },
+    Delete(Vec<JobId>),
+    Pause(Scope),
+    Resume(Scope),
+}
+
+/// What a control did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Controlled {
+    pub(crate) changed: Vec<JobId>,
+    /// Jobs it could not be done to: `None` if there is no such job.
+    pub(crate) skipped: Vec<(JobId, Option<State>)>,
+    /// Running jobs that were marked; whoever holds them must be told.
+    pub(crate) asked: Vec<ClaimRef>,
+}
+
+/// Progress and log lines of a running attempt: written when it suits, never waited for.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    pub(crate) claim: ClaimRef,
+    pub(crate) progress: Option<Progress>,
+    pub(crate) logs: Vec<LogLine>,
+}
+
+/// What a worker hands over and asks for in one go: the end of its last attempt, the next job.
+pub(crate) struct Work {
+    pub(crate) finish: Option<Finish>,
+    pub(crate) claim: Option<ClaimRequest>,
+    pub(crate) to: Sender<WorkerMail>,
+}
+
+/// A request for one job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClaimRequest {
+    pub(crate) pool: PoolId,
+    /// Wait with the writer until there is one; otherwise the answer is [`WorkerMail::Nothing`].
+    pub(crate) park: bool,
+}
+
+/// What a worker gets back, in this order: the fate of its finish, then its next job.
+pub(crate) enum WorkerMail {
+    Finished(Result<Finished>),
+    Claimed(Box<Claimed>),
+    /// No job, or the pool's parked claims were called off.
+    Nothing,
+}
+
+/// What an engine registers, and what it took over from dead instances.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    pub(crate) instance: InstanceId,
+    pub(crate) rescued: Vec<JobId>,
+}

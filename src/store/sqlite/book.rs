@@ -1,0 +1,356 @@
+//! The write connection, and what the writer knows in memory of the file behind it.
+//!
+//! Everything kept here is valid for one `PRAGMA data_version`: when another connection has
+//! committed, [`Book::begin`] reads again what may have changed. After a rollback everything is
+//! forgotten and read anew.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::errors::{self, storing};
+use super::lanes::{Key, LaneId, Lanes};
+use crate::clock::Micros;
+use crate::error::{Error, Result};
+use crate::record::Scope;
+
+pub(super) struct Book {
+    pub(super) conn: Connection,
+    pub(super) lanes: Lanes,
+    /// `PRAGMA data_version` for which the rest holds; `None`: nothing holds.
+    version: Option<i64>,
+    /// All lanes are in memory (only programs that claim need them).
+    lanes_loaded: bool,
+    synced: Option<bool>,
+    last_job: i64,
+    last_change: i64,
+    counter_moved: bool,
+    /// Instances of other processes, which learn of new work from `legwork_lanes.changed`.
+    others: bool,
+    made_ready: BTreeSet<LaneId>,
+    created: Vec<LaneId>,
+    /// When the next waiting job falls due.
+    pub(super) next_due: Option<Micros>,
+    /// When the next finished job may be pruned.
+    pub(super) next_prune: Option<Micros>,
+    pub(super) next_token: i64,
+}
+
+/// Whether a failed operation has taken its whole transaction with it.
+pub(super) enum Undone {
+    /// Only the operation was rolled back; the error is its answer.
+    Operation(Error),
+    /// The transaction is gone, and everything in it.
+    Everything(Error),
+}
+
+const READ_COUNTER: &str = "SELECT last_job, last_change FROM legwork_counter";
+const WRITE_COUNTER: &str = "UPDATE legwork_counter SET last_job = ?1, last_change = ?2";
+const MARK_CHANGED: &str = "UPDATE legwork_lanes SET changed = ?2 WHERE id = ?1";
+pub(super) const CHANGED_LANES: &str =
+    "SELECT id, queue, kind FROM legwork_lanes WHERE changed > ?1";
+const ALL_LANES: &str = "SELECT id, queue, kind FROM legwork_lanes";
+const PAUSES: &str = "SELECT scope, name FROM legwork_pauses";
+const OTHER_INSTANCES: &str = "SELECT EXISTS (SELECT 1 FROM legwork_instances LIMIT 1 OFFSET 1)";
+/// The next due job of one waiting state; asked for each of the two.
+pub(super) const NEXT_DUE: [&str; 2] = [
+    "SELECT run_at FROM legwork_jobs WHERE state = 1 ORDER BY run_at LIMIT 1",
+    "SELECT run_at FROM legwork_jobs WHERE state = 5 ORDER BY run_at LIMIT 1",
+];
+pub(super) const NEXT_PRUNE: &str =
+    "SELECT prune_at FROM legwork_history ORDER BY prune_at LIMIT 1";
+
+impl Book {
+    pub(super) fn new(conn: Connection) -> Book {
+        Book {
+            conn,
+            lanes: Lanes::default(),
+            version: None,
+            lanes_loaded: false,
+            synced: None,
+            last_job: 0,
+            last_change: 0,
+            counter_moved: false,
+            others: false,
+            made_ready: BTreeSet::new(),
+            created: Vec::new(),
+            next_due: None,
+            next_prune: None,
+            next_token: 1,
+        }
+    }
+
+    /// Chooses whether the next commit is synced: `FULL` syncs the WAL at each commit, `NORMAL`
+    /// only around checkpoints, so that the file stays sound either way.
+    pub(super) fn set_synced(&mut self, synced: bool) -> Result<()> {
+        if self.synced != Some(synced) {
+            let pragma =
+                if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.conn.execute_batch(pragma).map_err(storing)?;
+            self.synced = Some(synced);
+        }
+        Ok(())
+    }
+
+    /// Whether another connection has committed since the last transaction here.
+    pub(super) fn has_news(&self) -> Result<bool> {
+        Ok(self.version != Some(self.read_version()?))
+    }
+
+    fn read_version(&self) -> Result<i64> {
+        let mut ask = self.conn.prepare_cached("PRAGMA data_version").map_err(storing)?;
+        ask.query_row([], |row| row.get(0)).map_err(storing)
+    }
+
+    /// Takes the write lock at once (a deferred `BEGIN` can fail later whatever the time-out) and
+    /// catches up with what others have committed. `Ok(false)`: somebody else has the lock.
+    pub(super) fn begin(&mut self) -> Result<bool> {
+        match self.run("BEGIN IMMEDIATE") {
+            Ok(()) => {}
+            Err(error) if errors::is_busy(&error) => return Ok(false),
+            Err(error) => return Err(storing(error)),
+        }
+        match self.catch_up() {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                self.roll_back();
+                Err(error)
+            }
+        }
+    }
+
+    fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    fn catch_up(&mut self) -> Result<()> {
+        let version = self.read_version()?;
+        if self.version == Some(version) && (self.lanes_loaded || !self.lanes.has_pools()) {
+            return Ok(());
+        }
+        let seen = self.last_change;
+        (self.last_job, self.last_change) = self
+            .conn
+            .prepare_cached(READ_COUNTER)
+            .and_then(|mut ask| ask.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+            .map_err(storing)?;
+        if self.lanes.has_pools() {
+            self.read_lanes(seen)?;
+            self.read_pauses()?;
+            self.read_alarms()?;
+            self.others = self.ask(OTHER_INSTANCES)?;
+        }
+        self.version = Some(version);
+        Ok(())
+    }
+
+    /// Reads the lanes that may have news, or all of them the first time.
+    fn read_lanes(&mut self, seen: i64) -> Result<()> {
+        let (sql, after) = if self.lanes_loaded { (CHANGED_LANES, Some(seen)) } else { (ALL_LANES, None) };
+        let mut ask = self.conn.prepare_cached(sql).map_err(storing)?;
+        let mut rows = match after {
+            Some(seen) => ask.query([seen]),
+            None => ask.query([]),
+        }
+        .map_err(storing)?;
+        while let Some(row) = rows.next().map_err(storing)? {
+            let read = || -> rusqlite::Result<(LaneId, String, String)> {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            };
+            let (id, queue, kind) = read().map_err(storing)?;
+            self.lanes.learn(id, &queue, &kind, Some(Key::LOWEST));
+        }
+        self.lanes_loaded = true;
+        Ok(())
+    }
+
+    pub(super) fn read_pauses(&mut self) -> Result<()> {
+        let mut ask = self.conn.prepare_cached(PAUSES).map_err(storing)?;
+        let paused = ask
+            .query_map([], |row| {
+                let (scope, name): (String, String) = (row.get(0)?, row.get(1)?);
+                Ok(scope_from(&scope, name))
+            })
+            .and_then(Iterator::collect)
+            .map_err(storing)?;
+        self.lanes.set_paused(paused);
+        Ok(())
+    }
+
+    /// Reads when the next job falls due and the next may be pruned.
+    pub(super) fn read_alarms(&mut self) -> Result<()> {
+        let mut due: Option<Micros> = None;
+        for sql in NEXT_DUE {
+            let next = self.first(sql)?;
+            due = due.into_iter().chain(next).min();
+        }
+        self.next_due = due;
+        self.next_prune = self.first(NEXT_PRUNE)?;
+        Ok(())
+    }
+
+    fn first(&self, sql: &str) -> Result<Option<Micros>> {
+        let mut ask = self.conn.prepare_cached(sql).map_err(storing)?;
+        ask.query_row([], |row| row.get(0)).optional().map_err(storing)
+    }
+
+    fn ask(&self, sql: &str) -> Result<bool> {
+        let mut ask = self.conn.prepare_cached(sql).map_err(storing)?;
+        ask.query_row([], |row| row.get(0)).map_err(storing)
+    }
+
+    /// Runs one operation inside a savepoint: it happens whole or not at all, and its failure
+    /// leaves the operations beside it alone.
+    pub(super) fn operation<T>(
+        &mut self,
+        work: impl FnOnce(&mut Book) -> Result<T>,
+    ) -> Result<T, Undone> {
+        self.run("SAVEPOINT operation").map_err(|error| self.undone(storing(error)))?;
+        let created = self.created.len();
+        let done = work(self).and_then(|value| {
+            self.run("RELEASE operation").map_err(storing)?;
+            Ok(value)
+        });
+        done.map_err(|error| {
+            // A full disk or an I/O error may have ended the transaction already.
+            let rolled_back = !self.conn.is_autocommit()
+                && self.run("ROLLBACK TO operation").is_ok()
+                && self.run("RELEASE operation").is_ok();
+            for lane in self.created.drain(created..) {
+                self.lanes.unlearn(lane);
+                self.made_ready.remove(&lane);
+            }
+            match error {
+                Error::Full(_) | Error::Io(_) | Error::Corrupt(_) => Undone::Everything(error),
+                error if rolled_back => Undone::Operation(error),
+                error => Undone::Everything(error),
+            }
+        })
+    }
+
+    fn undone(&self, error: Error) -> Undone {
+        Undone::Everything(error)
+    }
+
+    /// Writes what the transaction has moved, and commits it.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        if self.others && !self.made_ready.is_empty() {
+            self.last_change += 1;
+            self.counter_moved = true;
+            let mut mark = self.conn.prepare_cached(MARK_CHANGED).map_err(storing)?;
+            for lane in &self.made_ready {
+                mark.execute(params![lane, self.last_change]).map_err(storing)?;
+            }
+        }
+        if self.counter_moved {
+            self.conn
+                .prepare_cached(WRITE_COUNTER)
+                .and_then(|mut write| write.execute(params![self.last_job, self.last_change]))
+                .map_err(storing)?;
+        }
+        self.run("COMMIT").map_err(storing)?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Gives everything in the transaction up and forgets what was learnt in it.
+    pub(super) fn roll_back(&mut self) {
+        if !self.conn.is_autocommit() {
+            // If even this fails the connection is broken, and the next BEGIN will say so.
+            if let Err(error) = self.conn.execute_batch("ROLLBACK") {
+                log::error!("legwork: rolling back failed: {error}");
+            }
+        }
+        self.settle();
+        self.version = None;
+        self.lanes_loaded = false;
+        self.lanes.forget();
+    }
+
+    fn settle(&mut self) {
+        self.counter_moved = false;
+        self.made_ready.clear();
+        self.created.clear();
+    }
+
+    /// The id of the next job.
+    pub(super) fn next_job(&mut self) -> i64 {
+        self.last_job += 1;
+        self.counter_moved = true;
+        self.last_job
+    }
+
+    /// The number of the next instance, never given before.
+    pub(super) fn next_instance(&mut self) -> Result<i64> {
+        self.conn
+            .query_row(
+                "UPDATE legwork_counter SET last_instance = last_instance + 1 RETURNING last_instance",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(storing)
+    }
+
+    /// The lane of a queue and kind, created if it is new.
+    pub(super) fn lane(&mut self, queue: &str, kind: &str) -> Result<LaneId> {
+        if let Some(id) = self.lanes.id(queue, kind) {
+            return Ok(id);
+        }
+        let (id, created) = find_or_create_lane(&self.conn, queue, kind, self.last_change + 1)?;
+        if created {
+            self.last_change += 1;
+            self.counter_moved = true;
+            self.created.push(id);
+        }
+        let bound = if created { None } else { Some(Key::LOWEST) };
+        self.lanes.learn(id, queue, kind, bound);
+        Ok(id)
+    }
+
+    /// A job of the lane became ready.
+    pub(super) fn ready(&mut self, lane: LaneId, key: Key) {
+        self.lanes.lower(lane, key);
+        self.made_ready.insert(lane);
+    }
+
+    /// A job now waits for this time.
+    pub(super) fn due_at(&mut self, at: Micros) {
+        self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
+    }
+
+    /// A finished job may be pruned at this time.
+    pub(super) fn prune_at(&mut self, at: Micros) {
+        self.next_prune = Some(self.next_prune.map_or(at, |next| next.min(at)));
+    }
+}
+
+const FIND_LANE: &str = "SELECT id FROM legwork_lanes WHERE queue = ?1 AND kind = ?2";
+const CREATE_LANE: &str = "INSERT INTO legwork_lanes (queue, kind, changed) VALUES (?1, ?2, ?3)";
+
+/// Finds or creates a lane on any connection; `true`: created.
+pub(super) fn find_or_create_lane(
+    conn: &Connection,
+    queue: &str,
+    kind: &str,
+    change: i64,
+) -> Result<(LaneId, bool)> {
+    let found = conn
+        .prepare_cached(FIND_LANE)
+        .and_then(|mut find| find.query_row([queue, kind], |row| row.get(0)).optional())
+        .map_err(storing)?;
+    if let Some(id) = found {
+        return Ok((id, false));
+    }
+    conn.prepare_cached(CREATE_LANE)
+        .and_then(|mut create| create.execute(params![queue, kind, change]))
+        .map_err(storing)?;
+    Ok((conn.last_insert_rowid(), true))
+}
+
+pub(super) fn scope_from(scope: &str, name: String) -> Scope {
+    match scope {
+        "queue" => Scope::Queue(name),
+        "kind" => Scope::Kind(name),
+        _ => Scope::All,
+    }
+}

@@ -1,0 +1,365 @@
+//! Recording how attempts ended: by the writer, and inside a transaction of the app.
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+
+use super::book::Book;
+use super::errors::storing;
+use super::lanes::Key;
+use crate::clock::{Micros, micros_of, to_micros};
+use crate::error::{Error, Result};
+use crate::id::JobId;
+use crate::new_job::Retention;
+use crate::record::{LogLine, Progress};
+use crate::rules::state::{Change, next};
+use crate::state::State;
+use crate::store::{ClaimRef, Finish, Finished, Note, Verdict};
+
+/// Moves a job whose claim stands into the history.
+pub(super) const MOVE_CLAIMED: &str = "
+INSERT INTO legwork_history
+       (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
+        args, options, tags, meta, progress_done, progress_total, message, output, reason)
+SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, started_at, ?6, ?7,
+       args, options, tags, meta, coalesce(?8, progress_done), coalesce(?9, progress_total),
+       coalesce(?10, message), ?11, ?12
+  FROM legwork_jobs
+ WHERE id = ?1 AND instance = ?2 AND token = ?3";
+pub(super) const REMOVE: &str = "DELETE FROM legwork_jobs WHERE id = ?1";
+
+/// Gives a claimed job a new state and frees it.
+pub(super) const FREE_CLAIMED: &str = "
+UPDATE legwork_jobs
+   SET state = ?4, run_at = coalesce(?5, run_at), attempts = attempts + ?6,
+       first_started_at = CASE ?6 WHEN 0 THEN first_started_at
+                                  ELSE coalesce(first_started_at, started_at) END,
+       instance = NULL, token = NULL, started_at = NULL,
+       progress_done = coalesce(?7, progress_done), progress_total = coalesce(?8, progress_total),
+       message = coalesce(?9, message)
+ WHERE id = ?1 AND instance = ?2 AND token = ?3";
+
+const IS_COMPLETED: &str = "SELECT 1 FROM legwork_history WHERE id = ?1 AND state = 6";
+const READ_CLAIMED: &str = "
+SELECT lane, priority, run_at, cancel_requested IS NOT NULL, started_at FROM legwork_jobs
+ WHERE id = ?1 AND instance = ?2 AND token = ?3";
+const ADD_ATTEMPT: &str = "
+INSERT INTO legwork_attempts (job, attempt, started_at, ended_at, worker, error, counted)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+/// Of a job that fails for ever only the last attempts are kept.
+const TRIM_ATTEMPTS: &str = "
+DELETE FROM legwork_attempts
+ WHERE job = ?1 AND seq <= (SELECT seq FROM legwork_attempts WHERE job = ?1
+                             ORDER BY seq DESC LIMIT 1 OFFSET 100)";
+const ADD_LOG: &str = "INSERT INTO legwork_logs (job, attempt, at, line) VALUES (?1, ?2, ?3, ?4)";
+const WRITE_PROGRESS: &str = "
+UPDATE legwork_jobs SET progress_done = ?4, progress_total = ?5, message = coalesce(?6, message)
+ WHERE id = ?1 AND instance = ?2 AND token = ?3";
+
+struct Held {
+    lane: i64,
+    priority: i64,
+    run_at: Micros,
+    cancel_requested: bool,
+    started_at: Micros,
+}
+
+fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
+    conn.prepare_cached(READ_CLAIMED)
+        .and_then(|mut ask| {
+            ask.query_row(params![claim.id.0, claim.instance, claim.token], |row| {
+                Ok(Held {
+                    lane: row.get(0)?,
+                    priority: row.get(1)?,
+                    run_at: row.get(2)?,
+                    cancel_requested: row.get(3)?,
+                    started_at: row.get(4)?,
+                })
+            })
+            .optional()
+        })
+        .map_err(storing)
+}
+
+/// A move into the history.
+struct Move<'a> {
+    state: State,
+    counted: u32,
+    at: Micros,
+    prune_at: Micros,
+    progress: Option<&'a Progress>,
+    output: Option<&'a str>,
+    reason: Option<&'a str>,
+}
+
+/// Progress columns as SQL values; a total of 0 is unknown and stands as such.
+fn columns(progress: Option<&Progress>) -> (Option<i64>, Option<i64>, Option<&str>) {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    match progress {
+        None => (None, None, None),
+        Some(progress) => {
+            (Some(number(progress.done)), Some(number(progress.total)), progress.message.as_deref())
+        }
+    }
+}
+
+/// `false`: the claim no longer stands.
+fn move_claimed(conn: &Connection, claim: ClaimRef, to: &Move<'_>) -> Result<bool> {
+    let (done, total, message) = columns(to.progress);
+    let moved = conn
+        .prepare_cached(MOVE_CLAIMED)
+        .and_then(|mut statement| {
+            statement.execute(params![
+                claim.id.0,
+                claim.instance,
+                claim.token,
+                to.state.code(),
+                to.counted,
+                to.at,
+                to.prune_at,
+                done,
+                total,
+                message,
+                to.output,
+                to.reason,
+            ])
+        })
+        .map_err(storing)?;
+    if moved == 1 {
+        conn.prepare_cached(REMOVE)
+            .and_then(|mut remove| remove.execute([claim.id.0]))
+            .map_err(storing)?;
+    }
+    Ok(moved == 1)
+}
+
+fn add_logs(conn: &Connection, id: JobId, lines: &[LogLine]) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut add = conn.prepare_cached(ADD_LOG).map_err(storing)?;
+    for line in lines {
+        add.execute(params![id.0, line.attempt, to_micros(line.at), line.line]).map_err(storing)?;
+    }
+    Ok(())
+}
+
+/// Adds an attempt that did not complete its job.
+pub(super) struct AttemptRow<'a> {
+    pub(super) job: i64,
+    pub(super) attempt: u32,
+    pub(super) started_at: Micros,
+    pub(super) ended_at: Micros,
+    pub(super) worker: Option<&'a str>,
+    pub(super) error: &'a str,
+    pub(super) counted: bool,
+}
+
+pub(super) fn add_attempt(conn: &Connection, row: &AttemptRow<'_>) -> Result<()> {
+    let add = |mut statement: CachedStatement<'_>| {
+        statement.execute(params![
+            row.job,
+            row.attempt,
+            row.started_at,
+            row.ended_at,
+            row.worker,
+            row.error,
+            row.counted,
+        ])
+    };
+    conn.prepare_cached(ADD_ATTEMPT).and_then(add).map_err(storing)?;
+    conn.prepare_cached(TRIM_ATTEMPTS)
+        .and_then(|mut trim| trim.execute([row.job]))
+        .map(drop)
+        .map_err(storing)
+}
+
+impl Book {
+    /// Records the end of an attempt, if its claim still stands.
+    pub(super) fn finish(&mut self, finish: &Finish, keep: Retention) -> Result<Finished> {
+        let state = match &finish.verdict {
+            Verdict::Complete { output } => {
+                let to = Move {
+                    state: State::Completed,
+                    counted: 1,
+                    at: finish.ended_at,
+                    prune_at: prune_time(finish, keep, State::Completed),
+                    progress: finish.progress.as_ref(),
+                    output: output.as_deref(),
+                    reason: None,
+                };
+                move_claimed(&self.conn, finish.claim, &to)?.then(|| {
+                    self.prune_at(to.prune_at);
+                    to.state
+                })
+            }
+            verdict => match held(&self.conn, finish.claim)? {
+                Some(held) => Some(self.finish_uncompleted(finish, verdict, &held, keep)?),
+                None => None,
+            },
+        };
+        let Some(state) = state else {
+            let settled = finish.settle && self.is_completed(finish.claim.id)?;
+            return Ok(if settled { Finished::Settled } else { Finished::Stale });
+        };
+        add_logs(&self.conn, finish.claim.id, &finish.logs)?;
+        let children =
+            if finish.children.is_empty() { Vec::new() } else { self.insert(&finish.children)? };
+        Ok(Finished::Recorded { state, children })
+    }
+
+    fn is_completed(&self, id: JobId) -> Result<bool> {
+        self.conn
+            .prepare_cached(IS_COMPLETED)
+            .and_then(|mut ask| ask.exists([id.0]))
+            .map_err(storing)
+    }
+
+    fn finish_uncompleted(
+        &mut self,
+        finish: &Finish,
+        verdict: &Verdict,
+        held: &Held,
+        keep: Retention,
+    ) -> Result<State> {
+        let (change, error, counted, run_at, reason) = match verdict {
+            Verdict::Complete { .. } => unreachable!("handled by the caller"),
+            Verdict::Fail { error } => (Change::Fail, Some(error), 1, None, Some(error)),
+            // A job that was asked to stop and failed at it is not tried again.
+            Verdict::Retry { error, .. } if held.cancel_requested => {
+                (Change::Cancel, Some(error), 1, None, Some(error))
+            }
+            Verdict::Retry { run_at, error } => {
+                (Change::Retry, Some(error), 1, Some(*run_at), None)
+            }
+            Verdict::Cancel { reason, error } => {
+                (Change::Cancel, error.as_ref(), u32::from(error.is_some()), None, Some(reason))
+            }
+            Verdict::Snooze { .. } | Verdict::GiveBack { .. } if held.cancel_requested => {
+                (Change::Cancel, None, 0, None, None)
+            }
+            Verdict::Snooze { run_at } => (Change::Snooze, None, 0, Some(*run_at), None),
+            Verdict::GiveBack { why } => (Change::GiveBack, why.as_ref(), 0, None, None),
+        };
+        let state = next(State::Running, change).expect("a running job can undergo every verdict");
+        if let Some(error) = error {
+            add_attempt(&self.conn, &AttemptRow {
+                job: finish.claim.id.0,
+                attempt: finish.attempt,
+                started_at: held.started_at,
+                ended_at: finish.ended_at,
+                worker: Some(&finish.worker),
+                error,
+                counted: counted == 1,
+            })?;
+        }
+        if state.is_finished() {
+            let to = Move {
+                state,
+                counted,
+                at: finish.ended_at,
+                prune_at: prune_time(finish, keep, state),
+                progress: finish.progress.as_ref(),
+                output: None,
+                reason: Some(reason.map_or("cancelled while running", String::as_str)),
+            };
+            move_claimed(&self.conn, finish.claim, &to)?;
+            self.prune_at(to.prune_at);
+        } else {
+            self.free(finish, state, counted, run_at)?;
+            match run_at {
+                Some(at) => self.due_at(at),
+                None => self.ready(held.lane, Key {
+                    priority: held.priority,
+                    run_at: held.run_at,
+                    id: finish.claim.id.0,
+                }),
+            }
+        }
+        Ok(state)
+    }
+
+    fn free(
+        &self,
+        finish: &Finish,
+        state: State,
+        counted: u32,
+        run_at: Option<Micros>,
+    ) -> Result<()> {
+        let (done, total, message) = columns(finish.progress.as_ref());
+        let claim = finish.claim;
+        self.conn
+            .prepare_cached(FREE_CLAIMED)
+            .and_then(|mut free| {
+                free.execute(params![
+                    claim.id.0,
+                    claim.instance,
+                    claim.token,
+                    state.code(),
+                    run_at,
+                    counted,
+                    done,
+                    total,
+                    message,
+                ])
+            })
+            .map(drop)
+            .map_err(storing)
+    }
+
+    /// Writes progress and log lines of a running attempt; one that has ended meanwhile has
+    /// brought its own.
+    pub(super) fn note(&self, note: &Note) -> Result<()> {
+        let claim = note.claim;
+        if held(&self.conn, claim)?.is_none() {
+            return Ok(());
+        }
+        add_logs(&self.conn, claim.id, &note.logs)?;
+        if let Some(progress) = &note.progress {
+            let (done, total, message) = columns(Some(progress));
+            self.conn
+                .prepare_cached(WRITE_PROGRESS)
+                .and_then(|mut write| {
+                    write.execute(params![
+                        claim.id.0,
+                        claim.instance,
+                        claim.token,
+                        done,
+                        total,
+                        message
+                    ])
+                })
+                .map_err(storing)?;
+        }
+        Ok(())
+    }
+}
+
+fn prune_time(finish: &Finish, keep: Retention, state: State) -> Micros {
+    finish.ended_at.saturating_add(micros_of(finish.keep.unwrap_or(keep).of(state)))
+}
+
+/// Completes a job inside the app's transaction on `conn`, with its children.
+///
+/// # Errors
+/// [`Error::LostClaim`] if the claim no longer stands; the transaction must not commit.
+pub(super) fn finish_on(conn: &Connection, finish: &Finish, keep: Retention) -> Result<()> {
+    let Verdict::Complete { output } = &finish.verdict else {
+        unreachable!("finish_in completes the job");
+    };
+    let to = Move {
+        state: State::Completed,
+        counted: 1,
+        at: finish.ended_at,
+        prune_at: prune_time(finish, keep, State::Completed),
+        progress: finish.progress.as_ref(),
+        output: output.as_deref(),
+        reason: None,
+    };
+    if !move_claimed(conn, finish.claim, &to)? {
+        return Err(Error::LostClaim(finish.claim.id));
+    }
+    add_logs(conn, finish.claim.id, &finish.logs)?;
+    for child in &finish.children {
+        super::enqueue::insert_on(conn, child)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! What the writer knows in memory about the lanes, so that a claim costs one look into the file
+//! however many queues there are and whatever else waits.
+//!
+//! A lane is a (queue, kind). Each has a *bound*: nothing ready in the lane goes before it.
+//!
+//! Invariant: a bound is never later than the lane's true first ready job, in claim order; `None`
+//! says that nothing is ready. So a pool finds its next job by looking into the lane with the
+//! lowest bound: if what it finds there is not later than the second lowest bound, it is the first
+//! of all; otherwise the bound is raised to it and the search goes on.
+//!
+//! Everything that makes a job ready lowers the bound ([`Lanes::lower`]); claims need not raise it.
+//! Changes by other connections are learnt from `legwork_lanes.changed`, which sets the bound to
+//! [`Key::LOWEST`]: unknown. A pool's seats are the lanes it may run: queue served, kind known,
+//! nothing paused. That is how pausing 100 k jobs costs nothing.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::record::Scope;
+use crate::store::{PoolId, PoolSpec};
+
+pub(super) type LaneId = i64;
+
+/// The claim order inside a lane and over all lanes of one rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) priority: i64,
+    pub(super) run_at: i64,
+    pub(super) id: i64,
+}
+
+impl Key {
+    pub(super) const LOWEST: Key = Key { priority: i64::MIN, run_at: i64::MIN, id: i64::MIN };
+}
+
+struct Lane {
+    queue: String,
+    kind: String,
+    bound: Option<Key>,
+}
+
+/// The lanes that one pool may run now, by rank and bound.
+struct Seats {
+    spec: PoolSpec,
+    ranks: Vec<BTreeSet<(Key, LaneId)>>,
+    rank_of: HashMap<LaneId, usize>,
+}
+
+#[derive(Default)]
+pub(super) struct Lanes {
+    lanes: HashMap<LaneId, Lane>,
+    ids: HashMap<String, HashMap<String, LaneId>>,
+    pools: HashMap<PoolId, Seats>,
+    paused: HashSet<Scope>,
+}
+
+impl Lanes {
+    /// The id of a lane, if it is known here.
+    pub(super) fn id(&self, queue: &str, kind: &str) -> Option<LaneId> {
+        self.ids.get(queue)?.get(kind).copied()
+    }
+
+    pub(super) fn kind(&self, lane: LaneId) -> &str {
+        self.lanes.get(&lane).map_or("", |lane| &lane.kind)
+    }
+
+    pub(super) fn queue(&self, lane: LaneId) -> &str {
+        self.lanes.get(&lane).map_or("", |lane| &lane.queue)
+    }
+
+    /// Learns that a lane exists, or that it may have news.
+    pub(super) fn learn(&mut self, id: LaneId, queue: &str, kind: &str, bound: Option<Key>) {
+        if !self.lanes.contains_key(&id) {
+            self.ids.entry(queue.to_owned()).or_default().insert(kind.to_owned(), id);
+            let lane = Lane { queue: queue.to_owned(), kind: kind.to_owned(), bound: None };
+            for seats in self.pools.values_mut() {
+                seats.seat(id, &lane, &self.paused);
+            }
+            self.lanes.insert(id, lane);
+        }
+        self.set(id, bound);
+    }
+
+    /// Drops a lane whose row was rolled back.
+    pub(super) fn unlearn(&mut self, id: LaneId) {
+        self.set(id, None);
+        if let Some(lane) = self.lanes.remove(&id) {
+            if let Some(kinds) = self.ids.get_mut(&lane.queue) {
+                kinds.remove(&lane.kind);
+            }
+        }
+        for seats in self.pools.values_mut() {
+            seats.rank_of.remove(&id);
+        }
+    }
+
+    /// Drops everything learnt from the file; the pools stay.
+    pub(super) fn forget(&mut self) {
+        self.lanes.clear();
+        self.ids.clear();
+        for seats in self.pools.values_mut() {
+            seats.clear();
+        }
+    }
+
+    /// A job with this key became ready in the lane.
+    pub(super) fn lower(&mut self, id: LaneId, key: Key) {
+        if self.lanes.get(&id).is_some_and(|lane| lane.bound.is_none_or(|bound| key < bound)) {
+            self.set(id, Some(key));
+        }
+    }
+
+    /// Replaces a lane's bound; the caller has seen that it holds.
+    pub(super) fn set(&mut self, id: LaneId, bound: Option<Key>) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if lane.bound == bound {
+            return;
+        }
+        for seats in self.pools.values_mut() {
+            seats.moved(id, lane.bound, bound);
+        }
+        lane.bound = bound;
+    }
+
+    /// The lane to look into for the pool's next job in this rank, and the bound of the next best.
+    pub(super) fn first(&self, pool: PoolId, rank: usize) -> Option<(LaneId, Option<Key>)> {
+        let mut bounds = self.pools.get(&pool)?.ranks.get(rank)?.iter();
+        let (_, lane) = bounds.next()?;
+        Some((*lane, bounds.next().map(|(key, _)| *key)))
+    }
+
+    /// Whether the pool may find anything.
+    pub(super) fn any(&self, pool: PoolId) -> bool {
+        self.pools.get(&pool).is_some_and(|seats| seats.ranks.iter().any(|rank| !rank.is_empty()))
+    }
+
+    pub(super) fn spec(&self, pool: PoolId) -> Option<&PoolSpec> {
+        self.pools.get(&pool).map(|seats| &seats.spec)
+    }
+
+    pub(super) fn has_pools(&self) -> bool {
+        !self.pools.is_empty()
+    }
+
+    pub(super) fn open_pool(&mut self, pool: PoolId, spec: PoolSpec) {
+        let ranks = vec![BTreeSet::new(); spec.queues.ranks()];
+        let mut seats = Seats { spec, ranks, rank_of: HashMap::new() };
+        for (id, lane) in &self.lanes {
+            seats.seat(*id, lane, &self.paused);
+        }
+        self.pools.insert(pool, seats);
+    }
+
+    pub(super) fn close_pool(&mut self, pool: PoolId) {
+        self.pools.remove(&pool);
+    }
+
+    /// Takes over what is paused now.
+    pub(super) fn set_paused(&mut self, paused: HashSet<Scope>) {
+        if paused == self.paused {
+            return;
+        }
+        self.paused = paused;
+        for seats in self.pools.values_mut() {
+            seats.clear();
+            for (id, lane) in &self.lanes {
+                seats.seat(*id, lane, &self.paused);
+            }
+        }
+    }
+
+    /// The lanes that have a bound and whose kind no pool here knows.
+    pub(super) fn of_unknown_kind(&self) -> Vec<(LaneId, String)> {
+        self.lanes
+            .iter()
+            .filter(|(_, lane)| lane.bound.is_some())
+            .filter(|(_, lane)| !self.pools.values().any(|seats| seats.spec.kinds.contains(&lane.kind)))
+            .map(|(id, lane)| (*id, lane.kind.clone()))
+            .collect()
+    }
+}
+
+impl Seats {
+    fn seat(&mut self, id: LaneId, lane: &Lane, paused: &HashSet<Scope>) {
+        let held = paused.contains(&Scope::All)
+            || paused.iter().any(|scope| match scope {
+                Scope::All => true,
+                Scope::Queue(queue) => *queue == lane.queue,
+                Scope::Kind(kind) => *kind == lane.kind,
+            });
+        if held || !self.spec.kinds.contains(&lane.kind) {
+            return;
+        }
+        let Some(rank) = self.spec.queues.rank(&lane.queue) else { return };
+        self.rank_of.insert(id, rank);
+        if let Some(bound) = lane.bound {
+            self.ranks[rank].insert((bound, id));
+        }
+    }
+
+    fn moved(&mut self, id: LaneId, from: Option<Key>, to: Option<Key>) {
+        let Some(&rank) = self.rank_of.get(&id) else { return };
+        if let Some(from) = from {
+            self.ranks[rank].remove(&(from, id));
+        }
+        if let Some(to) = to {
+            self.ranks[rank].insert((to, id));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.rank_of.clear();
+        self.ranks.iter_mut().for_each(BTreeSet::clear);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::queues::Queues;
+    use std::sync::Arc;
+
+    fn key(priority: i64, id: i64) -> Key {
+        Key { priority, run_at: 0, id }
+    }
+
+    fn lanes(queues: &[&str]) -> Lanes {
+        let list: Vec<_> = queues.iter().map(|&q| (q.to_owned(), None)).collect();
+        let mut lanes = Lanes::default();
+        lanes.open_pool(1, PoolSpec {
+            instance: 1,
+            queues: Queues::parse(&list).unwrap(),
+            kinds: Arc::new(["k".to_owned()].into()),
+        });
+        lanes
+    }
+
+    #[test]
+    fn the_lane_with_the_lowest_bound_comes_first_with_the_next_bound() {
+        let mut lanes = lanes(&["*"]);
+        lanes.learn(1, "a", "k", Some(key(5, 1)));
+        lanes.learn(2, "b", "k", Some(key(0, 2)));
+        assert_eq!(lanes.first(1, 0), Some((2, Some(key(5, 1)))));
+        lanes.set(2, None);
+        assert_eq!(lanes.first(1, 0), Some((1, None)));
+        lanes.lower(2, key(9, 3));
+        lanes.lower(2, key(10, 4));
+        assert_eq!(lanes.first(1, 0), Some((1, Some(key(9, 3)))));
+    }
+
+    #[test]
+    fn paused_unknown_and_unserved_lanes_have_no_seat() {
+        let mut lanes = lanes(&["a", "b"]);
+        lanes.learn(1, "a", "k", Some(key(0, 1)));
+        lanes.learn(2, "b", "k", Some(key(0, 2)));
+        lanes.learn(3, "a", "unknown", Some(key(0, 3)));
+        lanes.learn(4, "c", "k", Some(key(0, 4)));
+        assert_eq!(lanes.first(1, 0), Some((1, None)));
+        assert_eq!(lanes.first(1, 1), Some((2, None)));
+        lanes.set_paused([Scope::Queue("a".into())].into());
+        assert_eq!(lanes.first(1, 0), None);
+        lanes.lower(1, key(-1, 5));
+        lanes.set_paused(HashSet::new());
+        assert_eq!(lanes.first(1, 0), Some((1, None)));
+        assert_eq!(lanes.of_unknown_kind(), [(3, "unknown".to_owned())]);
+        lanes.set_paused([Scope::All].into());
+        assert!(!lanes.any(1));
+    }
+}

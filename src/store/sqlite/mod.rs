@@ -1,0 +1,329 @@
+//! The store on SQLite.
+
+mod book;
+mod claim;
+mod control;
+mod enqueue;
+mod errors;
+mod finish;
+mod instance;
+mod lanes;
+mod migrate;
+mod open;
+mod prune;
+mod query;
+mod readers;
+pub(crate) mod writer;
+
+#[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
+mod state_tests;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use rusqlite::Connection;
+
+use self::book::Book;
+use self::errors::storing;
+pub(crate) use self::errors::storing as app_error;
+pub(crate) use self::instance::InstanceLock;
+use self::readers::Readers;
+use self::writer::{Mail, Operation, Writer, deadline};
+use super::waiters::{Waiters, Watch};
+use super::{
+    Control, Controlled, Finish, InstanceId, Joined, Note, PoolId, PoolSpec, Settings, Work,
+};
+use crate::clock::Micros;
+use crate::error::{Error, Result};
+use crate::id::JobId;
+use crate::new_job::NewRow;
+use crate::record::{AttemptRecord, Filter, JobRecord, LogLine, Page, Stats};
+
+/// An open file: its writer thread and its readers.
+pub(crate) struct Store {
+    path: PathBuf,
+    settings: Settings,
+    mail: Sender<Mail>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    readers: Readers,
+    waiters: Arc<Waiters>,
+    next_pool: AtomicU64,
+}
+
+impl Store {
+    /// Opens or creates the file and starts its writer.
+    pub(crate) fn open(settings: Settings) -> Result<Store> {
+        let (conn, path) = open::open_writer(&settings)?;
+        let (mail, mailbox) = unbounded();
+        let waiters = Arc::new(Waiters::default());
+        let writer = Writer::new(Book::new(conn), mailbox, settings.clone(), Arc::clone(&waiters));
+        let for_writer = Arc::clone(&waiters);
+        let thread = thread::Builder::new()
+            .name("legwork-writer".into())
+            .spawn(move || {
+                // However the thread ends, whoever waits for a finish must learn of it.
+                let _guard = TellAll(for_writer);
+                writer.run();
+            })
+            .map_err(|error| Error::Io(Box::new(error)))?;
+        let turned = mail.clone();
+        settings.clock.on_turn(move || {
+            // A writer that is gone needs no waking.
+            let _ = turned.send(Mail::Look);
+        });
+        Ok(Store {
+            readers: Readers::new(path.clone(), settings.busy_timeout),
+            path,
+            settings,
+            mail,
+            writer: Mutex::new(Some(thread)),
+            waiters,
+            next_pool: AtomicU64::new(1),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    // ---- writing -------------------------------------------------------------------------
+
+    /// Posts mail; the writer being gone means that it has panicked.
+    fn post(&self, mail: Mail) -> Result<()> {
+        self.mail.send(mail).map_err(|_| Error::Poisoned)
+    }
+
+    /// Posts an operation and waits for the answer that follows its commit.
+    fn ask<T, A>(
+        &self,
+        what: T,
+        busy_timeout: Option<Duration>,
+        envelope: impl FnOnce(Operation<T, A>) -> Mail,
+    ) -> Result<A> {
+        let (answer, answered) = bounded(1);
+        let (posted, until) = deadline(busy_timeout.unwrap_or(Duration::MAX));
+        self.post(envelope(Operation { what, posted, deadline: until, answer }))?;
+        answered.recv().map_err(|_| Error::Poisoned)?
+    }
+
+    /// Inserts all rows or none; durable when it returns, as far as the durability level says.
+    pub(crate) fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<JobId>> {
+        self.ask(rows, Some(self.settings.busy_timeout), Mail::Insert)
+    }
+
+    pub(crate) fn control(&self, control: Control) -> Result<Controlled> {
+        self.ask(control, Some(self.settings.busy_timeout), Mail::Control)
+    }
+
+    /// Inserts one job on a connection of the app, in its transaction if it has one open.
+    pub(crate) fn insert_in(&self, conn: &Connection, row: &NewRow) -> Result<JobId> {
+        self.check_same_file(conn)?;
+        let id = enqueue::insert_on(conn, row)?;
+        // The writer takes the write lock to look: when it has it, this transaction has ended.
+        self.look()?;
+        Ok(id)
+    }
+
+    /// Completes a job in the app's transaction on `conn`.
+    pub(crate) fn finish_in(&self, conn: &Connection, finish: &Finish) -> Result<()> {
+        self.check_same_file(conn)?;
+        if conn.is_autocommit() {
+            return Err(Error::invalid("connection", "`finish_in` needs an open transaction"));
+        }
+        finish::finish_on(conn, finish, self.settings.retention)
+    }
+
+    /// Makes the writer look for what another connection may have committed.
+    pub(crate) fn look(&self) -> Result<()> {
+        self.post(Mail::Look)
+    }
+
+    fn check_same_file(&self, conn: &Connection) -> Result<()> {
+        let other = conn.path().unwrap_or_default();
+        // SQLite keeps the name as it resolved it; equal names are the common case.
+        if Path::new(other) == self.path
+            || (!other.is_empty() && fs::canonicalize(other).is_ok_and(|path| path == self.path))
+        {
+            return Ok(());
+        }
+        Err(Error::Foreign {
+            path: PathBuf::from(other),
+            why: format!("the connection is not open on {}", self.path.display()),
+        })
+    }
+
+    // ---- running -------------------------------------------------------------------------
+
+    /// Registers an engine, once what dead instances held has been given back.
+    pub(crate) fn join(&self, lock: &Arc<InstanceLock>) -> Result<Joined> {
+        self.ask(Arc::clone(lock), Some(self.settings.busy_timeout), Mail::Join)
+    }
+
+    /// Takes an engine's row away.
+    pub(crate) fn leave(&self, instance: InstanceId) -> Result<Vec<JobId>> {
+        self.ask(instance, Some(self.settings.busy_timeout), Mail::Leave)
+    }
+
+    pub(crate) fn open_pool(&self, spec: PoolSpec) -> Result<PoolId> {
+        let pool = self.next_pool.fetch_add(1, Ordering::Relaxed);
+        self.post(Mail::OpenPool(pool, spec)).map(|()| pool)
+    }
+
+    pub(crate) fn close_pool(&self, pool: PoolId) -> Result<()> {
+        self.post(Mail::ClosePool(pool))
+    }
+
+    pub(crate) fn unpark(&self, pool: PoolId) -> Result<()> {
+        self.post(Mail::Unpark(pool))
+    }
+
+    pub(crate) fn submit(&self, work: Work) -> Result<()> {
+        self.post(Mail::Work(work))
+    }
+
+    /// Writes progress when it suits; losing it to a dead writer loses nothing that counts.
+    pub(crate) fn note(&self, note: Note) {
+        let _ = self.post(Mail::Note(note));
+    }
+
+    /// Tells once nothing is ready, due or running for these pools of the instance.
+    pub(crate) fn when_empty(&self, instance: InstanceId, pools: Vec<PoolId>, tell: Sender<()>) -> Result<()> {
+        self.post(Mail::WhenEmpty(instance, pools, tell))
+    }
+
+    // ---- reading -------------------------------------------------------------------------
+
+    pub(crate) fn get(&self, id: JobId) -> Result<Option<JobRecord>> {
+        query::get(&*self.reader()?, id)
+    }
+
+    pub(crate) fn list(&self, filter: &Filter, before: Option<JobId>, limit: usize) -> Result<Page> {
+        query::list(&*self.reader()?, filter, before, limit)
+    }
+
+    pub(crate) fn count(&self, filter: &Filter) -> Result<u64> {
+        query::count(&*self.reader()?, filter)
+    }
+
+    pub(crate) fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>> {
+        query::attempts(&*self.reader()?, id)
+    }
+
+    pub(crate) fn logs(&self, id: JobId) -> Result<Vec<LogLine>> {
+        query::logs(&*self.reader()?, id)
+    }
+
+    pub(crate) fn stats(&self) -> Result<Stats> {
+        query::stats(&*self.reader()?, self.settings.clock.micros())
+    }
+
+    pub(crate) fn oldest_ready(&self) -> Result<Option<Duration>> {
+        query::oldest_ready(&*self.reader()?, self.settings.clock.micros())
+    }
+
+    /// When the next waiting job falls due.
+    pub(crate) fn next_due(&self) -> Result<Option<Micros>> {
+        query::next_due(&*self.reader()?)
+    }
+
+    fn reader(&self) -> Result<r2d2::PooledConnection<readers::Manager>> {
+        if self.is_poisoned() {
+            return Err(Error::Poisoned);
+        }
+        self.readers.get()
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Is told when `id` finishes from now on, or the writer ends.
+    pub(crate) fn watch(&self, id: JobId) -> Watch {
+        self.waiters.watch(id)
+    }
+
+    pub(crate) fn leave_watch(&self, watch: Watch) {
+        self.waiters.leave(watch);
+    }
+
+    /// A compact copy of the file as it is now, without claims. `to` must not exist.
+    pub(crate) fn backup(&self, to: &Path) -> Result<()> {
+        backup(&self.path, self.settings.busy_timeout, to)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // If the writer is gone there is nothing to stop.
+        let _ = self.mail.send(Mail::Stop);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            if writer.join().is_err() {
+                log::error!("legwork: the writer thread had panicked");
+            }
+        }
+    }
+}
+
+struct TellAll(Arc<Waiters>);
+
+impl Drop for TellAll {
+    fn drop(&mut self) {
+        self.0.tell_all();
+    }
+}
+
+fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
+    let failed = |why: String| Error::ReadOnly { path: to.to_owned(), why };
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    instance::private(&mut options);
+    // SQLite fills an empty file; made here so that nobody else can read it. No connection has
+    // this file open yet, so closing it drops no locks.
+    let file = options.open(to).map_err(|error| failed(error.to_string()))?;
+    drop(file);
+    let copied = copy_into(from, busy_timeout, to);
+    if copied.is_err() {
+        if let Err(error) = fs::remove_file(to) {
+            log::warn!("legwork: {} is left behind: {error}", to.display());
+        }
+        return copied;
+    }
+    // Closed again by SQLite: now the copy may be opened to sync it, and its directory entry.
+    let sync = |path: &Path| fs::File::open(path).and_then(|file| file.sync_all());
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync(to)
+        .and_then(|()| sync(directory.unwrap_or(Path::new("."))))
+        .map_err(|error| Error::Io(Box::new(error)))
+}
+
+fn copy_into(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
+    let source = open::open_reader(from, busy_timeout).map_err(storing)?;
+    let name = to.to_str().ok_or_else(|| {
+        Error::invalid("backup path", "it is not UTF-8, which SQLite needs to write there")
+    })?;
+    source.execute("VACUUM INTO ?1", [name]).map_err(storing)?;
+    drop(source);
+    let copy = Connection::open(to).map_err(storing)?;
+    // The jobs that were running here are claimable there.
+    copy.execute_batch(
+        "UPDATE legwork_jobs SET state = 3, instance = NULL, token = NULL, started_at = NULL,
+                cancel_requested = NULL
+          WHERE instance IS NOT NULL;
+         DELETE FROM legwork_instances;",
+    )
+    .map_err(storing)?;
+    copy.close().map_err(|(_, error)| storing(error))
+}

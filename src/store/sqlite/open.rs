@@ -1,0 +1,270 @@
+//! Opening a file: everything that can be wrong with it is found before the first write.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::errors::{code, is_busy, storing};
+use super::migrate;
+use crate::error::{Error, Result};
+use crate::store::Settings;
+
+/// STRICT tables came with 3.37.
+const OLDEST_SQLITE: i32 = 3_037_000;
+
+/// Statements kept prepared on each connection; the writer has about forty.
+const STATEMENTS: usize = 64;
+
+/// Opens the write connection, checks the file, turns it to WAL and brings its schema up to date.
+pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> {
+    let given = &settings.path;
+    check_sqlite(given)?;
+    let is_new = match fs::metadata(given) {
+        Ok(meta) if meta.is_dir() => {
+            return Err(Error::Foreign { path: given.clone(), why: "it is a directory".into() });
+        }
+        Ok(meta) => meta.len() == 0,
+        Err(_) => true,
+    };
+    let existed = given.exists();
+    let directory = directory_of(given);
+    if !directory.is_dir() {
+        return Err(Error::Foreign {
+            path: given.clone(),
+            why: format!("its directory {} does not exist", directory.display()),
+        });
+    }
+    if !settings.allow_network_fs {
+        refuse_network_fs(given, directory)?;
+    }
+    let conn = Connection::open_with_flags(
+        given,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(|error| opening(given, error))?;
+    let path = fs::canonicalize(given).unwrap_or_else(|_| given.clone());
+    conn.busy_timeout(Duration::ZERO).map_err(storing)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    check_content(&conn, &path)?;
+    if !existed {
+        // SQLite gives `-wal` and `-shm` the permissions that it finds on the database.
+        make_private(&path)?;
+    }
+    let deadline = Instant::now() + settings.busy_timeout;
+    if is_new {
+        // Only possible before the first table; lets idle moments give freed pages back.
+        conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(storing)?;
+    }
+    turn_to_wal(&conn, &path, deadline, settings.busy_timeout)?;
+    configure(&conn)?;
+    // The schema must be on the disk before anything is acknowledged in it.
+    conn.execute_batch("PRAGMA synchronous = FULL").map_err(storing)?;
+    if migrate::version(&conn)? != migrate::KNOWN {
+        patiently(deadline, || conn.execute_batch("BEGIN IMMEDIATE"))
+            .map_err(|error| busy_or(error, settings.busy_timeout))?;
+        if let Err(error) = migrate::migrate(&conn) {
+            // The transaction is given up with the connection in any case.
+            let _ = conn.execute_batch("ROLLBACK");
+            return Err(error);
+        }
+        conn.execute_batch("COMMIT").map_err(storing)?;
+    }
+    Ok((conn, path))
+}
+
+/// Opens a connection that can only read.
+pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(busy_timeout)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(conn)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn check_sqlite(path: &Path) -> Result<()> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(Error::Foreign {
+            path: path.to_owned(),
+            why: format!("SQLite {} is too old, 3.37 is needed", rusqlite::version()),
+        });
+    }
+    Ok(())
+}
+
+fn opening(path: &Path, error: rusqlite::Error) -> Error {
+    match code(&error) {
+        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::PermissionDenied) => {
+            Error::ReadOnly { path: path.to_owned(), why: error.to_string() }
+        }
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            Error::Foreign { path: path.to_owned(), why: "it is not an SQLite database".into() }
+        }
+        _ => storing(error),
+    }
+}
+
+/// Reads what can be read without writing: is it SQLite, is it sound so far, is it ours or older?
+fn check_content(conn: &Connection, path: &Path) -> Result<()> {
+    let looked = patiently(Instant::now() + Duration::from_secs(1), || {
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+    });
+    looked.map_err(|error| opening(path, error))?;
+    migrate::check(conn).map(drop)
+}
+
+/// Runs `step` until it is not refused for a lock, or the deadline has passed. SQLite's own busy
+/// handler is not asked for a change of the journal mode.
+fn patiently<T>(deadline: Instant, mut step: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match step() {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn busy_or(error: rusqlite::Error, waited: Duration) -> Error {
+    if is_busy(&error) { Error::Busy { waited } } else { storing(error) }
+}
+
+fn turn_to_wal(conn: &Connection, path: &Path, deadline: Instant, patience: Duration) -> Result<()> {
+    let mode = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, String>(0));
+    let before = mode("PRAGMA journal_mode").map_err(|error| opening(path, error))?;
+    if before == "wal" {
+        // Reading again proves that the WAL itself can be opened and written.
+        return can_write(conn, path, deadline, patience);
+    }
+    let after = patiently(deadline, || mode("PRAGMA journal_mode = WAL")).map_err(|error| {
+        if is_busy(&error) {
+            Error::Foreign {
+                path: path.to_owned(),
+                why: format!("it is in journal mode {before} and in use, so it cannot be turned to WAL"),
+            }
+        } else {
+            opening(path, error)
+        }
+    })?;
+    if after != "wal" {
+        return Err(Error::Foreign {
+            path: path.to_owned(),
+            why: format!("it stays in journal mode {after}; WAL is needed"),
+        });
+    }
+    if before != "delete" {
+        log::warn!("legwork: {} turned from journal mode {before} to WAL", path.display());
+    } else {
+        log::info!("legwork: {} turned to WAL", path.display());
+    }
+    can_write(conn, path, deadline, patience)
+}
+
+/// An empty write transaction: changes no byte, fails on whatever cannot be written.
+fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Duration) -> Result<()> {
+    match patiently(deadline, || conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK")) {
+        Ok(()) => Ok(()),
+        // Locked by somebody who can write it: so could we.
+        Err(error) if is_busy(&error) && patience > Duration::ZERO => Ok(()),
+        Err(error) => Err(opening(path, error)),
+    }
+}
+
+fn configure(conn: &Connection) -> Result<()> {
+    // A WAL that a long reader has let grow is cut back to this; smaller would cost the warm WAL.
+    conn.query_row("PRAGMA journal_size_limit = 8388608", [], |_| Ok(())).map_err(storing)?;
+    conn.query_row("PRAGMA wal_autocheckpoint = 1000", [], |_| Ok(())).map_err(storing)?;
+    // On macOS a plain fsync does not reach the medium.
+    conn.execute_batch("PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1; PRAGMA foreign_keys = OFF")
+        .map_err(storing)
+}
+
+#[cfg(unix)]
+fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|error| Error::ReadOnly {
+        path: path.to_owned(),
+        why: format!("its permissions cannot be set: {error}"),
+    })
+}
+
+#[cfg(not(unix))]
+fn make_private(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+fn refuse_network_fs(path: &Path, directory: &Path) -> Result<()> {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return Ok(()) };
+    let Ok(directory) = fs::canonicalize(directory) else { return Ok(()) };
+    match network_fs(&mounts, &directory) {
+        Some(fs) => Err(Error::NetworkFs { path: path.to_owned(), fs: fs.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// The type of the file system that `directory` lies on, if it is a network file system.
+/// `mounts` has the format of proc(5) mountinfo.
+fn network_fs<'a>(mounts: &'a str, directory: &Path) -> Option<&'a str> {
+    const NETWORK: [&str; 14] = [
+        "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre",
+        "fuse.sshfs", "fuse.glusterfs", "fuse.cephfs", "fuse.s3fs",
+    ];
+    let mut best: (usize, &str) = (0, "");
+    for line in mounts.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some(point) = left.split(' ').nth(4) else { continue };
+        let Some(kind) = right.split(' ').next() else { continue };
+        let point = unescape(point);
+        // Later mounts lie over earlier ones at the same point.
+        if directory.starts_with(&point) && point.len() >= best.0 {
+            best = (point.len(), kind);
+        }
+    }
+    NETWORK.contains(&best.1).then_some(best.1)
+}
+
+/// Blanks stand as octal escapes in mountinfo.
+fn unescape(point: &str) -> String {
+    point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 21 0:40 / /mnt/share rw,relatime - nfs4 server:/x rw,vers=4.2
+31 30 8:2 / /mnt/share/local rw - ext4 /dev/sdb1 rw
+32 21 0:41 / /mnt/with\\040blank rw - cifs //server/x rw
+";
+
+    #[test]
+    fn the_deepest_mount_decides() {
+        for (path, fs) in [
+            ("/home/x", None),
+            ("/mnt/share/db", Some("nfs4")),
+            ("/mnt/share/local/db", None),
+            ("/mnt/shared", None),
+            ("/mnt/with blank/x", Some("cifs")),
+        ] {
+            assert_eq!(network_fs(MOUNTS, Path::new(path)), fs, "{path}");
+        }
+    }
+}

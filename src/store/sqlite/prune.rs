@@ -1,0 +1,79 @@
+//! Removing old finished jobs, in small bites, and giving freed pages back in idle moments.
+
+use rusqlite::params;
+
+use super::book::Book;
+use super::control::FORGET_PARTS;
+use super::errors::storing;
+use crate::clock::Micros;
+use crate::error::Result;
+
+/// Finished jobs whose retention is over, the first to go first.
+pub(super) const EXPIRED: &str =
+    "SELECT id FROM legwork_history WHERE prune_at <= ?1 ORDER BY prune_at LIMIT (?2+0)";
+const FORGET: &str = "DELETE FROM legwork_history WHERE id = ?1";
+const COUNT: &str = "SELECT count(*) FROM legwork_history";
+
+/// Jobs removed in one transaction: well under a millisecond of work.
+pub(super) const BITE: u64 = 200;
+
+impl Book {
+    /// Removes a bite of what has expired at `now`; beyond the cap, of what expires next.
+    pub(super) fn prune(&mut self, now: Micros, over_cap: u64) -> Result<u64> {
+        let mut ids = self.expired(now, BITE)?;
+        if (ids.len() as u64) < over_cap.min(BITE) {
+            ids = self.expired(Micros::MAX, over_cap.min(BITE))?;
+        }
+        for id in &ids {
+            for sql in FORGET_PARTS.into_iter().chain([FORGET]) {
+                self.conn
+                    .prepare_cached(sql)
+                    .and_then(|mut forget| forget.execute([id]))
+                    .map_err(storing)?;
+            }
+        }
+        self.read_alarms()?;
+        Ok(ids.len() as u64)
+    }
+
+    fn expired(&self, at: Micros, limit: u64) -> Result<Vec<i64>> {
+        let mut ask = self.conn.prepare_cached(EXPIRED).map_err(storing)?;
+        ask.query_map(params![at, limit.cast_signed()], |row| row.get(0))
+            .and_then(Iterator::collect)
+            .map_err(storing)
+    }
+
+    /// How many finished jobs there are: a scan of the history's smallest index, done once.
+    pub(super) fn count_history(&self) -> Result<u64> {
+        let count: i64 =
+            self.conn.query_row(COUNT, [], |row| row.get(0)).map_err(storing)?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Gives a bite of free pages back to the file system if a quarter of the file is free and
+    /// the file was made for it; `true`: there is more to give.
+    pub(super) fn give_pages_back(&self) -> Result<bool> {
+        let pragma = |name: &str| -> Result<i64> {
+            self.conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).map_err(storing)
+        };
+        const INCREMENTAL: i64 = 2;
+        if pragma("auto_vacuum")? != INCREMENTAL {
+            return Ok(false);
+        }
+        let free = pragma("freelist_count")?;
+        if free < 1024 || free * 4 < pragma("page_count")? {
+            return Ok(false);
+        }
+        // The pragma frees one page a step: it must be run to its end.
+        let mut vacuum =
+            self.conn.prepare_cached("PRAGMA incremental_vacuum(256)").map_err(storing)?;
+        let mut steps = vacuum.query([]).map_err(storing)?;
+        while steps.next().map_err(storing)?.is_some() {}
+        Ok(true)
+    }
+
+    /// Lets SQLite refresh its statistics after work.
+    pub(super) fn optimize(&self) -> Result<()> {
+        self.conn.execute_batch("PRAGMA optimize").map_err(storing)
+    }
+}

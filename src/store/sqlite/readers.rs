@@ -1,0 +1,88 @@
+//! Read-only connections, from an r2d2 pool that is made at the first read and never wakes an
+//! idle process: no reaper, no lifetimes, and one helper thread that sleeps until a connection
+//! has to be opened.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use r2d2::{ManageConnection, Pool, PooledConnection};
+use rusqlite::Connection;
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use super::open::open_reader;
+use crate::error::{Error, Result};
+
+/// Most connections that read at once; further readers wait for one.
+const MOST: u32 = 4;
+
+pub(crate) struct Readers {
+    path: PathBuf,
+    busy_timeout: Duration,
+    pool: Mutex<Option<Pool<Manager>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Manager {
+    path: PathBuf,
+    busy_timeout: Duration,
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = rusqlite::Error;
+
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        open_reader(&self.path, self.busy_timeout)
+    }
+
+    fn is_valid(&self, _: &mut Connection) -> rusqlite::Result<()> {
+        Ok(())
+    }
+
+    fn has_broken(&self, conn: &mut Connection) -> bool {
+        // A transaction left open would pin the WAL.
+        !conn.is_autocommit()
+    }
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf, busy_timeout: Duration) -> Readers {
+        Readers { path, busy_timeout, pool: Mutex::new(None) }
+    }
+
+    /// A connection for one read.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if none became free, or could be opened, within the busy time-out.
+    pub(super) fn get(&self) -> Result<PooledConnection<Manager>> {
+        self.pool()?.get().map_err(|error| {
+            log::debug!("legwork: no reader: {error}");
+            Error::Busy { waited: self.busy_timeout }
+        })
+    }
+
+    fn pool(&self) -> Result<Pool<Manager>> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = &*pool {
+            return Ok(pool.clone());
+        }
+        // r2d2 opens connections on a thread of its own.
+        let opener = ScheduledThreadPool::builder()
+            .num_threads(1)
+            .thread_name_pattern("legwork-readers")
+            .build();
+        let manager = Manager { path: self.path.clone(), busy_timeout: self.busy_timeout };
+        let made = Pool::builder()
+            .max_size(MOST)
+            .min_idle(Some(0))
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .test_on_check_out(false)
+            .connection_timeout(self.busy_timeout.max(Duration::from_millis(100)))
+            .thread_pool(Arc::new(opener))
+            .build_unchecked(manager);
+        *pool = Some(made.clone());
+        Ok(made)
+    }
+}

@@ -1,0 +1,175 @@
+-- legwork's part of the file, version 1. Everything it owns is named legwork_*.
+--
+-- Times are INTEGER microseconds since 1970-01-01 UTC. States are the numbers of `legwork::State`:
+-- 1 scheduled, 2 blocked, 3 ready, 4 running, 5 retrying, 6 completed, 7 failed, 8 cancelled;
+-- the view legwork_all_jobs at the end spells everything out.
+
+-- The schema's version and other facts about the file.
+CREATE TABLE legwork_meta (
+    key   TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row: the last numbers given out. Read and raised in the transaction that uses them, so that
+-- ids follow the order of commits and none is given twice, whoever writes.
+CREATE TABLE legwork_counter (
+    one           INTEGER PRIMARY KEY CHECK (one = 1),
+    last_job      INTEGER NOT NULL,
+    last_instance INTEGER NOT NULL,
+    -- Counts the changes that made something claimable; see legwork_lanes.changed.
+    last_change   INTEGER NOT NULL
+) STRICT;
+INSERT INTO legwork_counter VALUES (1, 0, 0, 0);
+
+-- A lane is a queue and a kind: the unit by which a pool serves, pauses and skips jobs. What a
+-- pool may not run costs it nothing, however much of it waits.
+CREATE TABLE legwork_lanes (
+    id      INTEGER PRIMARY KEY,
+    queue   TEXT NOT NULL,
+    kind    TEXT NOT NULL,
+    -- The change (legwork_counter.last_change) that last made a job of this lane claimable.
+    changed INTEGER NOT NULL,
+    UNIQUE (queue, kind)
+) STRICT;
+-- Serves: which lanes have news since another connection last looked.
+CREATE INDEX legwork_lanes_changed ON legwork_lanes (changed);
+
+-- What must not be started now. Pausing moves no job.
+CREATE TABLE legwork_pauses (
+    scope TEXT NOT NULL CHECK (scope IN ('all', 'queue', 'kind')),
+    name  TEXT NOT NULL,
+    at    INTEGER NOT NULL,
+    PRIMARY KEY (scope, name),
+    CHECK ((scope = 'all') = (name = ''))
+) STRICT, WITHOUT ROWID;
+
+-- The processes that run jobs of this file. A row is alive while its process holds the lock on
+-- lock_file; the rest tells a missing or foreign lock file from a dead process.
+CREATE TABLE legwork_instances (
+    id         INTEGER PRIMARY KEY,
+    lock_file  TEXT NOT NULL,      -- name inside the side directory
+    lock_inode INTEGER NOT NULL,
+    db_path    TEXT NOT NULL,      -- canonical path and inode of the database as it was opened:
+    db_inode   INTEGER NOT NULL,   -- a copy of the file has other ones
+    boot_id    TEXT NOT NULL,      -- after a reboot no instance lives
+    pid        INTEGER NOT NULL,
+    pid_start  INTEGER NOT NULL,   -- start of the process, in clock ticks since boot
+    pid_space  TEXT NOT NULL,      -- the process ids' namespace
+    started_at INTEGER NOT NULL
+) STRICT;
+
+-- The jobs that are not finished: the only table that claims touch.
+CREATE TABLE legwork_jobs (
+    id               INTEGER PRIMARY KEY,
+    lane             INTEGER NOT NULL REFERENCES legwork_lanes (id),
+    state            INTEGER NOT NULL CHECK (state BETWEEN 1 AND 5),
+    priority         INTEGER NOT NULL,  -- lower runs first
+    run_at           INTEGER NOT NULL,
+    enqueued_at      INTEGER NOT NULL,
+    attempts         INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),  -- used up
+    first_started_at INTEGER,           -- of the first attempt, once one has failed
+    -- The claim: who holds the job, and by which number. A finish must name both.
+    instance         INTEGER,
+    token            INTEGER,
+    started_at       INTEGER,           -- of the attempt under way; NULL while only claimed ahead
+    cancel_requested INTEGER CHECK (cancel_requested = 1),
+    args             TEXT NOT NULL CHECK (json_valid(args)),
+    options          TEXT,              -- JSON: what this job has instead of its kind's options
+    tags             TEXT,              -- JSON array of strings
+    meta             TEXT,              -- JSON object of strings
+    progress_done    INTEGER,
+    progress_total   INTEGER,
+    message          TEXT,
+    CHECK ((instance IS NULL) = (token IS NULL)),
+    CHECK (instance IS NULL OR state IN (3, 4)),
+    CHECK ((state = 4) = (started_at IS NOT NULL)),
+    CHECK (state <> 4 OR instance IS NOT NULL)
+) STRICT;
+-- Serves: the next job of a lane, in claim order.
+CREATE INDEX legwork_next_ready ON legwork_jobs (lane, priority, run_at, id)
+    WHERE state = 3 AND instance IS NULL;
+-- Serves: what falls due next, among the scheduled and among the retrying.
+CREATE INDEX legwork_next_due ON legwork_jobs (state, run_at) WHERE state IN (1, 5);
+-- Serves: what an instance holds, for its rescue, and what is running.
+CREATE INDEX legwork_held ON legwork_jobs (instance) WHERE instance IS NOT NULL;
+
+-- The finished jobs, with all that running them again needs.
+CREATE TABLE legwork_history (
+    id               INTEGER PRIMARY KEY,
+    lane             INTEGER NOT NULL REFERENCES legwork_lanes (id),
+    state            INTEGER NOT NULL CHECK (state BETWEEN 6 AND 8),
+    priority         INTEGER NOT NULL,
+    run_at           INTEGER NOT NULL,
+    enqueued_at      INTEGER NOT NULL,
+    attempts         INTEGER NOT NULL,
+    started_at       INTEGER,           -- of the last attempt; NULL if there was none
+    finished_at      INTEGER NOT NULL,
+    prune_at         INTEGER NOT NULL,
+    args             TEXT NOT NULL,
+    options          TEXT,
+    tags             TEXT,
+    meta             TEXT,
+    progress_done    INTEGER,
+    progress_total   INTEGER,
+    message          TEXT,
+    output           TEXT,              -- JSON
+    reason           TEXT               -- why it failed or was cancelled
+) STRICT;
+-- Serves: what is to be pruned next.
+CREATE INDEX legwork_next_prune ON legwork_history (prune_at);
+-- Serve: lists of the jobs that did not complete.
+CREATE INDEX legwork_list_failed ON legwork_history (id) WHERE state = 7;
+CREATE INDEX legwork_list_cancelled ON legwork_history (id) WHERE state = 8;
+
+-- The attempts that did not complete their job: the failed ones and the interrupted ones.
+CREATE TABLE legwork_attempts (
+    seq        INTEGER PRIMARY KEY,
+    job        INTEGER NOT NULL,
+    attempt    INTEGER NOT NULL,        -- its number, from 1
+    started_at INTEGER NOT NULL,
+    ended_at   INTEGER NOT NULL,
+    worker     TEXT,                    -- NULL if its process died
+    error      TEXT NOT NULL,
+    counted    INTEGER NOT NULL CHECK (counted IN (0, 1))
+) STRICT;
+-- Serves: the attempts of a job, and their removal with it.
+CREATE INDEX legwork_attempts_of_job ON legwork_attempts (job);
+
+-- The lines that jobs wrote about their attempts.
+CREATE TABLE legwork_logs (
+    seq     INTEGER PRIMARY KEY,
+    job     INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    line    TEXT NOT NULL
+) STRICT;
+-- Serves: the lines of a job, and their removal with it.
+CREATE INDEX legwork_logs_of_job ON legwork_logs (job);
+
+-- Every job, finished or not, with its words spelled out and its times as text in UTC. For people
+-- and other programs; legwork itself reads the tables.
+CREATE VIEW legwork_all_jobs AS
+WITH states (state, word) AS (
+    VALUES (1, 'scheduled'), (2, 'blocked'), (3, 'ready'), (4, 'running'), (5, 'retrying'),
+           (6, 'completed'), (7, 'failed'), (8, 'cancelled')
+),
+jobs AS (
+    SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at,
+           NULL AS finished_at, args, tags, meta, progress_done, progress_total, message,
+           NULL AS output, NULL AS reason
+      FROM legwork_jobs
+    UNION ALL
+    SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at,
+           finished_at, args, tags, meta, progress_done, progress_total, message, output, reason
+      FROM legwork_history
+)
+SELECT jobs.id, lanes.kind, lanes.queue, states.word AS state, jobs.priority, jobs.attempts,
+       strftime('%Y-%m-%dT%H:%M:%fZ', jobs.enqueued_at / 1e6, 'unixepoch') AS enqueued_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', jobs.run_at / 1e6, 'unixepoch') AS run_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', jobs.started_at / 1e6, 'unixepoch') AS started_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', jobs.finished_at / 1e6, 'unixepoch') AS finished_at,
+       jobs.args, jobs.tags, jobs.meta, jobs.progress_done, jobs.progress_total, jobs.message,
+       jobs.output, jobs.reason
+  FROM jobs
+  JOIN legwork_lanes AS lanes ON lanes.id = jobs.lane
+  JOIN states ON states.state = jobs.state;
