@@ -246,11 +246,8 @@ impl<S> Context<S> {
                 return Err(Interrupt::TimedOut);
             }
             let wait = left.into_iter().chain(overdue).min().unwrap_or(Duration::from_secs(3600));
-            asked = signals
-                .changed
-                .wait_timeout(asked, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            asked =
+                signals.changed.wait_timeout(asked, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -306,7 +303,11 @@ impl<S> Context<S> {
         if json.len() > text::OUTPUT_BYTES {
             return Err(Error::invalid(
                 "output",
-                format!("it has {} bytes of JSON, at most {} are kept", json.len(), text::OUTPUT_BYTES),
+                format!(
+                    "it has {} bytes of JSON, at most {} are kept",
+                    json.len(),
+                    text::OUTPUT_BYTES
+                ),
             ));
         }
         self.attempt.said().output = Some(json);

@@ -147,7 +147,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::Error(error) => error.fmt(f),
-            Cause::Panic { message, location: Some(at) } => write!(f, "panicked at {at}: {message}"),
+            Cause::Panic { message, location: Some(at) } => {
+                write!(f, "panicked at {at}: {message}")
+            }
             Cause::Panic { message, location: None } => write!(f, "panicked: {message}"),
         }
     }
@@ -155,7 +157,10 @@ impl fmt::Display for Failure {
 
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Failure").field("report", &self.report()).field("fatal", &self.fatal).finish()
+        f.debug_struct("Failure")
+            .field("report", &self.report())
+            .field("fatal", &self.fatal)
+            .finish()
     }
 }
 

@@ -25,7 +25,9 @@ use crate::record::{
 };
 use crate::rules::name;
 use crate::state::State;
-use crate::store::{ClaimRef, Control, Controlled, Durability, InstanceId, Notice, Settings, Store};
+use crate::store::{
+    ClaimRef, Control, Controlled, Durability, InstanceId, Notice, Settings, Store,
+};
 
 /// The handle on a database file. Cheap to clone, `Send + Sync`; all clones share one writer
 /// thread, which ends with the last of them.
@@ -308,7 +310,8 @@ impl Jobs {
         jobs: impl IntoIterator<Item = J>,
     ) -> Result<Vec<JobId>> {
         self.refuse_inside_transaction("enqueue_many")?;
-        let rows = jobs.into_iter().map(|job| self.prepare(job.into())).collect::<Result<Vec<_>>>()?;
+        let rows =
+            jobs.into_iter().map(|job| self.prepare(job.into())).collect::<Result<Vec<_>>>()?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -399,7 +402,8 @@ impl Jobs {
     }
 
     fn refuse_inside_transaction(&self, verb: &'static str) -> Result<()> {
-        let inside = IN_TRANSACTION.with_borrow(|files| files.iter().any(|file| file == self.path()));
+        let inside =
+            IN_TRANSACTION.with_borrow(|files| files.iter().any(|file| file == self.path()));
         if inside { Err(Error::InTransaction { verb }) } else { Ok(()) }
     }
 
@@ -668,7 +672,12 @@ impl Jobs {
         if cancels {
             for &id in &done.changed {
                 log::debug!(job = id.0; "legwork: cancelled");
-                self.tell(|| Event::Finished { id, kind: None, state: State::Cancelled, took: None });
+                self.tell(|| Event::Finished {
+                    id,
+                    kind: None,
+                    state: State::Cancelled,
+                    took: None,
+                });
             }
         }
         Ok(done)
@@ -814,4 +823,3 @@ impl Attempts {
         lock(&self.inner).attempts.len()
     }
 }
-

@@ -61,8 +61,7 @@ impl JobRecord {
     /// # Errors
     /// [`Error::Json`] if they do not fit `T`.
     pub fn args_as<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_str(&self.args)
-            .map_err(|source| Error::Json { what: "arguments", source })
+        serde_json::from_str(&self.args).map_err(|source| Error::Json { what: "arguments", source })
     }
 }
 

@@ -53,10 +53,11 @@ impl Core {
             (handler.perform)(&attempt, &attempt.args)
         });
         let policy = own.retry.map(Retry::from_plan);
-        let verdict = self.decide(&attempt, result, &Rules {
-            handler: &handler,
-            retry: policy.as_ref().unwrap_or(&handler.options.retry),
-        });
+        let verdict = self.decide(
+            &attempt,
+            result,
+            &Rules { handler: &handler, retry: policy.as_ref().unwrap_or(&handler.options.retry) },
+        );
         self.ended(attempt, verdict)
     }
 
@@ -120,7 +121,9 @@ impl Core {
                 return Verdict::Cancel { reason: "cancelled while running".into(), error: None };
             }
             Some(Interrupt::Stopping) if asked.stop => {
-                return Verdict::GiveBack { why: Some("interrupted: the engine was stopped".into()) };
+                return Verdict::GiveBack {
+                    why: Some("interrupted: the engine was stopped".into()),
+                };
             }
             _ => {}
         }
@@ -142,25 +145,24 @@ impl Core {
         now: Micros,
         rules: &Rules<'_>,
     ) -> Verdict {
-        let since_first =
-            Duration::from_micros(now.saturating_sub(attempt.first_started_at).max(0).unsigned_abs());
+        let since_first = Duration::from_micros(
+            now.saturating_sub(attempt.first_started_at).max(0).unsigned_abs(),
+        );
         let chance = self.jobs.random().fraction();
         // A policy may call the app's own function.
-        let decision = perform::catch(|| {
-            rules.retry.decide(failure, attempt.number, since_first, chance)
-        })
-        .unwrap_or_else(|panic| {
-            log::error!(job = attempt.id().0; "legwork: the retry policy {panic}");
-            Decision::GiveUp
-        });
+        let decision =
+            perform::catch(|| rules.retry.decide(failure, attempt.number, since_first, chance))
+                .unwrap_or_else(|panic| {
+                    log::error!(job = attempt.id().0; "legwork: the retry policy {panic}");
+                    Decision::GiveUp
+                });
         match decision {
             Decision::RetryIn(delay) => {
                 Verdict::Retry { run_at: now.saturating_add(micros_of(delay)), error }
             }
-            Decision::Discard => Verdict::Cancel {
-                reason: format!("discarded: {error}"),
-                error: Some(error),
-            },
+            Decision::Discard => {
+                Verdict::Cancel { reason: format!("discarded: {error}"), error: Some(error) }
+            }
             Decision::GiveUp => {
                 if let Err(panic) =
                     perform::catch(|| (rules.handler.gave_up)(attempt, &attempt.args, failure))
@@ -181,15 +183,19 @@ impl Core {
     /// The end of an attempt that is abandoned: failed by its time-out, whatever it still does.
     pub(super) fn time_out(&self, attempt: &Arc<Attempt>) -> Ended {
         let timeout = attempt.timeout.unwrap_or_default();
-        let failure = Failure::msg(format!("abandoned: still running after its time-out of {timeout:?}"));
+        let failure =
+            Failure::msg(format!("abandoned: still running after its time-out of {timeout:?}"));
         let handler = self.registry.get(&attempt.kind).cloned();
         let own = attempt.retry.clone().map(Retry::from_plan);
         let verdict = match &handler {
             None => Verdict::GiveBack { why: None },
-            Some(handler) => self.decide_failed(attempt, &failure, failure.report(), self.jobs.clock().micros(), &Rules {
-                handler,
-                retry: own.as_ref().unwrap_or(&handler.options.retry),
-            }),
+            Some(handler) => self.decide_failed(
+                attempt,
+                &failure,
+                failure.report(),
+                self.jobs.clock().micros(),
+                &Rules { handler, retry: own.as_ref().unwrap_or(&handler.options.retry) },
+            ),
         };
         self.ended(Arc::clone(attempt), verdict)
     }

@@ -63,7 +63,9 @@ impl ManualEngine {
     pub fn run_one(&self) -> Result<Option<JobId>> {
         for &pool in &self.pools {
             let request = ClaimRequest { pool, park: false };
-            let Some(claimed) = worker::exchange(&self.core, None, Some(request))? else { continue };
+            let Some(claimed) = worker::exchange(&self.core, None, Some(request))? else {
+                continue;
+            };
             let id = claimed.claim.id;
             let ended = self.core.run(claimed, &Arc::from("manual"));
             worker::exchange(&self.core, Some(ended), None)?;
@@ -105,7 +107,9 @@ impl ManualEngine {
         let jobs = &self.core.jobs;
         let mut ran = self.run_due()?;
         while let Some(at) = jobs.store().next_due()? {
-            let wait = Duration::from_micros(at.saturating_sub(jobs.clock().micros()).max(0).unsigned_abs());
+            let wait = Duration::from_micros(
+                at.saturating_sub(jobs.clock().micros()).max(0).unsigned_abs(),
+            );
             jobs.clock().advance(wait);
             let more = self.run_due()?;
             if more == 0 {

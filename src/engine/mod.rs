@@ -96,7 +96,11 @@ impl Engine {
         for pool in &engine.core.pools {
             worker::start_missing(&engine.core, pool)?;
         }
-        log::info!("legwork: engine {} started on {}", engine.core.instance, engine.jobs().path().display());
+        log::info!(
+            "legwork: engine {} started on {}",
+            engine.core.instance,
+            engine.jobs().path().display()
+        );
         on_started.iter().for_each(|hook| hook());
         Ok(engine)
     }
@@ -150,9 +154,9 @@ impl Engine {
     /// The job's failure. A job whose state is not the engine's fails with [`Error::Invalid`];
     /// use [`Jobs::perform_now`].
     pub fn perform_now<J: Job>(&self, job: &J) -> JobResult {
-        let state = Arc::clone(&self.core.state).downcast::<J::State>().map_err(|_| {
-            Error::invalid("job", format!("{} has a state of its own", J::KIND))
-        })?;
+        let state = Arc::clone(&self.core.state)
+            .downcast::<J::State>()
+            .map_err(|_| Error::invalid("job", format!("{} has a state of its own", J::KIND)))?;
         self.jobs().perform_here(job, state, &self.core.middleware)
     }
 

@@ -47,7 +47,9 @@ impl Registry {
                 let cx = Context::new(Arc::clone(attempt), Arc::clone(&for_hook));
                 match decode::<J>(args) {
                     Ok(job) => job.gave_up(&cx, failure),
-                    Err(_) => log::debug!("legwork: no gave_up hook for arguments that do not decode"),
+                    Err(_) => {
+                        log::debug!("legwork: no gave_up hook for arguments that do not decode")
+                    }
                 }
             }),
         });

@@ -138,7 +138,10 @@ impl Core {
     /// Counts the attempt as failed while its thread is still at it, and replaces its worker.
     fn abandon(self: &Arc<Core>, attempt: &Arc<Attempt>) -> Result<()> {
         let pool = self.pools.iter().find(|pool| {
-            attempt.worker.strip_prefix(pool.name.as_str()).is_some_and(|rest| rest.starts_with('-'))
+            attempt
+                .worker
+                .strip_prefix(pool.name.as_str())
+                .is_some_and(|rest| rest.starts_with('-'))
         });
         let replaced = pool.is_some_and(|pool| pool.abandon());
         attempt.signals.set(|asked| {

@@ -58,7 +58,9 @@ impl Queues {
                 None if *weight == Some(0) => {
                     return Err(Error::invalid("queue weight", format!("{text:?} has weight 0")));
                 }
-                None => queues.entries.push(Entry { pattern: Pattern::parse(text)?, weight: *weight }),
+                None => {
+                    queues.entries.push(Entry { pattern: Pattern::parse(text)?, weight: *weight })
+                }
             }
         }
         if queues.entries.is_empty() {
@@ -144,8 +146,7 @@ mod tests {
 
     #[test]
     fn weights_decide_how_often_a_queue_goes_first() {
-        let queues =
-            Queues::parse(&[("a".into(), Some(3)), ("b".into(), Some(1))]).unwrap();
+        let queues = Queues::parse(&[("a".into(), Some(3)), ("b".into(), Some(1))]).unwrap();
         let random = Random::seeded(7);
         let first = (0..4_000).filter(|_| queues.order(&random)[0] == 0).count();
         assert!((2_850..3_150).contains(&first), "{first}");

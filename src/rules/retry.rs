@@ -197,10 +197,14 @@ impl Retry {
     /// The storable part, or why there is none.
     pub(crate) fn plan(&self) -> Result<Plan, &'static str> {
         if self.custom.is_some() {
-            return Err("a custom function cannot be stored with one job; set it in `Job::options`");
+            return Err(
+                "a custom function cannot be stored with one job; set it in `Job::options`",
+            );
         }
         if !self.rules.is_empty() {
-            return Err("rules for error types cannot be stored with one job; set them in `Job::options`");
+            return Err(
+                "rules for error types cannot be stored with one job; set them in `Job::options`",
+            );
         }
         Ok(self.plan.clone())
     }
@@ -243,7 +247,9 @@ impl Retry {
 }
 
 fn stretch(delay: Duration, share: f64) -> Duration {
-    delay.saturating_add(Duration::try_from_secs_f64(delay.as_secs_f64() * share).unwrap_or_default())
+    delay.saturating_add(
+        Duration::try_from_secs_f64(delay.as_secs_f64() * share).unwrap_or_default(),
+    )
 }
 
 impl Backoff {
@@ -291,7 +297,8 @@ mod tests {
 
     #[test]
     fn delays_follow_their_formula() {
-        let five = |retry: &Retry| (1..=5).map(|n| delay(retry, n).unwrap().as_secs()).collect::<Vec<_>>();
+        let five =
+            |retry: &Retry| (1..=5).map(|n| delay(retry, n).unwrap().as_secs()).collect::<Vec<_>>();
         assert_eq!(five(&Retry::fixed(S)), [1, 1, 1, 1, 1]);
         assert_eq!(five(&Retry::linear(S)), [1, 2, 3, 4, 5]);
         assert_eq!(five(&Retry::exponential(S)), [1, 2, 4, 8, 16]);
@@ -363,6 +370,9 @@ mod tests {
     #[test]
     fn huge_numbers_saturate() {
         assert_eq!(Backoff::Exponential(S).delay(200), S.saturating_mul(u32::MAX));
-        assert_eq!(delay(&Retry::fixed(Duration::MAX).attempts(u32::MAX).cap(Duration::MAX), 1), Some(Duration::MAX));
+        assert_eq!(
+            delay(&Retry::fixed(Duration::MAX).attempts(u32::MAX).cap(Duration::MAX), 1),
+            Some(Duration::MAX)
+        );
     }
 }

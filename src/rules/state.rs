@@ -6,7 +6,10 @@ use State::*;
 
 /// What can happen to a job after it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "set-wise SQL makes some changes; tests hold it to this table"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "set-wise SQL makes some changes; tests hold it to this table")
+)]
 pub(crate) enum Change {
     /// Its `run_at` has come.
     Due,

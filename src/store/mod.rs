@@ -112,13 +112,27 @@ pub(crate) struct Claimed {
 /// How an attempt ended, decided by the rules before it is posted.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
-    Complete { output: Option<String> },
-    Fail { error: String },
-    Retry { run_at: Micros, error: String },
-    Cancel { reason: String, error: Option<String> },
-    Snooze { run_at: Micros },
+    Complete {
+        output: Option<String>,
+    },
+    Fail {
+        error: String,
+    },
+    Retry {
+        run_at: Micros,
+        error: String,
+    },
+    Cancel {
+        reason: String,
+        error: Option<String>,
+    },
+    Snooze {
+        run_at: Micros,
+    },
     /// `None`: it had not started, and nothing is to be told.
-    GiveBack { why: Option<String> },
+    GiveBack {
+        why: Option<String>,
+    },
 }
 
 /// The end of an attempt, ready to be recorded.

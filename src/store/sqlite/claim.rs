@@ -13,7 +13,7 @@ use crate::store::{ClaimRef, Claimed, PoolId};
 /// The first ready job of a lane, in claim order.
 pub(super) const NEXT_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
-  FROM legwork_jobs
+  FROM legwork_jobs INDEXED BY legwork_next_ready
  WHERE state = 3 AND instance IS NULL AND lane = ?1  -- ready
  ORDER BY priority, run_at, id
  LIMIT 1";
@@ -24,9 +24,9 @@ UPDATE legwork_jobs SET state = 4, instance = ?2, token = ?3, started_at = ?4  -
 
 /// Waiting jobs of one state whose time has come, the earliest first.
 pub(super) const DUE: [&str; 2] = [
-    "SELECT id, lane, priority, run_at FROM legwork_jobs
+    "SELECT id, lane, priority, run_at FROM legwork_jobs INDEXED BY legwork_next_scheduled
       WHERE state = 1 AND run_at <= ?1 ORDER BY run_at LIMIT 256",
-    "SELECT id, lane, priority, run_at FROM legwork_jobs
+    "SELECT id, lane, priority, run_at FROM legwork_jobs INDEXED BY legwork_next_retrying
       WHERE state = 5 AND run_at <= ?1 ORDER BY run_at LIMIT 256",
 ];
 const MAKE_READY: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
@@ -108,10 +108,7 @@ impl Book {
 
     /// Whether anything in the lane is ready, whoever may run it.
     pub(super) fn lane_has_ready(&self, lane: LaneId) -> Result<bool> {
-        self.conn
-            .prepare_cached(NEXT_READY)
-            .and_then(|mut ask| ask.exists([lane]))
-            .map_err(storing)
+        self.conn.prepare_cached(NEXT_READY).and_then(|mut ask| ask.exists([lane])).map_err(storing)
     }
 
     /// The first job of a rank over all its lanes; raises the bounds that it finds too low.

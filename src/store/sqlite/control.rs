@@ -37,10 +37,8 @@ const PAUSE: &str = "INSERT OR IGNORE INTO legwork_pauses (scope, name, at) VALU
 const RESUME: &str = "DELETE FROM legwork_pauses WHERE scope = ?1 AND name = ?2";
 
 /// Everything that belongs to a job beside its row.
-pub(super) const FORGET_PARTS: [&str; 2] = [
-    "DELETE FROM legwork_attempts WHERE job = ?1",
-    "DELETE FROM legwork_logs WHERE job = ?1",
-];
+pub(super) const FORGET_PARTS: [&str; 2] =
+    ["DELETE FROM legwork_attempts WHERE job = ?1", "DELETE FROM legwork_logs WHERE job = ?1"];
 
 struct Live {
     state: State,

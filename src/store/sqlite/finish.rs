@@ -241,15 +241,18 @@ impl Book {
         };
         let state = next(State::Running, change).expect("a running job can undergo every verdict");
         if let Some(error) = error {
-            add_attempt(&self.conn, &AttemptRow {
-                job: finish.claim.id.0,
-                attempt: finish.attempt,
-                started_at: held.started_at,
-                ended_at: finish.ended_at,
-                worker: Some(&finish.worker),
-                error,
-                counted: counted == 1,
-            })?;
+            add_attempt(
+                &self.conn,
+                &AttemptRow {
+                    job: finish.claim.id.0,
+                    attempt: finish.attempt,
+                    started_at: held.started_at,
+                    ended_at: finish.ended_at,
+                    worker: Some(&finish.worker),
+                    error,
+                    counted: counted == 1,
+                },
+            )?;
         }
         if state.is_finished() {
             let to = Move {
@@ -267,11 +270,10 @@ impl Book {
             self.free(finish, state, counted, run_at)?;
             match run_at {
                 Some(at) => self.due_at(at),
-                None => self.ready(held.lane, Key {
-                    priority: held.priority,
-                    run_at: held.run_at,
-                    id: finish.claim.id.0,
-                }),
+                None => self.ready(
+                    held.lane,
+                    Key { priority: held.priority, run_at: held.run_at, id: finish.claim.id.0 },
+                ),
             }
         }
         Ok(state)

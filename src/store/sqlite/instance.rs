@@ -135,18 +135,21 @@ impl Book {
         let id = self.next_instance()?;
         let me = &lock.identity;
         self.conn
-            .execute(ADD, params![
-                id,
-                me.lock_file,
-                me.lock_inode,
-                me.db_path,
-                me.db_inode,
-                me.boot_id,
-                me.pid,
-                me.pid_start,
-                me.pid_space,
-                now
-            ])
+            .execute(
+                ADD,
+                params![
+                    id,
+                    me.lock_file,
+                    me.lock_inode,
+                    me.db_path,
+                    me.db_inode,
+                    me.boot_id,
+                    me.pid,
+                    me.pid_start,
+                    me.pid_space,
+                    now
+                ],
+            )
             .map_err(storing)?;
         let side = lock.path.parent().unwrap_or(Path::new("")).to_owned();
         let mut rescued = Vec::new();
@@ -171,16 +174,19 @@ impl Book {
     fn other_instances(&self, id: InstanceId) -> Result<Vec<(InstanceId, Identity)>> {
         let mut ask = self.conn.prepare_cached(OTHERS).map_err(storing)?;
         ask.query_map([id], |row| {
-            Ok((row.get(0)?, Identity {
-                lock_file: row.get(1)?,
-                lock_inode: row.get(2)?,
-                db_path: row.get(3)?,
-                db_inode: row.get(4)?,
-                boot_id: row.get(5)?,
-                pid: row.get(6)?,
-                pid_start: row.get(7)?,
-                pid_space: row.get(8)?,
-            }))
+            Ok((
+                row.get(0)?,
+                Identity {
+                    lock_file: row.get(1)?,
+                    lock_inode: row.get(2)?,
+                    db_path: row.get(3)?,
+                    db_inode: row.get(4)?,
+                    boot_id: row.get(5)?,
+                    pid: row.get(6)?,
+                    pid_start: row.get(7)?,
+                    pid_space: row.get(8)?,
+                },
+            ))
         })
         .and_then(Iterator::collect)
         .map_err(storing)
@@ -213,15 +219,18 @@ impl Book {
                 .and_then(|mut give| give.execute([id]))
                 .map_err(storing)?;
             if let Some(started_at) = started_at {
-                add_attempt(&self.conn, &AttemptRow {
-                    job: id,
-                    attempt: attempts + 1,
-                    started_at,
-                    ended_at: now,
-                    worker: None,
-                    error: &format!("interrupted: {why}"),
-                    counted: false,
-                })?;
+                add_attempt(
+                    &self.conn,
+                    &AttemptRow {
+                        job: id,
+                        attempt: attempts + 1,
+                        started_at,
+                        ended_at: now,
+                        worker: None,
+                        error: &format!("interrupted: {why}"),
+                        counted: false,
+                    },
+                )?;
             }
             self.ready(lane, Key { priority, run_at, id });
             if cancelled {
@@ -248,7 +257,9 @@ fn proof_of_death(them: &Identity, me: &Identity, side: &Path) -> Option<Proof> 
     if them.db_inode != me.db_inode && them.db_path != me.db_path {
         return Some(Proof::Evidence);
     }
-    if them.pid_space == me.pid_space && u32::try_from(them.pid).is_ok_and(|pid| start_of(pid) != Some(them.pid_start)) {
+    if them.pid_space == me.pid_space
+        && u32::try_from(them.pid).is_ok_and(|pid| start_of(pid) != Some(them.pid_start))
+    {
         return Some(Proof::Evidence);
     }
     let path = side.join(&them.lock_file);

@@ -173,7 +173,9 @@ impl Lanes {
         self.lanes
             .iter()
             .filter(|(_, lane)| lane.bound.is_some())
-            .filter(|(_, lane)| !self.pools.values().any(|seats| seats.spec.kinds.contains(&lane.kind)))
+            .filter(|(_, lane)| {
+                !self.pools.values().any(|seats| seats.spec.kinds.contains(&lane.kind))
+            })
             .map(|(id, lane)| (*id, lane.kind.clone()))
             .collect()
     }
@@ -226,11 +228,14 @@ mod tests {
     fn lanes(queues: &[&str]) -> Lanes {
         let list: Vec<_> = queues.iter().map(|&q| (q.to_owned(), None)).collect();
         let mut lanes = Lanes::default();
-        lanes.open_pool(1, PoolSpec {
-            instance: 1,
-            queues: Queues::parse(&list).unwrap(),
-            kinds: Arc::new(["k".to_owned()].into()),
-        });
+        lanes.open_pool(
+            1,
+            PoolSpec {
+                instance: 1,
+                queues: Queues::parse(&list).unwrap(),
+                kinds: Arc::new(["k".to_owned()].into()),
+            },
+        );
         lanes
     }
 

@@ -198,7 +198,12 @@ impl Store {
     }
 
     /// Tells once nothing is ready, due or running for these pools of the instance.
-    pub(crate) fn when_empty(&self, instance: InstanceId, pools: Vec<PoolId>, tell: Sender<()>) -> Result<()> {
+    pub(crate) fn when_empty(
+        &self,
+        instance: InstanceId,
+        pools: Vec<PoolId>,
+        tell: Sender<()>,
+    ) -> Result<()> {
         self.post(Mail::WhenEmpty(instance, pools, tell))
     }
 
@@ -208,7 +213,12 @@ impl Store {
         query::get(&*self.reader()?, id)
     }
 
-    pub(crate) fn list(&self, filter: &Filter, before: Option<JobId>, limit: usize) -> Result<Page> {
+    pub(crate) fn list(
+        &self,
+        filter: &Filter,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Page> {
         query::list(&*self.reader()?, filter, before, limit)
     }
 

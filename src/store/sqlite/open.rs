@@ -107,9 +107,11 @@ fn check_sqlite(path: &Path) -> Result<()> {
 
 fn opening(path: &Path, error: rusqlite::Error) -> Error {
     match code(&error) {
-        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::PermissionDenied) => {
-            Error::ReadOnly { path: path.to_owned(), why: error.to_string() }
-        }
+        Some(
+            rusqlite::ErrorCode::CannotOpen
+            | rusqlite::ErrorCode::ReadOnly
+            | rusqlite::ErrorCode::PermissionDenied,
+        ) => Error::ReadOnly { path: path.to_owned(), why: error.to_string() },
         Some(rusqlite::ErrorCode::NotADatabase) => {
             Error::Foreign { path: path.to_owned(), why: "it is not an SQLite database".into() }
         }
@@ -128,7 +130,10 @@ fn check_content(conn: &Connection, path: &Path) -> Result<()> {
 
 /// Runs `step` until it is not refused for a lock, or the deadline has passed. SQLite's own busy
 /// handler is not asked for a change of the journal mode.
-fn patiently<T>(deadline: Instant, mut step: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+fn patiently<T>(
+    deadline: Instant,
+    mut step: impl FnMut() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     let mut pause = Duration::from_millis(1);
     loop {
         match step() {
@@ -145,7 +150,12 @@ fn busy_or(error: rusqlite::Error, waited: Duration) -> Error {
     if is_busy(&error) { Error::Busy { waited } } else { storing(error) }
 }
 
-fn turn_to_wal(conn: &Connection, path: &Path, deadline: Instant, patience: Duration) -> Result<()> {
+fn turn_to_wal(
+    conn: &Connection,
+    path: &Path,
+    deadline: Instant,
+    patience: Duration,
+) -> Result<()> {
     let mode = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, String>(0));
     let before = mode("PRAGMA journal_mode").map_err(|error| opening(path, error))?;
     if before == "wal" {
@@ -156,7 +166,9 @@ fn turn_to_wal(conn: &Connection, path: &Path, deadline: Instant, patience: Dura
         if is_busy(&error) {
             Error::Foreign {
                 path: path.to_owned(),
-                why: format!("it is in journal mode {before} and in use, so it cannot be turned to WAL"),
+                why: format!(
+                    "it is in journal mode {before} and in use, so it cannot be turned to WAL"
+                ),
             }
         } else {
             opening(path, error)
@@ -191,8 +203,10 @@ fn configure(conn: &Connection) -> Result<()> {
     conn.query_row("PRAGMA journal_size_limit = 8388608", [], |_| Ok(())).map_err(storing)?;
     conn.query_row("PRAGMA wal_autocheckpoint = 1000", [], |_| Ok(())).map_err(storing)?;
     // On macOS a plain fsync does not reach the medium.
-    conn.execute_batch("PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1; PRAGMA foreign_keys = OFF")
-        .map_err(storing)
+    conn.execute_batch(
+        "PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1; PRAGMA foreign_keys = OFF",
+    )
+    .map_err(storing)
 }
 
 #[cfg(unix)]
@@ -222,8 +236,20 @@ fn refuse_network_fs(path: &Path, directory: &Path) -> Result<()> {
 /// `mounts` has the format of proc(5) mountinfo.
 fn network_fs<'a>(mounts: &'a str, directory: &Path) -> Option<&'a str> {
     const NETWORK: [&str; 14] = [
-        "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre",
-        "fuse.sshfs", "fuse.glusterfs", "fuse.cephfs", "fuse.s3fs",
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "ncpfs",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.cephfs",
+        "fuse.s3fs",
     ];
     let mut best: (usize, &str) = (0, "");
     for line in mounts.lines() {

@@ -1,0 +1,128 @@
+//! EXPLAIN QUERY PLAN of every hot query: it uses the index that is named after it, and neither
+//! scans nor sorts.
+
+use rusqlite::Connection;
+use rusqlite::types::Null;
+
+use super::{book, claim, finish, instance, migrate, prune, query};
+use crate::record::Filter;
+use crate::state::State;
+
+/// A migrated file with some rows in each table, analysed, so that the planner chooses as it
+/// would in use.
+fn file() -> Connection {
+    let conn = Connection::open_in_memory().unwrap();
+    migrate::migrate(&conn).unwrap();
+    conn.execute_batch(
+        "INSERT INTO legwork_lanes (id, queue, kind, changed) VALUES (1, 'a', 'k', 1), (2, 'b', 'k', 2);
+         WITH RECURSIVE n (i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         INSERT INTO legwork_lanes SELECT i, 'q' || i, 'k', i FROM n;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+         INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args)
+         SELECT i, 1 + i % 2, CASE i % 3 WHEN 0 THEN 1 WHEN 1 THEN 3 ELSE 5 END, i % 5, i, i, '{}' FROM n;
+         UPDATE legwork_jobs SET state = 4, instance = 1, token = id, started_at = 1 WHERE id <= 8;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+         INSERT INTO legwork_history (id, lane, state, priority, run_at, enqueued_at, attempts,
+                                      finished_at, prune_at, args)
+         SELECT 10000 + i, 1, CASE WHEN i % 10 < 8 THEN 6 ELSE i % 10 - 1 END, 0, i, i, 1, i, i, '{}' FROM n;
+         ANALYZE;",
+    )
+    .unwrap();
+    conn
+}
+
+fn plan(conn: &Connection, sql: &str) -> String {
+    let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let nulls = vec![Null; explain.parameter_count()];
+    let rows = explain
+        .query_map(rusqlite::params_from_iter(nulls), |row| row.get::<_, String>(3))
+        .unwrap();
+    rows.collect::<Result<Vec<_>, _>>().unwrap().join("\n")
+}
+
+#[track_caller]
+fn assert_uses(conn: &Connection, sql: &str, index: &str) {
+    let plan = plan(conn, sql);
+    assert!(plan.contains(index), "not by {index}:\n{sql}\n{plan}");
+    assert!(!plan.contains("TEMP B-TREE"), "sorts:\n{sql}\n{plan}");
+    for line in plan.lines().filter(|line| line.starts_with("SCAN")) {
+        assert!(line.contains("INDEX") || line.contains("json_each"), "scans:\n{sql}\n{plan}");
+    }
+}
+
+const BY_ID: &str = "USING INTEGER PRIMARY KEY";
+
+#[test]
+fn a_claim_finds_the_first_job_of_a_lane_in_its_index() {
+    assert_uses(&file(), claim::NEXT_READY, "legwork_next_ready (lane=?)");
+}
+
+#[test]
+fn due_jobs_are_found_and_foreseen_in_their_index() {
+    let conn = file();
+    for (at, index) in ["legwork_next_scheduled", "legwork_next_retrying"].iter().enumerate() {
+        assert_uses(&conn, claim::DUE[at], &format!("{index} (run_at<?)"));
+        assert_uses(&conn, book::NEXT_DUE[at], index);
+    }
+}
+
+#[test]
+fn finishes_reach_their_row_by_its_id() {
+    let conn = file();
+    for sql in [finish::MOVE_CLAIMED, finish::FREE_CLAIMED, finish::REMOVE] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+}
+
+#[test]
+fn news_of_other_connections_are_found_in_their_index() {
+    assert_uses(&file(), book::CHANGED_LANES, "legwork_lanes_changed (changed>?)");
+}
+
+#[test]
+fn what_an_instance_holds_is_found_in_its_index() {
+    assert_uses(&file(), instance::HELD, "legwork_held (instance=?)");
+}
+
+#[test]
+fn what_expires_is_found_in_its_index() {
+    let conn = file();
+    assert_uses(&conn, prune::EXPIRED, "legwork_next_prune (prune_at<?)");
+    assert_uses(&conn, book::NEXT_PRUNE, "legwork_next_prune");
+}
+
+#[test]
+fn lists_walk_the_ids_or_the_index_of_their_state_and_never_sort() {
+    let conn = file();
+    let filters = [
+        Filter::new(),
+        Filter::new().kind("k"),
+        Filter::new().queue("a").tag("t"),
+        Filter::new().state(State::Ready).state(State::Completed),
+        Filter::new().state(State::Scheduled).since(time::OffsetDateTime::UNIX_EPOCH),
+        Filter::new().state(State::Running),
+    ];
+    for filter in filters {
+        for finished in [false, true] {
+            if let Some((sql, _)) = query::list_sql(&filter, finished) {
+                assert_uses(&conn, &sql, "job USING INTEGER PRIMARY KEY (rowid<?)");
+            }
+        }
+    }
+    for (state, index) in
+        [(State::Failed, "legwork_list_failed"), (State::Cancelled, "legwork_list_cancelled")]
+    {
+        let (sql, _) = query::list_sql(&Filter::new().state(state), true).unwrap();
+        assert_uses(&conn, &sql, index);
+    }
+}
+
+#[test]
+fn a_query_without_its_index_is_noticed() {
+    let conn = file();
+    conn.execute_batch("DROP INDEX legwork_next_ready").unwrap();
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        assert_uses(&conn, claim::NEXT_READY, "legwork_next_ready");
+    }));
+    assert!(found.is_err());
+}

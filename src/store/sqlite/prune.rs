@@ -9,8 +9,7 @@ use crate::clock::Micros;
 use crate::error::Result;
 
 /// Finished jobs whose retention is over, the first to go first.
-pub(super) const EXPIRED: &str =
-    "SELECT id FROM legwork_history WHERE prune_at <= ?1 ORDER BY prune_at LIMIT (?2+0)";
+pub(super) const EXPIRED: &str = "SELECT id FROM legwork_history INDEXED BY legwork_next_prune WHERE prune_at <= ?1 ORDER BY prune_at LIMIT (?2+0)";
 const FORGET: &str = "DELETE FROM legwork_history WHERE id = ?1";
 const COUNT: &str = "SELECT count(*) FROM legwork_history";
 
@@ -45,8 +44,7 @@ impl Book {
 
     /// How many finished jobs there are: a scan of the history's smallest index, done once.
     pub(super) fn count_history(&self) -> Result<u64> {
-        let count: i64 =
-            self.conn.query_row(COUNT, [], |row| row.get(0)).map_err(storing)?;
+        let count: i64 = self.conn.query_row(COUNT, [], |row| row.get(0)).map_err(storing)?;
         Ok(count.unsigned_abs())
     }
 

@@ -88,8 +88,9 @@ CREATE TABLE legwork_jobs (
 -- Serves: the next job of a lane, in claim order.
 CREATE INDEX legwork_next_ready ON legwork_jobs (lane, priority, run_at, id)
     WHERE state = 3 AND instance IS NULL;
--- Serves: what falls due next, among the scheduled and among the retrying.
-CREATE INDEX legwork_next_due ON legwork_jobs (state, run_at) WHERE state IN (1, 5);
+-- Serve: what falls due next. Two, since SQLite uses a partial index only for its own condition.
+CREATE INDEX legwork_next_scheduled ON legwork_jobs (run_at) WHERE state = 1;
+CREATE INDEX legwork_next_retrying ON legwork_jobs (run_at) WHERE state = 5;
 -- Serves: what an instance holds, for its rescue, and what is running.
 CREATE INDEX legwork_held ON legwork_jobs (instance) WHERE instance IS NOT NULL;
 

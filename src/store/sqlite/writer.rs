@@ -123,9 +123,11 @@ impl Group {
     /// The group split into its operations, finishes first.
     fn split(self) -> impl Iterator<Item = Group> {
         let one = Group::default;
-        let finishes = self.finishes.into_iter().map(move |op| Group { finishes: vec![op], ..one() });
+        let finishes =
+            self.finishes.into_iter().map(move |op| Group { finishes: vec![op], ..one() });
         let inserts = self.inserts.into_iter().map(move |op| Group { inserts: vec![op], ..one() });
-        let controls = self.controls.into_iter().map(move |op| Group { controls: vec![op], ..one() });
+        let controls =
+            self.controls.into_iter().map(move |op| Group { controls: vec![op], ..one() });
         let joins = self.joins.into_iter().map(move |op| Group { joins: vec![op], ..one() });
         let leaves = self.leaves.into_iter().map(move |op| Group { leaves: vec![op], ..one() });
         let notes = self.notes.into_iter().map(move |op| Group { notes: vec![op], ..one() });
@@ -253,7 +255,10 @@ impl Writer {
         }
         let pause = self.trouble.map_or(Duration::ZERO, |(_, pause)| pause);
         if pause >= Duration::from_secs(2) {
-            log::error!("legwork: {} finishes could not be recorded; the jobs will run again", self.held.len());
+            log::error!(
+                "legwork: {} finishes could not be recorded; the jobs will run again",
+                self.held.len()
+            );
             return None;
         }
         std::thread::sleep(pause);
@@ -282,7 +287,8 @@ impl Writer {
 
     fn next_time(&self) -> Option<Duration> {
         let now = self.settings.clock.micros();
-        let until = |at: Micros| Duration::from_micros(at.saturating_sub(now).max(0).unsigned_abs());
+        let until =
+            |at: Micros| Duration::from_micros(at.saturating_sub(now).max(0).unsigned_abs());
         let due = self.book.next_due.map(until);
         let prune = self.book.next_prune.map(|at| {
             let pause = self
@@ -443,9 +449,9 @@ impl Writer {
     fn transaction(&mut self, group: &Group) -> Result<Answers, Failed> {
         let mut answers = Answers::default();
         let applied = self.apply(group, &mut answers);
-        let committed = applied.map_err(|error| (error, false)).and_then(|()| {
-            self.book.commit().map_err(|error| (error, true))
-        });
+        let committed = applied
+            .map_err(|error| (error, false))
+            .and_then(|()| self.book.commit().map_err(|error| (error, true)));
         committed.map_err(|(error, at_commit)| {
             self.book.roll_back();
             Failed { error, at_commit, claims: std::mem::take(&mut answers.claims) }
@@ -492,7 +498,9 @@ impl Writer {
     fn claim_for_parked(&mut self, now: Micros, answers: &mut Answers) -> Result<()> {
         for (&pool, parked) in &mut self.parked {
             while !parked.is_empty() {
-                let Some(claimed) = self.book.claim(pool, now, &self.settings.random)? else { break };
+                let Some(claimed) = self.book.claim(pool, now, &self.settings.random)? else {
+                    break;
+                };
                 let Some(parked) = parked.pop_front() else { break };
                 answers.claims.push((pool, parked, claimed));
             }
@@ -631,7 +639,11 @@ impl Writer {
         }
         let unknown = failed.at_commit && matches!(failed.error, Error::Io(_));
         if unknown || group.operations() <= 1 {
-            let error = if unknown { Error::OutcomeUnknown(failed.error.to_string()) } else { failed.error };
+            let error = if unknown {
+                Error::OutcomeUnknown(failed.error.to_string())
+            } else {
+                failed.error
+            };
             self.fail_all(group, error);
             return;
         }
@@ -675,16 +687,19 @@ impl Writer {
 
     fn hold(&mut self, finishes: Vec<FinishOperation>, error: &Error) {
         self.held.extend(finishes);
-        log::warn!("legwork: {} finishes are held until they can be recorded: {error}", self.held.len());
+        log::warn!(
+            "legwork: {} finishes are held until they can be recorded: {error}",
+            self.held.len()
+        );
         (self.settings.observer)(Notice::Held { error: error.to_string() });
     }
 
     /// Sets the alarm for another try: after 50 ms, then ever later up to 5 s, with jitter so
     /// that several processes do not come back together.
     fn back_off(&mut self) {
-        let pause = self
-            .trouble
-            .map_or(Duration::from_millis(50), |(_, pause)| (pause * 2).min(Duration::from_secs(5)));
+        let pause = self.trouble.map_or(Duration::from_millis(50), |(_, pause)| {
+            (pause * 2).min(Duration::from_secs(5))
+        });
         let wait = pause.mul_f64(1.0 + 0.2 * self.settings.random.fraction());
         self.trouble = Some((Instant::now() + wait, pause));
     }
@@ -727,7 +742,8 @@ impl Writer {
         if let Some(count) = &mut self.history_rows {
             *count = count.saturating_sub(removed);
         }
-        self.prune_not_before = Some(Instant::now() + if removed >= prune::BITE { PRUNE_PAUSE } else { PRUNE_EVERY });
+        self.prune_not_before =
+            Some(Instant::now() + if removed >= prune::BITE { PRUNE_PAUSE } else { PRUNE_EVERY });
         if removed < prune::BITE && self.book.give_pages_back().unwrap_or(false) {
             self.prune_not_before = Some(Instant::now() + PRUNE_PAUSE);
         }
@@ -783,4 +799,3 @@ pub(super) fn deadline(busy_timeout: Duration) -> (Instant, Option<Instant>) {
     let now = Instant::now();
     (now, now.checked_add(busy_timeout))
 }
-
