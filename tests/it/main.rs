@@ -14,3 +14,4 @@ mod model;
 mod order_flow;
 mod pools;
 mod reading;
+mod scripted;

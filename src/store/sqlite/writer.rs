@@ -1,7 +1,7 @@
 //! The writer: the one thread that writes to the file.
 //!
 //! It takes whatever lies in its mailbox, without waiting for more, and records it as one *group*
-//! in one transaction: finishes first, then inserts, controls and notes, then what has fallen due,
+//! in one transaction: notes and finishes first, then inserts and controls, then what has fallen due,
 //! then claims. Only after the commit does it answer anybody. The guide's
 //! [architecture page](crate::guide::architecture) tells why in this order.
 //!
@@ -463,6 +463,13 @@ impl Writer {
         let keep = self.settings.retention;
         let now = self.settings.clock.micros();
         let book = &mut self.book;
+        // Before the finishes: an attempt posts its notes first, and the claim that they name ends
+        // with its finish.
+        for note in &group.notes {
+            if let Err(error) = settle(book.operation(|book| book.note(note)))? {
+                log::warn!("legwork: progress of job {} not written: {error}", note.claim.id);
+            }
+        }
         for op in &group.finishes {
             let done = settle(book.operation(|book| book.finish(&op.finish, keep)))?;
             answers.finishes.push(done);
@@ -483,11 +490,6 @@ impl Writer {
         }
         for op in &group.joins {
             answers.joins.push(settle(book.operation(|book| book.join(&op.what, now)))?);
-        }
-        for note in &group.notes {
-            if let Err(error) = settle(book.operation(|book| book.note(note)))? {
-                log::warn!("legwork: progress of job {} not written: {error}", note.claim.id);
-            }
         }
         if book.lanes.has_pools() && book.next_due.is_some_and(|at| at <= now) {
             book.make_due_ready(now)?;
