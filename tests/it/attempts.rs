@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
 use legwork::{
-    Context, Event, Failure, Filter, Interrupt, Job, JobOptions, JobResult, NewJob, Outcome, Overdue,
-    Pool, ResultExt, Retry, State,
+    Context, Event, Failure, Filter, Interrupt, Job, JobOptions, JobResult, NewJob, Outcome,
+    Overdue, Pool, ResultExt, Retry, State,
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,10 +77,9 @@ fn a_fatal_error_fails_for_good_at_once() {
 fn rules_for_error_types_decide_before_the_policy() {
     let place = place();
     let jobs = place.builder().clock(stopped_clock()).open().unwrap();
-    let engine =
-        acting(&jobs, |act, _| if act.n == 1 { Err(RateLimited)? } else { Err(Gone)? })
-            .manual()
-            .unwrap();
+    let engine = acting(&jobs, |act, _| if act.n == 1 { Err(RateLimited)? } else { Err(Gone)? })
+        .manual()
+        .unwrap();
     let limited = jobs.enqueue(Act { n: 1 }).unwrap();
     let gone = jobs.enqueue(Act { n: 2 }).unwrap();
     engine.run_due().unwrap();
@@ -450,7 +449,8 @@ fn middleware_stands_around_every_attempt_and_can_decide_in_its_place() {
         move |running: &legwork::Running<'_>, next: legwork::Next<'_>| {
             assert_eq!(running.meta.get("trace").map(String::as_str), Some("t1"));
             order.lock().unwrap().push(format!("{name} in"));
-            let result = if running.args.contains('7') { Ok(Outcome::cancel("7")) } else { next.run() };
+            let result =
+                if running.args.contains('7') { Ok(Outcome::cancel("7")) } else { next.run() };
             order.lock().unwrap().push(format!("{name} out"));
             result
         }

@@ -84,8 +84,7 @@ fn retry_runs_finished_and_retrying_jobs_again_with_counters_reset() {
 fn verbs_by_filter_and_by_ids_skip_what_they_cannot_be_done_to() {
     let place = place();
     let jobs = place.builder().clock(stopped_clock()).open().unwrap();
-    let engine =
-        acting(&jobs, |_, _| Err(Failure::msg("no").into_fatal())).manual().unwrap();
+    let engine = acting(&jobs, |_, _| Err(Failure::msg("no").into_fatal())).manual().unwrap();
     let failed = jobs.enqueue_many((0..1200).map(|n| NewJob::new(Act { n }).tag("bulk"))).unwrap();
     engine.run_due().unwrap();
     let ready = jobs.enqueue(Act { n: -1 }).unwrap();

@@ -77,12 +77,8 @@ fn a_prefix_serves_its_queues_in_one_order() {
 #[test]
 fn weights_share_out_the_claims() {
     let place = place();
-    let jobs = place
-        .builder()
-        .clock(stopped_clock())
-        .random(legwork::Random::seeded(5))
-        .open()
-        .unwrap();
+    let jobs =
+        place.builder().clock(stopped_clock()).random(legwork::Random::seeded(5)).open().unwrap();
     let (engine, order) = noting(&jobs, Pool::weighted([("a", 3), ("b", 1)]));
     for queue in ["a", "b"] {
         jobs.enqueue_many((0..400).map(|_| job(i64::from(queue == "a"), queue, 0))).unwrap();
@@ -306,7 +302,8 @@ fn bad_registrations_and_pools_are_refused_at_the_start() {
         vec![Pool::new(["a"]).every(Duration::ZERO)],
         vec![Pool::new(["a"]).name("x\0y")],
     ] {
-        let builder = pools.into_iter().fold(Engine::builder(&jobs), |builder, pool| builder.pool(pool));
+        let builder =
+            pools.into_iter().fold(Engine::builder(&jobs), |builder, pool| builder.pool(pool));
         assert!(matches!(builder.start(), Err(Error::Invalid { .. })));
     }
 }

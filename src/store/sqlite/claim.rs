@@ -11,14 +11,17 @@ use crate::id::JobId;
 use crate::store::{ClaimRef, Claimed, PoolId};
 
 /// The first ready job of a lane, in claim order.
+///
+/// `(?1+0)` and not `?1`: SQLite compares a bare parameter with the conditions of partial indexes,
+/// and then prepares the statement anew each time the parameter is bound.
 pub(super) const NEXT_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
   FROM legwork_jobs INDEXED BY legwork_next_ready
- WHERE state = 3 AND instance IS NULL AND lane = ?1  -- ready
+ WHERE state = 3 AND instance IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
  LIMIT 1";
 
-const CLAIM: &str = "
+pub(super) const CLAIM: &str = "
 UPDATE legwork_jobs SET state = 4, instance = ?2, token = ?3, started_at = ?4  -- running
  WHERE id = ?1";
 
@@ -29,7 +32,7 @@ pub(super) const DUE: [&str; 2] = [
     "SELECT id, lane, priority, run_at FROM legwork_jobs INDEXED BY legwork_next_retrying
       WHERE state = 5 AND run_at <= ?1 ORDER BY run_at LIMIT 256",
 ];
-const MAKE_READY: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
+pub(super) const MAKE_READY: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
 
 struct Found {
     key: Key,

@@ -10,7 +10,7 @@ use crate::id::JobId;
 use crate::new_job::NewRow;
 use crate::state::State;
 
-const INSERT: &str = "
+pub(super) const INSERT: &str = "
 INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 

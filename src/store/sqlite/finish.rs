@@ -38,7 +38,7 @@ UPDATE legwork_jobs
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 
 const IS_COMPLETED: &str = "SELECT 1 FROM legwork_history WHERE id = ?1 AND state = 6";
-const READ_CLAIMED: &str = "
+pub(super) const READ_CLAIMED: &str = "
 SELECT lane, priority, run_at, cancel_requested IS NOT NULL, started_at FROM legwork_jobs
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 const ADD_ATTEMPT: &str = "

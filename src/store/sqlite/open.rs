@@ -16,7 +16,7 @@ use crate::store::Settings;
 const OLDEST_SQLITE: i32 = 3_037_000;
 
 /// Statements kept prepared on each connection; the writer has about forty.
-const STATEMENTS: usize = 64;
+pub(super) const STATEMENTS: usize = 64;
 
 /// Opens the write connection, checks the file, turns it to WAL and brings its schema up to date.
 pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> {

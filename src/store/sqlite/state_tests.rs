@@ -1,15 +1,17 @@
 //! The set-wise SQL, held to the table of transitions in `rules::state`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{StatementStatus, params};
 
-use super::book::{Book, Undone};
-use super::migrate;
+use super::book::{self, Book, Undone};
+use super::finish as finish_sql;
+use super::{claim, enqueue, migrate, prune};
 use crate::clock::Random;
 use crate::error::Result;
 use crate::id::JobId;
-use crate::new_job::Retention;
+use crate::new_job::{NewJob, Retention};
 use crate::rules::queues::Queues;
 use crate::rules::state::{Change, next};
 use crate::state::State;
@@ -45,6 +47,7 @@ fn with_job_in(state: State) -> Book {
         )
         .unwrap();
     }
+    conn.set_prepared_statement_cache_capacity(super::open::STATEMENTS);
     let mut book = Book::new(conn);
     book.next_token = 2;
     book.lanes.open_pool(
@@ -71,10 +74,9 @@ fn state_of(book: &Book) -> State {
     State::from_code(states[0]).unwrap()
 }
 
-/// Undergoes `change` by the store's own verb for it.
-fn undergo(book: &mut Book, change: Change) -> Result<()> {
-    let finish = |verdict| Finish {
-        claim: ClaimRef { id: JobId(1), instance: 1, token: 1 },
+fn finish(claim: ClaimRef, verdict: Verdict) -> Finish {
+    Finish {
+        claim,
         verdict,
         attempt: 1,
         worker: Arc::from("w"),
@@ -84,7 +86,11 @@ fn undergo(book: &mut Book, change: Change) -> Result<()> {
         logs: Vec::new(),
         children: Vec::new(),
         settle: false,
-    };
+    }
+}
+
+/// Undergoes `change` by the store's own verb for it.
+fn undergo(book: &mut Book, change: Change) -> Result<()> {
     let keep = Retention::default();
     let error = || "e".to_owned();
     let verdict = match change {
@@ -108,7 +114,8 @@ fn undergo(book: &mut Book, change: Change) -> Result<()> {
         Change::Snooze => Verdict::Snooze { run_at: 2_000 },
         Change::GiveBack => Verdict::GiveBack { why: Some(error()) },
     };
-    book.finish(&finish(verdict), keep).map(drop)
+    let mine = ClaimRef { id: JobId(1), instance: 1, token: 1 };
+    book.finish(&finish(mine, verdict), keep).map(drop)
 }
 
 #[test]
@@ -129,18 +136,7 @@ fn a_finish_with_another_token_or_instance_changes_nothing() {
     for (instance, token) in [(1, 99), (2, 1)] {
         for verdict in [Verdict::Complete { output: None }, Verdict::Fail { error: "e".into() }] {
             let mut book = with_job_in(State::Running);
-            let stale = Finish {
-                claim: ClaimRef { id: JobId(1), instance, token },
-                verdict,
-                attempt: 1,
-                worker: Arc::from("w"),
-                ended_at: NOW,
-                keep: None,
-                progress: None,
-                logs: Vec::new(),
-                children: Vec::new(),
-                settle: false,
-            };
+            let stale = finish(ClaimRef { id: JobId(1), instance, token }, verdict);
             let done = book.finish(&stale, Retention::default()).unwrap();
             assert_eq!(done, crate::store::Finished::Stale);
             assert_eq!(state_of(&book), State::Running);
@@ -180,4 +176,46 @@ fn an_operation_that_fails_leaves_the_others_in_its_group_alone() {
     assert_eq!(book.lanes.id("new queue", "k"), None, "a lane that was rolled back is unlearnt");
     book.commit().unwrap();
     assert_eq!(state_of(&book), State::Ready);
+}
+/// A statement that SQLite prepares anew at each use costs ten times its work.
+#[test]
+fn hot_statements_are_prepared_once() {
+    let mut book = with_job_in(State::Ready);
+    book.commit().unwrap();
+    for round in 0..20 {
+        assert!(book.begin().unwrap());
+        let job = |delay| {
+            NewJob::of_kind_json("k", "{}").queue("q").delay(delay).into_row(NOW, 100).unwrap()
+        };
+        book.insert(&[job(Duration::ZERO), job(Duration::from_micros(1 + round))]).unwrap();
+        book.make_due_ready(NOW + 100).unwrap();
+        while let Some(claimed) = book.claim(1, NOW, &Random::seeded(1)).unwrap() {
+            let verdict = if claimed.attempts == 0 {
+                Verdict::Retry { run_at: NOW, error: "e".into() }
+            } else {
+                Verdict::Complete { output: None }
+            };
+            book.finish(&finish(claimed.claim, verdict), Retention::default()).unwrap();
+            book.make_due_ready(NOW + 100).unwrap();
+        }
+        book.prune(NOW, 0).unwrap();
+        book.commit().unwrap();
+        book.has_news().unwrap();
+    }
+    let [due, retry] = claim::DUE;
+    let hot = [claim::NEXT_READY, claim::CLAIM, due, retry, claim::MAKE_READY]
+        .into_iter()
+        .chain(book::NEXT_DUE)
+        .chain([book::NEXT_PRUNE, prune::EXPIRED, enqueue::INSERT])
+        .chain([
+            finish_sql::MOVE_CLAIMED,
+            finish_sql::FREE_CLAIMED,
+            finish_sql::REMOVE,
+            finish_sql::READ_CLAIMED,
+        ]);
+    for sql in hot {
+        let statement = book.conn.prepare_cached(sql).unwrap();
+        assert!(statement.get_status(StatementStatus::Run) >= 20, "not run here: {sql}");
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
+    }
 }
