@@ -62,7 +62,7 @@ impl ManualEngine {
     /// Those of claiming and recording; a failing job is none.
     pub fn run_one(&self) -> Result<Option<JobId>> {
         for &pool in &self.pools {
-            let request = ClaimRequest { pool, park: false };
+            let request = ClaimRequest { pool, epoch: 0, park: false };
             let Some(claimed) = worker::exchange(&self.core, None, Some(request))? else {
                 continue;
             };

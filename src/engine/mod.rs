@@ -141,9 +141,9 @@ impl Engine {
         let Some(pool) = self.core.pools.iter().find(|running| running.name == pool) else {
             return Err(Error::invalid("pool name", format!("there is no pool {pool:?}")));
         };
-        pool.resize(workers);
+        let epoch = pool.resize(workers);
         // Those that wait for a job must look at the new number.
-        self.jobs().store().unpark(pool.id)?;
+        self.jobs().store().unpark(pool.id, epoch)?;
         worker::start_missing(&self.core, pool)
     }
 

@@ -115,6 +115,8 @@ struct Count {
     /// Threads started so far, for their names.
     started: usize,
     rung: u64,
+    /// Raised by each change after which waiting workers must look again.
+    epoch: u64,
     closed: bool,
 }
 
@@ -131,6 +133,7 @@ impl RunningPool {
                 abandoned: 0,
                 started: 0,
                 rung: 0,
+                epoch: 0,
                 closed: false,
             }),
             bell: Condvar::new(),
@@ -158,9 +161,13 @@ impl RunningPool {
         self.lock().live -= 1;
     }
 
-    pub(super) fn resize(&self, workers: usize) {
-        self.lock().target = workers;
+    /// The new epoch, for unparking the workers that wait.
+    pub(super) fn resize(&self, workers: usize) -> u64 {
+        let mut count = self.lock();
+        count.target = workers;
+        count.epoch += 1;
         self.bell.notify_all();
+        count.epoch
     }
 
     pub(super) fn close(&self) {
@@ -168,14 +175,15 @@ impl RunningPool {
         self.bell.notify_all();
     }
 
-    /// Whether the calling worker should end; if so it no longer counts.
-    pub(super) fn should_end(&self) -> bool {
+    /// Whether the calling worker should go on, and as of which epoch; `None`: it should end, and
+    /// no longer counts.
+    pub(super) fn go_on(&self) -> Option<u64> {
         let mut count = self.lock();
         let end = count.closed || count.live > count.target;
         if end {
             count.live -= 1;
         }
-        end
+        (!end).then_some(count.epoch)
     }
 
     /// A worker is held up in an attempt whose finish is void. `true`: it may be replaced.

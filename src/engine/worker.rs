@@ -59,13 +59,13 @@ impl<'a> Worker<'a> {
     fn work(&self) {
         let mut last: Option<Ended> = None;
         loop {
-            let end = self.pool.should_end();
-            match self.exchange(last.take(), !end) {
+            let epoch = self.pool.go_on();
+            match self.exchange(last.take(), epoch) {
                 Ok(Some(claimed)) if self.core.is_stopping() => {
                     last = Some(self.core.give_back(claimed, &self.name));
                 }
                 Ok(Some(claimed)) => last = Some(self.run(claimed)),
-                Ok(None) if end => return,
+                Ok(None) if epoch.is_none() => return,
                 Ok(None) => {
                     if let Some(every) = self.pool.every {
                         self.pool.wait_for_tick(every);
@@ -89,12 +89,12 @@ impl<'a> Worker<'a> {
     }
 
     /// Hands the last attempt's end over and, if wanted, waits for the next job.
-    fn exchange(&self, last: Option<Ended>, claim: bool) -> Result<Option<Claimed>> {
-        if last.is_none() && !claim {
+    fn exchange(&self, last: Option<Ended>, epoch: Option<u64>) -> Result<Option<Claimed>> {
+        if last.is_none() && epoch.is_none() {
             return Ok(None);
         }
         let park = self.pool.every.is_none();
-        let claim = claim.then_some(ClaimRequest { pool: self.pool.id, park });
+        let claim = epoch.map(|epoch| ClaimRequest { pool: self.pool.id, epoch, park });
         exchange(self.core, last, claim)
     }
 }

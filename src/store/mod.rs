@@ -202,6 +202,8 @@ pub(crate) struct Work {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClaimRequest {
     pub(crate) pool: PoolId,
+    /// Of the pool, when the worker last looked whether it should go on.
+    pub(crate) epoch: u64,
     /// Wait with the writer until there is one; otherwise the answer is [`WorkerMail::Nothing`].
     pub(crate) park: bool,
 }

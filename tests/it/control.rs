@@ -241,3 +241,18 @@ fn cancel_reaches_every_job_however_it_races_with_its_start() {
     engine.stop(SOON).unwrap();
     assert!(runs.try_iter().count() <= 200);
 }
+
+#[test]
+fn a_job_enqueued_by_a_handle_without_an_engine_is_found_by_one_with() {
+    let place = place();
+    let jobs = place.open();
+    let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).manual().unwrap();
+    // The lane is known to the engine, and known to be empty.
+    jobs.enqueue(Act { n: 0 }).unwrap();
+    engine.run_due().unwrap();
+    let other = place.open();
+    for n in 1..4 {
+        other.enqueue(Act { n }).unwrap();
+        assert_eq!(engine.run_due().unwrap(), 1);
+    }
+}

@@ -28,7 +28,8 @@ pub(super) struct Book {
     last_job: i64,
     last_change: i64,
     counter_moved: bool,
-    /// Instances of other processes, which learn of new work from `legwork_lanes.changed`.
+    /// There are instances beside this handle's, which learn of new work from
+    /// `legwork_lanes.changed`.
     others: bool,
     made_ready: BTreeSet<LaneId>,
     created: Vec<LaneId>,
@@ -240,7 +241,9 @@ impl Book {
 
     /// Writes what the transaction has moved, and commits it.
     pub(super) fn commit(&mut self) -> Result<()> {
-        if self.others && !self.made_ready.is_empty() {
+        // A handle that runs no jobs does not look for instances: it always marks.
+        let marks = self.others || !self.lanes.has_pools();
+        if marks && !self.made_ready.is_empty() {
             self.last_change += 1;
             self.counter_moved = true;
             let mut mark = self.conn.prepare_cached(MARK_CHANGED).map_err(storing)?;

@@ -184,8 +184,10 @@ impl Store {
         self.post(Mail::ClosePool(pool))
     }
 
-    pub(crate) fn unpark(&self, pool: PoolId) -> Result<()> {
-        self.post(Mail::Unpark(pool))
+    /// Calls off the parked claims of a pool, and those of workers that looked at it before this
+    /// epoch.
+    pub(crate) fn unpark(&self, pool: PoolId, epoch: u64) -> Result<()> {
+        self.post(Mail::Unpark(pool, epoch))
     }
 
     pub(crate) fn submit(&self, work: Work) -> Result<()> {

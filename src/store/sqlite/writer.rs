@@ -37,8 +37,8 @@ pub(super) enum Mail {
     Note(Note),
     OpenPool(PoolId, PoolSpec),
     ClosePool(PoolId),
-    /// Answer all parked claims of a pool with `Nothing`.
-    Unpark(PoolId),
+    /// Answer all parked claims of a pool with `Nothing`, and later ones of an earlier epoch.
+    Unpark(PoolId, u64),
     /// Tell when nothing is ready, due or running for these pools.
     WhenEmpty(InstanceId, Vec<PoolId>, Sender<()>),
     /// Something may have changed: the clock was turned, another connection may have committed.
@@ -159,6 +159,8 @@ pub(super) struct Writer {
     settings: Settings,
     waiters: Arc<Waiters>,
     parked: HashMap<PoolId, VecDeque<Parked>>,
+    /// The newest epoch of each pool that was unparked.
+    epochs: HashMap<PoolId, u64>,
     /// Attempts under way per instance, by token: claims answered and not yet finished.
     running: HashMap<InstanceId, HashSet<i64>>,
     when_empty: Vec<(InstanceId, Vec<PoolId>, Sender<()>)>,
@@ -194,6 +196,7 @@ impl Writer {
             settings,
             waiters,
             parked: HashMap::new(),
+            epochs: HashMap::new(),
             running: HashMap::new(),
             when_empty: Vec::new(),
             held: Vec::new(),
@@ -303,7 +306,10 @@ impl Writer {
         match mail {
             Mail::Work(work) => {
                 if let Some(claim) = work.claim {
-                    let parked = Parked { to: work.to.clone(), at_once: !claim.park };
+                    // A request that crossed with the closing or unparking of its pool is not kept.
+                    let late = self.book.lanes.spec(claim.pool).is_none()
+                        || self.epochs.get(&claim.pool).is_some_and(|&epoch| claim.epoch < epoch);
+                    let parked = Parked { to: work.to.clone(), at_once: late || !claim.park };
                     self.parked.entry(claim.pool).or_default().push_back(parked);
                 }
                 if let Some(finish) = work.finish {
@@ -325,10 +331,13 @@ impl Writer {
             }
             Mail::ClosePool(pool) => {
                 self.unpark(pool);
-                self.parked.remove(&pool);
+                self.epochs.remove(&pool);
                 self.book.lanes.close_pool(pool);
             }
-            Mail::Unpark(pool) => self.unpark(pool),
+            Mail::Unpark(pool, epoch) => {
+                self.epochs.insert(pool, epoch);
+                self.unpark(pool);
+            }
             Mail::WhenEmpty(instance, pools, tell) => {
                 self.when_empty.push((instance, pools, tell));
                 group.look = true;
@@ -439,16 +448,20 @@ impl Writer {
     }
 
     fn record_locked(&mut self, group: Group) {
-        match self.transaction(&group) {
+        match self.transaction(&group, true) {
             Ok(answers) => self.answer(group, answers),
             Err(failed) => self.recover(group, failed),
         }
     }
 
-    /// Applies the group and commits. On failure everything is rolled back.
-    fn transaction(&mut self, group: &Group) -> Result<Answers, Failed> {
+    /// Applies the group, claims for whoever waits if it may, and commits. On failure everything is
+    /// rolled back.
+    fn transaction(&mut self, group: &Group, may_claim: bool) -> Result<Answers, Failed> {
         let mut answers = Answers::default();
-        let applied = self.apply(group, &mut answers);
+        let mut applied = self.apply(group, &mut answers);
+        if may_claim {
+            applied = applied.and_then(|()| self.claim_for_parked(&mut answers));
+        }
         let committed = applied
             .map_err(|error| (error, false))
             .and_then(|()| self.book.commit().map_err(|error| (error, true)));
@@ -491,13 +504,14 @@ impl Writer {
         for op in &group.joins {
             answers.joins.push(settle(book.operation(|book| book.join(&op.what, now)))?);
         }
-        if book.lanes.has_pools() && book.next_due.is_some_and(|at| at <= now) {
-            book.make_due_ready(now)?;
-        }
-        self.claim_for_parked(now, answers)
+        Ok(())
     }
 
-    fn claim_for_parked(&mut self, now: Micros, answers: &mut Answers) -> Result<()> {
+    fn claim_for_parked(&mut self, answers: &mut Answers) -> Result<()> {
+        let now = self.settings.clock.micros();
+        if self.book.lanes.has_pools() && self.book.next_due.is_some_and(|at| at <= now) {
+            self.book.make_due_ready(now)?;
+        }
         for (&pool, parked) in &mut self.parked {
             while !parked.is_empty() {
                 let Some(claimed) = self.book.claim(pool, now, &self.settings.random)? else {
@@ -651,12 +665,14 @@ impl Writer {
         }
         for mut one in group.split() {
             if self.lock(&mut one) {
-                match self.transaction(&one) {
+                match self.transaction(&one, false) {
                     Ok(answers) => self.answer(one, answers),
                     Err(failed) => self.recover(one, failed),
                 }
             }
         }
+        // Claims were left out; they are tried again with the next look.
+        self.back_off();
     }
 
     /// Answers everything in the group with the error; finishes are held and tried again.
