@@ -16,6 +16,7 @@ use super::lanes::{Key, LaneId, Lanes};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::record::Scope;
+use crate::store::{PoolId, PoolSpec};
 
 pub(super) struct Book {
     pub(super) conn: Connection,
@@ -106,6 +107,13 @@ impl Book {
     fn read_version(&self) -> Result<i64> {
         let mut ask = self.conn.prepare_cached("PRAGMA data_version").map_err(storing)?;
         ask.query_row([], |row| row.get(0)).map_err(storing)
+    }
+
+    /// Opens a pool. The lanes are read anew: those of kinds that nobody here knew have been set
+    /// aside, and without any pool they are not followed at all.
+    pub(super) fn open_pool(&mut self, pool: PoolId, spec: PoolSpec) {
+        self.lanes.open_pool(pool, spec);
+        self.lanes_loaded = false;
     }
 
     /// Takes the write lock at once (a deferred `BEGIN` can fail later whatever the time-out) and
