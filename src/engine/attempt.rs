@@ -99,9 +99,13 @@ impl Core {
     fn decide(&self, attempt: &Arc<Attempt>, result: JobResult, rules: &Rules<'_>) -> Verdict {
         let now = self.jobs.clock().micros();
         let asked = attempt.signals.get();
+        let settle = attempt.settle.load(Ordering::Acquire);
+        if settle && self.is_completed(attempt) {
+            // Nobody has failed or given up, whatever was returned; the writer finds the row moved.
+            return Verdict::Complete { output: None };
+        }
         let failure = match result {
-            // The row decides whether the transaction committed; this is for when it did not.
-            Ok(_) if attempt.settle.load(Ordering::Acquire) => {
+            Ok(_) if settle => {
                 Failure::msg("finish_in was called, but its transaction was not committed")
             }
             Ok(Outcome::Done) => {
@@ -135,6 +139,12 @@ impl Core {
             };
         }
         self.decide_failed(attempt, &failure, error, now, rules)
+    }
+
+    /// Whether the transaction of a `finish_in` has committed. If the row cannot be read now the
+    /// writer will find out, and the attempt counts as failed for hooks and events.
+    fn is_completed(&self, attempt: &Attempt) -> bool {
+        self.jobs.get(attempt.id()).is_ok_and(|job| job.state == State::Completed)
     }
 
     fn decide_failed(
