@@ -307,14 +307,18 @@ impl Book {
             .map_err(storing)
     }
 
-    /// Writes progress and log lines of a running attempt; one that has ended meanwhile has
-    /// brought its own.
+    /// Writes progress and log lines of a running attempt. One that has ended meanwhile has
+    /// brought its last progress; but `finish_in` may have overtaken lines that were on their way
+    /// here, waiting for its very transaction.
     pub(super) fn note(&self, note: &Note) -> Result<()> {
         let claim = note.claim;
-        if held(&self.conn, claim)?.is_none() {
+        let held = held(&self.conn, claim)?.is_some();
+        if held || self.is_completed(claim.id)? {
+            add_logs(&self.conn, claim.id, &note.logs)?;
+        }
+        if !held {
             return Ok(());
         }
-        add_logs(&self.conn, claim.id, &note.logs)?;
         if let Some(progress) = &note.progress {
             let (done, total, message) = columns(Some(progress));
             self.conn
