@@ -1,6 +1,9 @@
 //! What the tests share: a fresh file, jobs that do as they are told, bounded waiting.
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use legwork::{Clock, Event, Events, Jobs, JobsBuilder};
@@ -49,5 +52,103 @@ pub fn wait_for(events: &Events, mut wanted: impl FnMut(&Event) -> bool) -> Even
         if wanted(&event) {
             return event;
         }
+    }
+}
+
+/// The file that a child process is to open; `None` in an ordinary run of the tests.
+pub fn child_file() -> Option<PathBuf> {
+    std::env::var_os(CHILD_FILE).map(PathBuf::from)
+}
+
+const CHILD_FILE: &str = "LEGWORK_CHILD_FILE";
+const CHILD_ROLE: &str = "LEGWORK_CHILD_ROLE";
+
+/// What a child process is to do.
+pub fn child_role() -> String {
+    std::env::var(CHILD_ROLE).unwrap()
+}
+
+/// Tells the parent process a line; one write, so that a kill leaves no half of it.
+pub fn say(line: &str) {
+    // Not `println`, which the test harness may keep to itself. A parent that is gone kills us.
+    std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
+    std::io::stdout().flush().unwrap();
+}
+
+/// This test binary again, running one ignored test that talks by lines.
+pub struct Child {
+    process: std::process::Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Child {
+    /// Starts `test` (with its module, `crash::child`) on a file.
+    pub fn start(test: &str, file: &Path, role: &str) -> Child {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--ignored", "--nocapture", "--quiet", "--test-threads=1"])
+            .env(CHILD_FILE, file)
+            .env(CHILD_ROLE, role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let from = BufReader::new(process.stdout.take().unwrap());
+        let (to, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            from.lines().map_while(Result::ok).try_for_each(|line| to.send(line))
+        });
+        Child { process, lines }
+    }
+
+    /// Its next line; `None` if it has ended.
+    pub fn line(&self) -> Option<String> {
+        match self.lines.recv_timeout(SOON) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                panic!("the child has said nothing for {SOON:?}")
+            }
+        }
+    }
+
+    /// The rest of its first line that begins with `word`.
+    pub fn wait_for(&self, word: &str) -> String {
+        loop {
+            let line = self.line().expect("the child ended before it said the word");
+            if let Some(rest) = line.strip_prefix(word) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Says a line to it.
+    pub fn tell(&mut self, line: &str) {
+        self.process.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// SIGKILL, and certainty that it is dead; what it had said before.
+    pub fn kill(mut self) -> Vec<String> {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.lines.iter().collect()
+    }
+
+    /// Waits until it ends by itself, which must be a success.
+    pub fn end(mut self) -> Vec<String> {
+        let lines = std::iter::from_fn(|| self.line()).collect();
+        assert!(self.process.wait().unwrap().success());
+        lines
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Of no use if it is dead already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }

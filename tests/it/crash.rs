@@ -1,1 +1,506 @@
-//! TBD
+//! Kill -9 at any moment loses no acknowledged job and runs none again without a reason.
+//!
+//! The child process is this test binary again (see [`Child`]). It enqueues, runs and keeps a
+//! ledger of its own beside the database: one appending write per line, so that every line of a
+//! killed child is whole and their order is the order in which things happened.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use legwork::{
+    Context, Engine, Event, Failure, Filter, Job, JobId, JobOptions, JobResult, Jobs, NewJob,
+    Outcome, Pool, Retry, State,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::common::{self, Child, SOON, place, say};
+
+// ---- the ledger --------------------------------------------------------------------------
+
+struct Ledger(File);
+
+impl Ledger {
+    fn of(db: &Path) -> Ledger {
+        let path = db.with_extension("ledger");
+        Ledger(OpenOptions::new().create(true).append(true).open(path).unwrap())
+    }
+
+    fn write(&self, lines: &str) {
+        let written = (&self.0).write(format!("{lines}\n").as_bytes()).unwrap();
+        assert_eq!(written, lines.len() + 1);
+    }
+
+    /// Writes to the ledger, then tells the parent that there is news.
+    fn write_and_say(&self, lines: &str) {
+        self.write(lines);
+        say(lines);
+    }
+}
+
+/// Where a job last started, as the ledger has it.
+struct Run {
+    attempt: u32,
+    round: usize,
+    told_to_fail: bool,
+}
+
+/// What the ledger tells, checked line by line.
+#[derive(Default)]
+struct Account {
+    round: usize,
+    acked: BTreeSet<i64>,
+    ended: BTreeSet<i64>,
+    runs: HashMap<i64, Run>,
+    /// The last job that each worker has started in this round.
+    last: HashMap<String, i64>,
+    /// By round that was killed: the jobs whose finish may not have been committed.
+    cut_off: Vec<BTreeSet<i64>>,
+    /// Second starts that a kill explains.
+    repeated: usize,
+    unexplained: Vec<String>,
+}
+
+impl Account {
+    fn of(db: &Path) -> Account {
+        let mut account = Account::default();
+        for line in std::fs::read_to_string(db.with_extension("ledger")).unwrap().lines() {
+            account.line(line);
+        }
+        account
+    }
+
+    fn line(&mut self, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let id = || words[1].parse::<i64>().unwrap();
+        let attempt = || words[2].parse::<u32>().unwrap();
+        match words[0] {
+            "acked" => assert!(self.acked.insert(id()), "{line}: an id was given twice"),
+            "start" => self.start(id(), attempt(), words[3]),
+            "fail" => self.runs.get_mut(&id()).unwrap().told_to_fail = true,
+            "end" => drop(self.ended.insert(id())),
+            "killed" => {
+                let cut_off = std::mem::take(&mut self.last).into_values().collect();
+                self.cut_off.push(cut_off);
+                self.round += 1;
+            }
+            _ => panic!("{line}: no line of the ledger"),
+        }
+    }
+
+    fn start(&mut self, id: i64, attempt: u32, worker: &str) {
+        let explained = match self.runs.get(&id) {
+            None => attempt == 1,
+            // Its failure is committed, or it would be the same attempt again.
+            Some(before) if before.told_to_fail && attempt == before.attempt + 1 => true,
+            // Killed before its finish was committed; a worker's earlier jobs were finished in the
+            // transaction that claimed the last one, so at most one a worker.
+            Some(before) => {
+                self.repeated += 1;
+                attempt == before.attempt
+                    && self.cut_off.get(before.round).is_some_and(|cut_off| cut_off.contains(&id))
+            }
+        };
+        if !explained {
+            self.unexplained.push(format!("round {}: start {id} {attempt} {worker}", self.round));
+        }
+        self.runs.insert(id, Run { attempt, round: self.round, told_to_fail: false });
+        self.last.insert(worker.to_owned(), id);
+    }
+}
+
+// ---- the child ---------------------------------------------------------------------------
+
+const WORKERS: usize = 4;
+
+/// Notes its start and end, works for a moment in between, and fails as often as it is told.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    work: Duration,
+    fails: u32,
+}
+
+impl Job for Noted {
+    const KIND: &'static str = "noted";
+    type State = Ledger;
+
+    fn options() -> JobOptions {
+        JobOptions::new().retry(Retry::fixed(Duration::ZERO))
+    }
+
+    fn perform(&self, cx: &Context<Ledger>) -> JobResult {
+        let (id, attempt) = (cx.id(), cx.attempt());
+        let thread = thread::current();
+        cx.state().write_and_say(&format!("start {id} {attempt} {}", thread.name().unwrap()));
+        cx.wait(self.work)?;
+        if attempt <= self.fails {
+            cx.state().write_and_say(&format!("fail {id} {attempt}"));
+            return Err(Failure::msg("as told"));
+        }
+        cx.state().write_and_say(&format!("end {id} {attempt}"));
+        Ok(Outcome::Done)
+    }
+}
+
+fn some_job(random: &mut fastrand::Rng) -> NewJob {
+    let work = Duration::from_micros(random.u64(0..1500));
+    let fails = if random.u8(..) < 50 { random.u32(1..3) } else { 0 };
+    let job = NewJob::new(Noted { work, fails }).priority(random.i64(0..3));
+    if random.u8(..) < 50 { job.delay(Duration::from_millis(random.u64(1..8))) } else { job }
+}
+
+/// Enqueues until it is killed; every acknowledgement goes into the ledger.
+fn enqueue_for_ever(jobs: &Jobs, ledger: &Ledger) {
+    let mut random = fastrand::Rng::new();
+    loop {
+        let acked = if random.bool() {
+            vec![jobs.enqueue(some_job(&mut random)).unwrap()]
+        } else {
+            let count = random.usize(1..6);
+            jobs.enqueue_many((0..count).map(|_| some_job(&mut random))).unwrap()
+        };
+        let lines: Vec<String> = acked.iter().map(|id| format!("acked {id}")).collect();
+        ledger.write_and_say(&lines.join("\n"));
+    }
+}
+
+/// Runs what is there, and what it makes come, to the end.
+fn run_to_the_end(engine: &Engine) {
+    let jobs = engine.jobs();
+    let waiting = [State::Scheduled, State::Ready, State::Retrying, State::Running]
+        .into_iter()
+        .fold(Filter::new(), Filter::state);
+    loop {
+        engine.run_until_empty().unwrap();
+        let page = jobs.list(&waiting, None, 100).unwrap();
+        if page.jobs.is_empty() {
+            return;
+        }
+        for job in page.jobs {
+            jobs.wait(job.id, SOON).unwrap();
+        }
+    }
+}
+
+#[test]
+#[ignore = "child process of `after_kills_at_any_moment_...`"]
+fn noting_child() {
+    let Some(db) = common::child_file() else {
+        return;
+    };
+    say("here");
+    let jobs = Jobs::open(&db).unwrap();
+    say("open");
+    let engine = Engine::builder(&jobs)
+        .register_with::<Noted>(Ledger::of(&db))
+        .pool(Pool::new(["*"]).workers(WORKERS))
+        .start()
+        .unwrap();
+    say("started");
+    if common::child_role() == "to the end" {
+        run_to_the_end(&engine);
+        engine.stop(SOON).unwrap();
+        return;
+    }
+    let ledger = Ledger::of(&db);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| enqueue_for_ever(&jobs, &ledger));
+        }
+    });
+}
+
+// ---- the parent --------------------------------------------------------------------------
+
+fn rounds() -> usize {
+    std::env::var("LEGWORK_CRASH_ROUNDS").map_or(200, |rounds| rounds.parse().unwrap())
+}
+
+#[test]
+fn after_kills_at_any_moment_no_acknowledged_job_is_lost_and_every_second_start_is_explained() {
+    let place = place();
+    let ledger = Ledger::of(&place.path);
+    let rounds = rounds();
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..rounds {
+        let child = Child::start("crash::noting_child", &place.path, "for ever");
+        // A short wait kills it while it opens the file or takes over its predecessor's jobs.
+        let lines = if random.u8(..) < 60 { random.usize(0..6) } else { random.usize(6..150) };
+        for _ in 0..lines {
+            child.line().expect("the child lives until it is killed");
+        }
+        child.kill();
+        ledger.write("killed");
+    }
+    Child::start("crash::noting_child", &place.path, "to the end").end();
+
+    let account = Account::of(&place.path);
+    assert_eq!(account.unexplained, Vec::<String>::new());
+    assert!(account.cut_off.iter().all(|cut_off| cut_off.len() <= WORKERS));
+    let lost: Vec<_> = account.acked.difference(&account.ended).collect();
+    assert!(lost.is_empty(), "lost: {lost:?}");
+    // Otherwise the kills have come at harmless moments only, and nothing was tested.
+    assert!(account.repeated > rounds / 4, "only {} jobs were cut off", account.repeated);
+    eprintln!(
+        "{rounds} kills, {} acknowledged jobs, {} started again",
+        account.acked.len(),
+        account.repeated
+    );
+    check_the_file(&place, &account);
+}
+
+/// Every acknowledged job is completed and has used up only the attempts that failed or completed
+/// it; nothing is left of the dead.
+fn check_the_file(place: &common::Place, account: &Account) {
+    let jobs = place.open();
+    let mut seen = BTreeSet::new();
+    let mut before = None;
+    loop {
+        let page = jobs.list(&Filter::new(), before, 1000).unwrap();
+        for job in &page.jobs {
+            assert_eq!(job.state, State::Completed, "job {}", job.id);
+            let fails = job.args_as::<Noted>().unwrap().fails;
+            assert_eq!(job.attempts, fails + 1, "job {}", job.id);
+            seen.insert(job.id.0);
+        }
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert!(account.acked.is_subset(&seen));
+    assert_eq!(seen, account.ended);
+    let conn = place.connect();
+    let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(ask("PRAGMA integrity_check"), "ok");
+    assert_eq!(ask("SELECT CAST(count(*) AS TEXT) FROM legwork_instances"), "0");
+    assert_eq!(ask("SELECT CAST(count(*) AS TEXT) FROM legwork_jobs"), "0");
+}
+
+// ---- one process after the other, and beside it ---------------------------------------------
+
+/// Says that it has started and goes on when a line comes in; in the parent it ends at once.
+#[derive(Serialize, Deserialize)]
+struct Held;
+
+impl Job for Held {
+    const KIND: &'static str = "held";
+    /// Whether to hold on.
+    type State = bool;
+
+    fn options() -> JobOptions {
+        JobOptions::new().queue("held")
+    }
+
+    fn perform(&self, cx: &Context<bool>) -> JobResult {
+        if *cx.state() {
+            say(&format!("holding {}", cx.id()));
+            let mut line = String::new();
+            io::stdin().read_line(&mut line)?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Does nothing.
+#[derive(Serialize, Deserialize)]
+struct Quick;
+
+impl Job for Quick {
+    const KIND: &'static str = "quick";
+    type State = ();
+
+    fn perform(&self, _: &Context) -> JobResult {
+        Ok(Outcome::Done)
+    }
+}
+
+#[test]
+#[ignore = "child process of the tests about a predecessor's and a neighbour's job"]
+fn holding_child() {
+    let Some(db) = common::child_file() else {
+        return;
+    };
+    let jobs = Jobs::open(&db).unwrap();
+    let engine = Engine::builder(&jobs)
+        .register_with::<Held>(true)
+        .pool(Pool::new(["held"]).workers(1))
+        .start()
+        .unwrap();
+    let id = jobs.enqueue(Held).unwrap();
+    jobs.wait(id, SOON).unwrap();
+    engine.stop(SOON).unwrap();
+}
+
+fn id_from(line: &str) -> JobId {
+    line.parse().unwrap()
+}
+
+fn engine_beside(jobs: &Jobs) -> Engine {
+    Engine::builder(jobs)
+        .register::<Quick>()
+        .register_with::<Held>(false)
+        .pool(Pool::new(["*"]).workers(1))
+        .start()
+        .unwrap()
+}
+
+#[test]
+fn a_restarted_program_takes_over_what_its_dead_predecessor_ran_before_its_first_claim() {
+    let place = place();
+    let child = Child::start("crash::holding_child", &place.path, "");
+    let held = id_from(&child.wait_for("holding"));
+    child.kill();
+
+    let jobs = place.open();
+    assert_eq!(jobs.get(held).unwrap().state, State::Running);
+    // Ready all the time, but behind the job that the dead process holds.
+    let behind = jobs.enqueue(NewJob::new(Quick).priority(1)).unwrap();
+    let events = jobs.events();
+    let engine = engine_beside(&jobs);
+    engine.run_until_empty().unwrap();
+
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv())
+        .filter_map(|event| match event {
+            Event::Rescued { id } => Some(("rescued", id, 0)),
+            Event::Started { id, attempt, .. } => Some(("started", id, attempt)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [("rescued", held, 0), ("started", held, 1), ("started", behind, 1)]);
+
+    let job = jobs.get(held).unwrap();
+    assert_eq!((job.state, job.attempts), (State::Completed, 1));
+    let [interrupted] = &jobs.attempts(held).unwrap()[..] else {
+        panic!("one attempt was cut off")
+    };
+    assert_eq!(interrupted.error, "interrupted: its process died");
+    assert_eq!((interrupted.attempt, interrupted.counted), (1, false));
+    assert_eq!(interrupted.worker, None);
+}
+
+/// Lets the child hold a job while an engine here starts, works and stops.
+fn leave_it_alone(child: &Child, held: JobId, place: &common::Place) {
+    let jobs = place.open();
+    let events = jobs.events();
+    let engine = engine_beside(&jobs);
+    let own = jobs.enqueue(Quick).unwrap();
+    jobs.wait(own, SOON).unwrap();
+    engine.run_until_empty().unwrap();
+    engine.stop(SOON).unwrap();
+    let job = jobs.get(held).unwrap();
+    assert_eq!(job.state, State::Running, "taken from process {}", child.id());
+    assert!(
+        std::iter::from_fn(|| events.try_recv())
+            .all(|event| !matches!(event, Event::Rescued { .. }))
+    );
+}
+
+fn completed_undisturbed(held: JobId, place: &common::Place) {
+    let jobs = place.open();
+    let job = jobs.get(held).unwrap();
+    assert_eq!((job.state, job.attempts), (State::Completed, 1));
+    assert_eq!(jobs.attempts(held).unwrap(), []);
+}
+
+#[test]
+fn a_living_process_keeps_its_job_when_another_engine_starts() {
+    let place = place();
+    let mut child = Child::start("crash::holding_child", &place.path, "");
+    let held = id_from(&child.wait_for("holding"));
+    leave_it_alone(&child, held, &place);
+    child.tell("go on");
+    child.end();
+    completed_undisturbed(held, &place);
+}
+
+fn signal(name: &str, process: u32) {
+    let done = Command::new("kill").args([name, &process.to_string()]).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
+fn a_stopped_process_keeps_its_job_however_long_it_sleeps() {
+    let place = place();
+    let mut child = Child::start("crash::holding_child", &place.path, "");
+    let held = id_from(&child.wait_for("holding"));
+    signal("-STOP", child.id());
+    leave_it_alone(&child, held, &place);
+    signal("-CONT", child.id());
+    child.tell("go on");
+    child.end();
+    completed_undisturbed(held, &place);
+}
+
+#[test]
+fn an_engine_in_the_same_process_keeps_its_job_when_another_one_starts() {
+    let place = place();
+    let jobs = place.open();
+    let (release, released) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
+    let first = Engine::builder(&jobs)
+        .register_with::<Gated>(Gate { tell, released: released.into() })
+        .pool(Pool::new(["gated"]).workers(1))
+        .start()
+        .unwrap();
+    let held = jobs.enqueue(Gated).unwrap();
+    told.recv_timeout(SOON).unwrap();
+    let second = engine_beside(&jobs);
+    let own = jobs.enqueue(Quick).unwrap();
+    jobs.wait(own, SOON).unwrap();
+    assert_eq!(jobs.get(held).unwrap().state, State::Running);
+    second.stop(SOON).unwrap();
+    release.send(()).unwrap();
+    assert_eq!(jobs.wait(held, SOON).unwrap().attempts, 1);
+    assert_eq!(first.stop(SOON).unwrap(), []);
+}
+
+struct Gate {
+    tell: mpsc::Sender<()>,
+    released: std::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Gated;
+
+impl Job for Gated {
+    const KIND: &'static str = "gated";
+    type State = Gate;
+
+    fn options() -> JobOptions {
+        JobOptions::new().queue("gated")
+    }
+
+    fn perform(&self, cx: &Context<Gate>) -> JobResult {
+        cx.state().tell.send(())?;
+        cx.state().released.lock().unwrap().recv_timeout(SOON)?;
+        Ok(Outcome::Done)
+    }
+}
+
+#[test]
+fn the_account_finds_what_must_not_happen() {
+    for (ledger, found) in [
+        ("start 1 1 a\nstart 1 1 b", true), // twice in one process
+        ("start 1 1 a\nend 1 1\nstart 2 1 a\nkilled\nstart 1 1 a", true), // it was finished
+        ("start 1 1 a\nstart 1 2 a", true), // nobody told it to fail
+        ("start 1 1 a\nkilled\nstart 1 2 a", true), // an attempt was used up
+        ("start 1 1 a\nkilled\nstart 1 1 a", false),
+        ("start 1 1 a\nfail 1 1\nstart 1 2 b", false),
+        ("start 1 1 a\nfail 1 1\nkilled\nstart 1 1 b\nfail 1 1\nstart 1 2 b", false),
+    ] {
+        let mut account = Account::default();
+        ledger.lines().for_each(|line| account.line(line));
+        assert_eq!(!account.unexplained.is_empty(), found, "{ledger}");
+    }
+    let mut account = Account::default();
+    account.line("acked 1");
+    assert_eq!(account.acked.difference(&account.ended).count(), 1);
+}
