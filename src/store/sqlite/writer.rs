@@ -490,6 +490,10 @@ impl Writer {
     }
 
     fn claim_for_parked(&mut self, now: Micros, answers: &mut Answers) -> Result<()> {
+        if !self.held.is_empty() {
+            // Workers pause until what they have done can be recorded.
+            return Ok(());
+        }
         for (&pool, parked) in &mut self.parked {
             while !parked.is_empty() {
                 let Some(claimed) = self.book.claim(pool, now, &self.settings.random)? else { break };
