@@ -305,8 +305,7 @@ impl Book {
             .map_err(storing)
     }
 
-    /// Writes progress and log lines of a running attempt; one that has ended meanwhile has
-    /// brought its own.
+    /// Writes progress and log lines of a running attempt, if its claim still stands.
     pub(super) fn note(&self, note: &Note) -> Result<()> {
         let claim = note.claim;
         if held(&self.conn, claim)?.is_none() {

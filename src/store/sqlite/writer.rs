@@ -21,6 +21,7 @@ use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::NewRow;
+use crate::record::LogLine;
 use crate::store::waiters::Waiters;
 use crate::store::{
     ClaimRef, Claimed, Control, Controlled, Durability, Finish, Finished, InstanceId, Joined, Note,
@@ -111,6 +112,12 @@ impl Group {
         keep(&mut self.controls, now);
         keep(&mut self.joins, now);
         keep(&mut self.leaves, now);
+    }
+
+    /// Takes an attempt's notes out, since its end is recorded before them: the lines go with the
+    /// end, which knows the progress better.
+    fn take_lines(&mut self, claim: ClaimRef) -> Vec<LogLine> {
+        self.notes.extract_if(.., |note| note.claim == claim).flat_map(|note| note.logs).collect()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -300,7 +307,9 @@ impl Writer {
                     let parked = Parked { to: work.to.clone(), at_once: !claim.park };
                     self.parked.entry(claim.pool).or_default().push_back(parked);
                 }
-                if let Some(finish) = work.finish {
+                if let Some(mut finish) = work.finish {
+                    let earlier = group.take_lines(finish.claim);
+                    finish.logs.splice(..0, earlier);
                     group.rows += finish.children.len();
                     group.finishes.push(FinishOperation { finish, to: work.to });
                 }
