@@ -13,6 +13,7 @@ use super::lanes::{Key, LaneId, Lanes};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::record::Scope;
+use crate::store::{PoolId, PoolSpec};
 
 pub(super) struct Book {
     pub(super) conn: Connection,
@@ -51,7 +52,9 @@ pub(super) const CHANGED_LANES: &str =
     "SELECT id, queue, kind FROM legwork_lanes WHERE changed > ?1";
 const ALL_LANES: &str = "SELECT id, queue, kind FROM legwork_lanes";
 const PAUSES: &str = "SELECT scope, name FROM legwork_pauses";
-const OTHER_INSTANCES: &str = "SELECT EXISTS (SELECT 1 FROM legwork_instances LIMIT 1 OFFSET 1)";
+/// Whether there are more instances than so many.
+const OTHER_INSTANCES: &str =
+    "SELECT EXISTS (SELECT 1 FROM legwork_instances LIMIT 1 OFFSET (?1+0))";
 /// The next due job of one waiting state; asked for each of the two.
 pub(super) const NEXT_DUE: [&str; 2] = [
     "SELECT run_at FROM legwork_jobs WHERE state = 1 ORDER BY run_at LIMIT 1",
@@ -138,8 +141,8 @@ impl Book {
             self.read_lanes(seen)?;
             self.read_pauses()?;
             self.read_alarms()?;
-            self.others = self.ask(OTHER_INSTANCES)?;
         }
+        self.others = self.has_other_instances()?;
         self.version = Some(version);
         Ok(())
     }
@@ -194,9 +197,19 @@ impl Book {
         ask.query_row([], |row| row.get(0)).optional().map_err(storing)
     }
 
-    fn ask(&self, sql: &str) -> Result<bool> {
-        let mut ask = self.conn.prepare_cached(sql).map_err(storing)?;
-        ask.query_row([], |row| row.get(0)).map_err(storing)
+    /// Whether anybody else must learn of new work. A handle with pools has an instance of its
+    /// own; one without has none, but may not be the only one.
+    fn has_other_instances(&self) -> Result<bool> {
+        let own = i64::from(self.lanes.has_pools());
+        let mut ask = self.conn.prepare_cached(OTHER_INSTANCES).map_err(storing)?;
+        ask.query_row([own], |row| row.get(0)).map_err(storing)
+    }
+
+    /// A pool is opened: everything is read again with the next transaction. Without pools nothing
+    /// was learnt of other connections, and the bounds of lanes that no pool knew were dropped.
+    pub(super) fn open_pool(&mut self, pool: PoolId, spec: PoolSpec) {
+        self.lanes.open_pool(pool, spec);
+        self.lanes_loaded = false;
     }
 
     /// Runs one operation inside a savepoint: it happens whole or not at all, and its failure

@@ -323,7 +323,7 @@ impl Writer {
             Mail::Leave(operation) => group.leaves.push(operation),
             Mail::Note(note) => group.notes.push(note),
             Mail::OpenPool(pool, spec) => {
-                self.book.lanes.open_pool(pool, spec);
+                self.book.open_pool(pool, spec);
                 group.look = true;
             }
             Mail::ClosePool(pool) => {
