@@ -388,13 +388,15 @@ impl Jobs {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         self.refuse_inside_transaction("transaction")?;
+        self.store().check_alive()?;
         let sqlite = |error| E::from(crate::store::app_error(error));
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
         let inside = Inside::enter(self.path());
         let done = work(&tx)?;
         drop(inside);
         tx.commit().map_err(sqlite)?;
-        self.wake()?;
+        // Committed is committed, even if the writer has died meanwhile.
+        let _ = self.wake();
         Ok(done)
     }
 
