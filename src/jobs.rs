@@ -86,9 +86,9 @@ impl JobsBuilder {
     }
 
     /// How long a verb waits for a write lock that another connection holds before it returns
-    /// [`Error::Busy`]. Default: 5 seconds.
+    /// [`Error::Busy`]. Default: 5 seconds; at most a day.
     pub fn busy_timeout(mut self, timeout: Duration) -> JobsBuilder {
-        self.busy_timeout = timeout;
+        self.busy_timeout = timeout.min(Duration::from_secs(86_400));
         self
     }
 

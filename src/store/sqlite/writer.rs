@@ -329,6 +329,8 @@ impl Writer {
             Mail::ClosePool(pool) => {
                 self.unpark(pool);
                 self.parked.remove(&pool);
+                // Nobody empties these queues any more; dropping the sender says so.
+                self.when_empty.retain(|(_, pools, _)| !pools.contains(&pool));
                 self.book.lanes.close_pool(pool);
             }
             Mail::Unpark(pool) => self.unpark(pool),
