@@ -88,9 +88,9 @@ impl JobsBuilder {
     }
 
     /// How long a verb waits for a write lock that another connection holds before it returns
-    /// [`Error::Busy`]. Default: 5 seconds.
+    /// [`Error::Busy`]. Default: 5 seconds; at most a day.
     pub fn busy_timeout(mut self, timeout: Duration) -> JobsBuilder {
-        self.busy_timeout = timeout;
+        self.busy_timeout = timeout.min(Duration::from_secs(86_400));
         self
     }
 
@@ -391,13 +391,15 @@ impl Jobs {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         self.refuse_inside_transaction("transaction")?;
+        self.store().check_alive()?;
         let sqlite = |error| E::from(crate::store::app_error(error));
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
         let inside = Inside::enter(self.path());
         let done = work(&tx)?;
         drop(inside);
         tx.commit().map_err(sqlite)?;
-        self.wake()?;
+        // Committed is committed, even if the writer has died meanwhile.
+        let _ = self.wake();
         Ok(done)
     }
 

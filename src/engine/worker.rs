@@ -110,7 +110,11 @@ pub(super) fn exchange(
     let (to, mailbox) = bounded(2);
     let finish = last.as_ref().map(|ended| ended.finish.clone());
     core.jobs.store().submit(Work { finish, claim, to })?;
-    while last.is_some() || claim.is_some() {
+    // A held finish is answered later than its claim, and a pool that closes answers the claim
+    // first: the answers come in any order, and both are waited for.
+    let mut unanswered = claim.is_some();
+    let mut next = None;
+    while last.is_some() || unanswered {
         match mailbox.recv().map_err(|_| Error::Poisoned)? {
             WorkerMail::Finished(recorded) => {
                 let Some(ended) = last.take() else { continue };
@@ -122,11 +126,14 @@ pub(super) fn exchange(
                     }
                 }
             }
-            WorkerMail::Claimed(claimed) => return Ok(Some(*claimed)),
-            WorkerMail::Nothing => return Ok(None),
+            WorkerMail::Claimed(claimed) => {
+                next = Some(*claimed);
+                unanswered = false;
+            }
+            WorkerMail::Nothing => unanswered = false,
         }
     }
-    Ok(None)
+    Ok(next)
 }
 
 /// Threads of an engine that are alive.

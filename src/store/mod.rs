@@ -208,7 +208,8 @@ pub(crate) struct ClaimRequest {
     pub(crate) park: bool,
 }
 
-/// What a worker gets back, in this order: the fate of its finish, then its next job.
+/// What a worker gets back: the fate of its finish, and its next job or none. In this order,
+/// unless the finish is held or the claim was called off.
 pub(crate) enum WorkerMail {
     Finished(Result<Finished>),
     Claimed(Box<Claimed>),

@@ -14,10 +14,17 @@ use crate::id::JobId;
 /// finish is either seen by the look or told.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    waiting: Mutex<HashMap<JobId, Vec<(u64, Sender<()>)>>>,
+    waiting: Mutex<Waiting>,
     // How many there are, so that the writer takes no lock when nobody waits.
     count: AtomicUsize,
     next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    by_job: HashMap<JobId, Vec<(u64, Sender<()>)>>,
+    /// The writer is gone: nobody will be told any more, so nobody may start to wait.
+    closed: bool,
 }
 
 /// A place in the list, given up by [`Waiters::leave`].
@@ -28,7 +35,7 @@ pub(crate) struct Watch {
 }
 
 impl Waiters {
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Vec<(u64, Sender<()>)>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         // A map of senders is whole after any panic.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -36,19 +43,23 @@ impl Waiters {
     pub(crate) fn watch(&self, id: JobId) -> Watch {
         let (tell, told) = bounded(1);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().entry(id).or_default().push((number, tell));
-        self.count.fetch_add(1, Ordering::SeqCst);
+        let mut waiting = self.lock();
+        if !waiting.closed {
+            waiting.by_job.entry(id).or_default().push((number, tell));
+            self.count.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(waiting);
         Watch { id, number, told }
     }
 
     pub(crate) fn leave(&self, watch: Watch) {
         let mut waiting = self.lock();
-        let Some(watchers) = waiting.get_mut(&watch.id) else { return };
+        let Some(watchers) = waiting.by_job.get_mut(&watch.id) else { return };
         let before = watchers.len();
         watchers.retain(|(number, _)| *number != watch.number);
         self.count.fetch_sub(before - watchers.len(), Ordering::SeqCst);
         if watchers.is_empty() {
-            waiting.remove(&watch.id);
+            waiting.by_job.remove(&watch.id);
         }
     }
 
@@ -57,15 +68,17 @@ impl Waiters {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let watchers = self.lock().remove(&id).unwrap_or_default();
+        let watchers = self.lock().by_job.remove(&id).unwrap_or_default();
         self.count.fetch_sub(watchers.len(), Ordering::SeqCst);
         // Dropping the senders wakes the receivers.
         drop(watchers);
     }
 
-    /// Wakes everybody: the writer is gone.
+    /// Wakes everybody, and whoever comes later: the writer is gone.
     pub(crate) fn tell_all(&self) {
-        self.lock().clear();
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        waiting.by_job.clear();
         self.count.store(0, Ordering::SeqCst);
     }
 }

@@ -56,7 +56,9 @@ pub(super) const CHANGED_LANES: &str =
     "SELECT id, queue, kind FROM legwork_lanes INDEXED BY legwork_lanes_changed WHERE changed > ?1";
 const ALL_LANES: &str = "SELECT id, queue, kind FROM legwork_lanes";
 const PAUSES: &str = "SELECT scope, name FROM legwork_pauses";
-const OTHER_INSTANCES: &str = "SELECT EXISTS (SELECT 1 FROM legwork_instances LIMIT 1 OFFSET 1)";
+/// Whether there are more instances than so many.
+const OTHER_INSTANCES: &str =
+    "SELECT EXISTS (SELECT 1 FROM legwork_instances LIMIT 1 OFFSET (?1+0))";
 /// The next due job of one waiting state; asked for each of the two.
 pub(super) const NEXT_DUE: [&str; 2] = [
     "SELECT run_at FROM legwork_jobs INDEXED BY legwork_next_scheduled
@@ -152,8 +154,8 @@ impl Book {
             self.read_lanes(seen)?;
             self.read_pauses()?;
             self.read_alarms()?;
-            self.others = self.ask(OTHER_INSTANCES)?;
         }
+        self.others = self.has_other_instances()?;
         self.version = Some(version);
         Ok(())
     }
@@ -209,9 +211,12 @@ impl Book {
         ask.query_row([], |row| row.get(0)).optional().map_err(storing)
     }
 
-    fn ask(&self, sql: &str) -> Result<bool> {
-        let mut ask = self.conn.prepare_cached(sql).map_err(storing)?;
-        ask.query_row([], |row| row.get(0)).map_err(storing)
+    /// Whether anybody else must learn of new work. A handle with pools has an instance of its
+    /// own; one without has none, but may not be the only one.
+    fn has_other_instances(&self) -> Result<bool> {
+        let own = i64::from(self.lanes.has_pools());
+        let mut ask = self.conn.prepare_cached(OTHER_INSTANCES).map_err(storing)?;
+        ask.query_row([own], |row| row.get(0)).map_err(storing)
     }
 
     /// Runs one operation inside a savepoint: it happens whole or not at all, and its failure
@@ -249,9 +254,7 @@ impl Book {
 
     /// Writes what the transaction has moved, and commits it.
     pub(super) fn commit(&mut self) -> Result<()> {
-        // A handle that runs no jobs does not look for instances: it always marks.
-        let marks = self.others || !self.lanes.has_pools();
-        if marks && !self.made_ready.is_empty() {
+        if self.others && !self.made_ready.is_empty() {
             self.last_change += 1;
             self.counter_moved = true;
             let mut mark = self.conn.prepare_cached(MARK_CHANGED).map_err(storing)?;

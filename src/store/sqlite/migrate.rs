@@ -1,5 +1,6 @@
 //! The schema and its versions: forward, in one transaction, and never on a newer file.
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::errors::storing;
@@ -23,11 +24,14 @@ pub(super) fn version(conn: &Connection) -> Result<i64> {
     if !has_meta {
         return Ok(0);
     }
-    let found = conn
+    let found: Option<Value> = conn
         .query_row("SELECT value FROM legwork_meta WHERE key = 'schema'", [], |row| row.get(0))
         .optional()
         .map_err(storing)?;
-    found.ok_or_else(|| Error::Corrupt("legwork_meta names no schema version".into()))
+    match found {
+        Some(Value::Integer(version)) if version > 0 => Ok(version),
+        _ => Err(Error::Corrupt("legwork_meta names no schema version".into())),
+    }
 }
 
 /// Refuses files that a newer legwork has written.

@@ -128,15 +128,18 @@ impl Store {
 
     /// Inserts one job on a connection of the app, in its transaction if it has one open.
     pub(crate) fn insert_in(&self, conn: &Connection, row: &NewRow) -> Result<JobId> {
+        self.check_alive()?;
         self.check_same_file(conn)?;
         let id = enqueue::insert_on(conn, row)?;
-        // The writer takes the write lock to look: when it has it, this transaction has ended.
-        self.look()?;
+        // The writer takes the write lock to look: when it has it, this transaction has ended. If
+        // it has died meanwhile the job is in the transaction all the same.
+        let _ = self.look();
         Ok(id)
     }
 
     /// Completes a job in the app's transaction on `conn`.
     pub(crate) fn finish_in(&self, conn: &Connection, finish: &Finish) -> Result<()> {
+        self.check_alive()?;
         self.check_same_file(conn)?;
         if conn.is_autocommit() {
             return Err(Error::invalid("connection", "`finish_in` needs an open transaction"));
@@ -250,13 +253,17 @@ impl Store {
     }
 
     fn reader(&self) -> Result<r2d2::PooledConnection<readers::Manager>> {
-        if self.is_poisoned() {
-            return Err(Error::Poisoned);
-        }
+        self.check_alive()?;
         self.readers.get()
     }
 
-    pub(crate) fn is_poisoned(&self) -> bool {
+    /// # Errors
+    /// [`Error::Poisoned`] if the writer has panicked.
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        if self.is_poisoned() { Err(Error::Poisoned) } else { Ok(()) }
+    }
+
+    fn is_poisoned(&self) -> bool {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         writer.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -272,6 +279,7 @@ impl Store {
 
     /// A compact copy of the file as it is now, without claims. `to` must not exist.
     pub(crate) fn backup(&self, to: &Path) -> Result<()> {
+        self.check_alive()?;
         backup(&self.path, self.settings.busy_timeout, to)
     }
 }

@@ -26,6 +26,8 @@ pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> 
         Ok(meta) if meta.is_dir() => {
             return Err(Error::Foreign { path: given.clone(), why: "it is a directory".into() });
         }
+        // SQLite takes a file of one byte for an empty one.
+        Ok(meta) if meta.len() == 1 => return Err(not_sqlite(given)),
         Ok(meta) => meta.len() == 0,
         Err(_) => true,
     };
@@ -105,6 +107,10 @@ fn check_sqlite(path: &Path) -> Result<()> {
     Ok(())
 }
 
+fn not_sqlite(path: &Path) -> Error {
+    Error::Foreign { path: path.to_owned(), why: "it is not an SQLite database".into() }
+}
+
 fn opening(path: &Path, error: rusqlite::Error) -> Error {
     match code(&error) {
         Some(
@@ -113,7 +119,11 @@ fn opening(path: &Path, error: rusqlite::Error) -> Error {
             | rusqlite::ErrorCode::PermissionDenied,
         ) => Error::ReadOnly { path: path.to_owned(), why: error.to_string() },
         Some(rusqlite::ErrorCode::NotADatabase) => {
-            Error::Foreign { path: path.to_owned(), why: "it is not an SQLite database".into() }
+            not_sqlite(path)
+        }
+        // Such as a file format from the future.
+        None | Some(rusqlite::ErrorCode::Unknown) => {
+            Error::Foreign { path: path.to_owned(), why: error.to_string() }
         }
         _ => storing(error),
     }
@@ -158,9 +168,9 @@ fn turn_to_wal(
 ) -> Result<()> {
     let mode = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, String>(0));
     let before = mode("PRAGMA journal_mode").map_err(|error| opening(path, error))?;
+    can_write(conn, path, deadline, patience)?;
     if before == "wal" {
-        // Reading again proves that the WAL itself can be opened and written.
-        return can_write(conn, path, deadline, patience);
+        return Ok(());
     }
     let after = patiently(deadline, || mode("PRAGMA journal_mode = WAL")).map_err(|error| {
         if is_busy(&error) {
@@ -188,9 +198,17 @@ fn turn_to_wal(
     can_write(conn, path, deadline, patience)
 }
 
-/// An empty write transaction: changes no byte, fails on whatever cannot be written.
+/// A write transaction that is rolled back: changes no byte, fails on whatever cannot be written.
+/// It must write something: on a file that it could only open for reading, SQLite takes a mere
+/// `BEGIN IMMEDIATE` for `BEGIN`.
 fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Duration) -> Result<()> {
-    match patiently(deadline, || conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK")) {
+    let step = || {
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        let wrote = conn.execute_batch("CREATE TABLE legwork_can_write (x)");
+        conn.execute_batch("ROLLBACK")?;
+        wrote
+    };
+    match patiently(deadline, step) {
         Ok(()) => Ok(()),
         // Locked by somebody who can write it: so could we.
         Err(error) if is_busy(&error) && patience > Duration::ZERO => Ok(()),

@@ -332,6 +332,8 @@ impl Writer {
             Mail::ClosePool(pool) => {
                 self.unpark(pool);
                 self.epochs.remove(&pool);
+                // Nobody empties these queues any more; dropping the sender says so.
+                self.when_empty.retain(|(_, pools, _)| !pools.contains(&pool));
                 self.book.lanes.close_pool(pool);
             }
             Mail::Unpark(pool, epoch) => {
@@ -508,6 +510,10 @@ impl Writer {
     }
 
     fn claim_for_parked(&mut self, answers: &mut Answers) -> Result<()> {
+        if !self.held.is_empty() {
+            // Workers pause until what they have done can be recorded.
+            return Ok(());
+        }
         let now = self.settings.clock.micros();
         if self.book.lanes.has_pools() && self.book.next_due.is_some_and(|at| at <= now) {
             self.book.make_due_ready(now)?;
