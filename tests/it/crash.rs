@@ -4,10 +4,10 @@
 //! ledger of its own beside the database: one appending write per line, so that every line of a
 //! killed child is whole and their order is the order in which things happened.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -27,8 +27,11 @@ struct Ledger(File);
 
 impl Ledger {
     fn of(db: &Path) -> Ledger {
-        let path = db.with_extension("ledger");
-        Ledger(OpenOptions::new().create(true).append(true).open(path).unwrap())
+        Ledger(OpenOptions::new().create(true).append(true).open(Ledger::path(db)).unwrap())
+    }
+
+    fn path(db: &Path) -> PathBuf {
+        db.with_extension("ledger")
     }
 
     fn write(&self, lines: &str) {
@@ -43,80 +46,106 @@ impl Ledger {
     }
 }
 
-/// Where a job last started, as the ledger has it.
-struct Run {
+/// A start of a job, as the ledger has it.
+struct Start {
+    line: usize,
     attempt: u32,
-    round: usize,
+    process: u32,
+    worker: String,
     told_to_fail: bool,
 }
 
-/// What the ledger tells, checked line by line.
+/// What the ledger tells.
 #[derive(Default)]
 struct Account {
-    round: usize,
     acked: BTreeSet<i64>,
     ended: BTreeSet<i64>,
-    runs: HashMap<i64, Run>,
-    /// The last job that each worker has started in this round.
-    last: HashMap<String, i64>,
-    /// By round that was killed: the jobs whose finish may not have been committed.
-    cut_off: Vec<BTreeSet<i64>>,
-    /// Second starts that a kill explains.
-    repeated: usize,
-    unexplained: Vec<String>,
+    killed: BTreeSet<u32>,
+    starts: BTreeMap<i64, Vec<Start>>,
+    /// Where each process wrote last, and where each worker of it started a job last.
+    last_word: HashMap<u32, usize>,
+    last_start: HashMap<(u32, String), usize>,
 }
 
 impl Account {
-    fn of(db: &Path) -> Account {
+    fn of(ledger: &str) -> Account {
         let mut account = Account::default();
-        for line in std::fs::read_to_string(db.with_extension("ledger")).unwrap().lines() {
-            account.line(line);
+        for (at, line) in ledger.lines().enumerate() {
+            account.line(at, line);
         }
         account
     }
 
-    fn line(&mut self, line: &str) {
+    fn line(&mut self, at: usize, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
-        let id = || words[1].parse::<i64>().unwrap();
-        let attempt = || words[2].parse::<u32>().unwrap();
+        let process = words[1].parse().unwrap();
+        let id = || words[2].parse::<i64>().unwrap();
+        if words[0] == "killed" {
+            self.killed.insert(process);
+            return;
+        }
+        self.last_word.insert(process, at);
         match words[0] {
             "acked" => assert!(self.acked.insert(id()), "{line}: an id was given twice"),
-            "start" => self.start(id(), attempt(), words[3]),
-            "fail" => self.runs.get_mut(&id()).unwrap().told_to_fail = true,
             "end" => drop(self.ended.insert(id())),
-            "killed" => {
-                let cut_off = std::mem::take(&mut self.last).into_values().collect();
-                self.cut_off.push(cut_off);
-                self.round += 1;
+            "fail" => {
+                let start = self.starts.get_mut(&id()).and_then(|starts| starts.last_mut());
+                start.unwrap().told_to_fail = true;
+            }
+            "start" => {
+                let (attempt, worker) = (words[3].parse().unwrap(), words[4].to_owned());
+                self.last_start.insert((process, worker.clone()), at);
+                let start = Start { line: at, attempt, process, worker, told_to_fail: false };
+                self.starts.entry(id()).or_default().push(start);
             }
             _ => panic!("{line}: no line of the ledger"),
         }
     }
 
-    fn start(&mut self, id: i64, attempt: u32, worker: &str) {
-        let explained = match self.runs.get(&id) {
-            None => attempt == 1,
-            // Its failure is committed, or it would be the same attempt again.
-            Some(before) if before.told_to_fail && attempt == before.attempt + 1 => true,
-            // Killed before its finish was committed; a worker's earlier jobs were finished in the
-            // transaction that claimed the last one, so at most one a worker.
-            Some(before) => {
-                self.repeated += 1;
-                attempt == before.attempt
-                    && self.cut_off.get(before.round).is_some_and(|cut_off| cut_off.contains(&id))
+    /// Whether `next` may follow `start`: because it failed as told, or because it was cut off.
+    fn is_explained(&self, start: &Start, next: &Start) -> bool {
+        let failed = start.told_to_fail && next.attempt == start.attempt + 1;
+        failed || (self.was_cut_off(start, next) && next.attempt == start.attempt)
+    }
+
+    /// Whether the process of `start` was killed, had said its last word before `next`, and may
+    /// not have committed the job's finish: that comes with the worker's next claim, so each
+    /// worker can leave one job at most, the last one that it started.
+    fn was_cut_off(&self, start: &Start, next: &Start) -> bool {
+        self.killed.contains(&start.process)
+            && self.last_word[&start.process] < next.line
+            && self.last_start[&(start.process, start.worker.clone())] == start.line
+    }
+
+    /// Starts that nothing explains.
+    fn unexplained(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (id, starts) in &self.starts {
+            if starts[0].attempt != 1 {
+                found.push(format!("job {id} began with attempt {}", starts[0].attempt));
             }
-        };
-        if !explained {
-            self.unexplained.push(format!("round {}: start {id} {attempt} {worker}", self.round));
+            for pair in starts.windows(2).filter(|pair| !self.is_explained(&pair[0], &pair[1])) {
+                let (line, next) = (pair[0].line + 1, pair[1].line + 1);
+                found.push(format!("job {id}, started in lines {line} and {next}"));
+            }
         }
-        self.runs.insert(id, Run { attempt, round: self.round, told_to_fail: false });
-        self.last.insert(worker.to_owned(), id);
+        found
+    }
+
+    /// How often a job was started again because its process was killed.
+    fn started_again(&self) -> usize {
+        let pairs = self.starts.values().flat_map(|starts| starts.windows(2));
+        pairs.filter(|pair| pair[0].attempt == pair[1].attempt).count()
     }
 }
 
 // ---- the child ---------------------------------------------------------------------------
 
 const WORKERS: usize = 4;
+/// Threads that enqueue, and how often each does: at least so many lines come from each child.
+const THREADS: usize = 3;
+const CALLS: usize = 40;
+const LINES: usize = THREADS * CALLS;
 
 /// Notes its start and end, works for a moment in between, and fails as often as it is told.
 #[derive(Serialize, Deserialize)]
@@ -135,14 +164,14 @@ impl Job for Noted {
 
     fn perform(&self, cx: &Context<Ledger>) -> JobResult {
         let (id, attempt) = (cx.id(), cx.attempt());
-        let thread = thread::current();
-        cx.state().write_and_say(&format!("start {id} {attempt} {}", thread.name().unwrap()));
+        let (me, thread) = (std::process::id(), thread::current());
+        cx.state().write_and_say(&format!("start {me} {id} {attempt} {}", thread.name().unwrap()));
         cx.wait(self.work)?;
         if attempt <= self.fails {
-            cx.state().write_and_say(&format!("fail {id} {attempt}"));
+            cx.state().write_and_say(&format!("fail {me} {id}"));
             return Err(Failure::msg("as told"));
         }
-        cx.state().write_and_say(&format!("end {id} {attempt}"));
+        cx.state().write_and_say(&format!("end {me} {id}"));
         Ok(Outcome::Done)
     }
 }
@@ -154,17 +183,18 @@ fn some_job(random: &mut fastrand::Rng) -> NewJob {
     if random.u8(..) < 50 { job.delay(Duration::from_millis(random.u64(1..8))) } else { job }
 }
 
-/// Enqueues until it is killed; every acknowledgement goes into the ledger.
-fn enqueue_for_ever(jobs: &Jobs, ledger: &Ledger) {
+/// Enqueues; every acknowledgement goes into the ledger.
+fn enqueue_some(jobs: &Jobs, ledger: &Ledger) {
     let mut random = fastrand::Rng::new();
-    loop {
+    let me = std::process::id();
+    for _ in 0..CALLS {
         let acked = if random.bool() {
             vec![jobs.enqueue(some_job(&mut random)).unwrap()]
         } else {
             let count = random.usize(1..6);
             jobs.enqueue_many((0..count).map(|_| some_job(&mut random))).unwrap()
         };
-        let lines: Vec<String> = acked.iter().map(|id| format!("acked {id}")).collect();
+        let lines: Vec<String> = acked.iter().map(|id| format!("acked {me} {id}")).collect();
         ledger.write_and_say(&lines.join("\n"));
     }
 }
@@ -209,10 +239,12 @@ fn noting_child() {
     }
     let ledger = Ledger::of(&db);
     thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| enqueue_for_ever(&jobs, &ledger));
+        for _ in 0..THREADS {
+            scope.spawn(|| enqueue_some(&jobs, &ledger));
         }
     });
+    // Goes on running jobs until it is killed, or its parent is gone.
+    io::stdin().read_line(&mut String::new()).unwrap();
 }
 
 // ---- the parent --------------------------------------------------------------------------
@@ -229,30 +261,39 @@ fn after_kills_at_any_moment_no_acknowledged_job_is_lost_and_every_second_start_
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
+    let mut living = Vec::new();
     for _ in 0..rounds {
-        let child = Child::start("crash::noting_child", &place.path, "for ever");
-        // A short wait kills it while it opens the file or takes over its predecessor's jobs.
-        let lines = if random.u8(..) < 60 { random.usize(0..6) } else { random.usize(6..150) };
+        // Beside up to two others, some of which may have died just now.
+        let child = Child::start("crash::noting_child", &place.path, "on and on");
+        // A short wait kills it while it opens the file or takes over a dead one's jobs.
+        let short = random.u8(..) < 60;
+        let lines = if short { random.usize(0..6) } else { random.usize(6..LINES) };
         for _ in 0..lines {
             child.line().expect("the child lives until it is killed");
         }
+        living.push(child);
+        while living.len() > random.usize(0..3) {
+            let child = living.swap_remove(random.usize(0..living.len()));
+            let process = child.id();
+            child.kill();
+            ledger.write(&format!("killed {process}"));
+        }
+    }
+    for child in living {
+        let process = child.id();
         child.kill();
-        ledger.write("killed");
+        ledger.write(&format!("killed {process}"));
     }
     Child::start("crash::noting_child", &place.path, "to the end").end();
 
-    let account = Account::of(&place.path);
-    assert_eq!(account.unexplained, Vec::<String>::new());
-    assert!(account.cut_off.iter().all(|cut_off| cut_off.len() <= WORKERS));
+    let account = Account::of(&std::fs::read_to_string(Ledger::path(&place.path)).unwrap());
+    assert_eq!(account.unexplained(), Vec::<String>::new());
     let lost: Vec<_> = account.acked.difference(&account.ended).collect();
     assert!(lost.is_empty(), "lost: {lost:?}");
     // Otherwise the kills have come at harmless moments only, and nothing was tested.
-    assert!(account.repeated > rounds / 4, "only {} jobs were cut off", account.repeated);
-    eprintln!(
-        "{rounds} kills, {} acknowledged jobs, {} started again",
-        account.acked.len(),
-        account.repeated
-    );
+    let again = account.started_again();
+    assert!(again > rounds / 4, "only {again} jobs were cut off");
+    eprintln!("{rounds} kills, {} acknowledged jobs, {again} started again", account.acked.len());
     check_the_file(&place, &account);
 }
 
@@ -488,19 +529,23 @@ impl Job for Gated {
 #[test]
 fn the_account_finds_what_must_not_happen() {
     for (ledger, found) in [
-        ("start 1 1 a\nstart 1 1 b", true), // twice in one process
-        ("start 1 1 a\nend 1 1\nstart 2 1 a\nkilled\nstart 1 1 a", true), // it was finished
-        ("start 1 1 a\nstart 1 2 a", true), // nobody told it to fail
-        ("start 1 1 a\nkilled\nstart 1 2 a", true), // an attempt was used up
-        ("start 1 1 a\nkilled\nstart 1 1 a", false),
-        ("start 1 1 a\nfail 1 1\nstart 1 2 b", false),
-        ("start 1 1 a\nfail 1 1\nkilled\nstart 1 1 b\nfail 1 1\nstart 1 2 b", false),
+        // Started twice in one process; taken from a living one; from one that dies later.
+        ("start 7 1 1 a|start 7 1 1 b", true),
+        ("start 7 1 1 a|start 8 1 1 a|end 7 1", true),
+        ("start 7 1 1 a|start 8 1 1 a|end 7 1|killed 7", true),
+        // Its finish had been committed with the claim of the next.
+        ("start 7 1 1 a|end 7 1|start 7 2 1 a|killed 7|start 8 1 1 a", true),
+        // Nobody told it to fail; the kill has used up an attempt.
+        ("start 7 1 1 a|start 7 1 2 a", true),
+        ("start 7 1 1 a|killed 7|start 8 1 2 a", true),
+        ("start 7 1 1 a|killed 7|start 8 1 1 a", false),
+        ("start 7 1 1 a|start 8 1 1 a|killed 7", false),
+        ("start 7 1 1 a|fail 7 1|start 8 1 2 b", false),
+        ("start 7 1 1 a|fail 7 1|killed 7|start 8 1 1 b|fail 8 1|start 8 1 2 b", false),
     ] {
-        let mut account = Account::default();
-        ledger.lines().for_each(|line| account.line(line));
-        assert_eq!(!account.unexplained.is_empty(), found, "{ledger}");
+        let account = Account::of(&ledger.replace('|', "\n"));
+        assert_eq!(!account.unexplained().is_empty(), found, "{ledger}");
     }
-    let mut account = Account::default();
-    account.line("acked 1");
-    assert_eq!(account.acked.difference(&account.ended).count(), 1);
+    let account = Account::of("acked 7 1\nacked 7 2\nend 7 1");
+    assert_eq!(account.acked.difference(&account.ended).collect::<Vec<_>>(), [&2]);
 }

@@ -544,6 +544,8 @@ fn a_job_enqueued_in_a_transaction_that_rolls_back_never_was() {
     jobs.enqueue_in(&tx, NewJob::new(echo("gone")).queue("new with it")).unwrap();
     tx.rollback().unwrap();
     assert_eq!(count(&jobs), 0);
+    let orders: i64 = conn.query_row("SELECT count(*) FROM orders", [], |row| row.get(0)).unwrap();
+    assert_eq!(orders, 0);
     // The lane that was rolled back with it is made again.
     let id = jobs.enqueue(NewJob::new(echo("there")).queue("new with it")).unwrap();
     jobs.wait(id, SOON).unwrap();
@@ -567,6 +569,24 @@ fn a_refused_job_leaves_the_apps_transaction_open_and_whole() {
     assert_eq!(jobs.get(good).unwrap().kind, "k");
     let orders: i64 = conn.query_row("SELECT count(*) FROM orders", [], |row| row.get(0)).unwrap();
     assert_eq!(orders, 1);
+}
+
+#[test]
+fn a_deferred_transaction_that_was_overtaken_is_busy_at_once_and_stays_without_the_job() {
+    let place = place();
+    let jobs = place.open();
+    let mut conn = place.connect();
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Deferred).unwrap();
+    let seen = |tx: &rusqlite::Connection| {
+        tx.query_row("SELECT count(*) FROM legwork_jobs", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(seen(&tx), 0);
+    let overtaking = jobs.enqueue(any("k")).unwrap();
+    assert!(matches!(jobs.enqueue_in(&tx, any("k")), Err(Error::Busy { .. })));
+    assert_eq!(seen(&tx), 0);
+    tx.commit().unwrap();
+    let there = jobs.list(&Filter::new(), None, 10).unwrap().jobs;
+    assert_eq!(there.iter().map(|job| job.id).collect::<Vec<_>>(), [overtaking]);
 }
 
 #[test]

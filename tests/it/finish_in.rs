@@ -1,9 +1,10 @@
 //! A job that finishes in the app's own transaction: its effects there happen exactly once.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use legwork::{
     Context, Engine, Error, Event, Failure, Filter, Job, JobId, JobOptions, JobResult, Jobs,
     NewJob, Outcome, Overdue, Pool, Retry, State,
@@ -12,9 +13,12 @@ use rusqlite::{Connection, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::common::{self, Child, Place, SOON, place, say, wait_for};
+use crate::common::{self, Child, Place, SOON, place, say, stopped_clock, wait_for};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS effects (job INTEGER NOT NULL)";
+
+/// What `finish_in` has said.
+type Said = Result<(), Error>;
 
 /// The app's own connection.
 fn connect(db: &Path) -> Connection {
@@ -160,7 +164,7 @@ struct Told {
 
 struct Test {
     db: PathBuf,
-    tell: mpsc::Sender<Result<(), Error>>,
+    tell: mpsc::Sender<Said>,
     gave_up: mpsc::Sender<JobId>,
 }
 
@@ -210,7 +214,7 @@ struct Ran {
     place: Place,
     jobs: Jobs,
     id: JobId,
-    said: Vec<Result<(), Error>>,
+    said: Vec<Said>,
     gave_up: bool,
 }
 
@@ -431,16 +435,57 @@ fn children_of_a_finish_in_are_run_without_a_call() {
     engine.stop(SOON).unwrap();
 }
 
+/// Has a child that the file has no room for, and commits all the same.
+#[derive(Serialize, Deserialize)]
+struct TooMuch;
+
+impl Job for TooMuch {
+    const KIND: &'static str = "too_much";
+    type State = PathBuf;
+
+    fn options() -> JobOptions {
+        JobOptions::new().retry(Retry::none())
+    }
+
+    fn perform(&self, cx: &Context<PathBuf>) -> JobResult {
+        let mut conn = connect(cx.state());
+        conn.query_row("PRAGMA max_page_count = 1", [], |_| Ok(()))?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        cx.enqueue_with_finish(NewJob::of_kind("child", json!("x".repeat(1_000_000))))?;
+        let said = cx.finish_in(&tx);
+        assert!(matches!(said, Err(Error::Full(_))), "{said:?}");
+        // SQLite may have rolled the transaction back by itself.
+        let _ = tx.commit();
+        Err(Failure::msg("as told"))
+    }
+}
+
+#[test]
+fn a_finish_in_that_finds_no_room_for_a_child_changes_nothing_even_if_the_app_commits() {
+    let (place, jobs) = made();
+    let engine = Engine::builder(&jobs)
+        .register_with::<TooMuch>(place.path.clone())
+        .pool(Pool::new(["*"]).workers(1))
+        .start()
+        .unwrap();
+    let id = jobs.enqueue(TooMuch).unwrap();
+    let job = jobs.wait(id, SOON).unwrap();
+    assert_eq!((job.state, job.reason.as_deref()), (State::Failed, Some("as told")));
+    assert_eq!(jobs.count(&Filter::new()).unwrap(), 1);
+    engine.stop(SOON).unwrap();
+}
+
 // ---- a stale claim -----------------------------------------------------------------------
 
-/// Waits until it is told that it was abandoned, and then tries to finish.
+/// The first attempt is abandoned and tries to finish while the second one is at work.
 #[derive(Serialize, Deserialize)]
 struct Late;
 
 struct LateState {
     db: PathBuf,
-    go: Mutex<mpsc::Receiver<()>>,
-    said: mpsc::Sender<Result<(), Error>>,
+    second_runs: (Sender<()>, Receiver<()>),
+    first_said: (Sender<Said>, Receiver<Said>),
+    said: Sender<Said>,
 }
 
 impl Job for Late {
@@ -449,45 +494,54 @@ impl Job for Late {
 
     fn options() -> JobOptions {
         JobOptions::new()
-            .timeout(Duration::from_millis(1))
+            .timeout(Duration::from_secs(1))
             .overdue(Overdue::Abandon)
             .retry(Retry::fixed(Duration::ZERO).attempts(2))
     }
 
     fn perform(&self, cx: &Context<LateState>) -> JobResult {
+        let state = cx.state();
         if cx.attempt() == 2 {
+            state.second_runs.0.send(())?;
+            state.said.send(state.first_said.1.recv_timeout(SOON)?).unwrap();
             return Ok(Outcome::Done);
         }
-        cx.state().go.lock().unwrap().recv_timeout(SOON)?;
-        let mut conn = connect(&cx.state().db);
+        state.second_runs.1.recv_timeout(SOON)?;
+        let mut conn = connect(&state.db);
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute("INSERT INTO effects (job) VALUES (?1)", [cx.id().0])?;
         let said = cx.finish_in(&tx);
-        let lost = said.is_err();
-        if !lost {
+        if said.is_ok() {
             tx.commit()?;
+        } else {
+            tx.rollback()?;
         }
-        cx.state().said.send(said).unwrap();
+        state.first_said.0.send(said).unwrap();
         Ok(Outcome::Done)
     }
 }
 
 #[test]
-fn an_abandoned_attempt_cannot_finish_the_job_any_more() {
-    let (place, jobs) = made();
-    let (go, gone) = mpsc::channel();
-    let (said, heard) = mpsc::channel();
+fn an_abandoned_attempt_cannot_finish_the_job_that_another_attempt_is_at() {
+    let place = place();
+    let jobs = place.builder().clock(stopped_clock()).open().unwrap();
+    connect(&place.path).execute_batch(TABLE).unwrap();
+    let events = jobs.events();
+    let (said, heard) = unbounded();
     let engine = Engine::builder(&jobs)
-        .register_with::<Late>(LateState { db: place.path.clone(), go: Mutex::new(gone), said })
+        .register_with::<Late>(LateState {
+            db: place.path.clone(),
+            second_runs: unbounded(),
+            first_said: unbounded(),
+            said,
+        })
         .stuck_grace(Duration::ZERO)
         .pool(Pool::new(["*"]).workers(1))
         .start()
         .unwrap();
-    let events = jobs.events();
     let id = jobs.enqueue(Late).unwrap();
-    wait_for(&events, |event| matches!(event, Event::Stuck { abandoned: true, .. }));
-    // The second attempt completes the job in a replaced worker, or is about to.
-    go.send(()).unwrap();
+    wait_for(&events, |event| matches!(event, Event::Started { .. }));
+    jobs.clock().advance(Duration::from_secs(1));
     match heard.recv_timeout(SOON).unwrap() {
         Err(Error::LostClaim(lost)) => assert_eq!(lost, id),
         other => panic!("{other:?}"),
@@ -496,8 +550,8 @@ fn an_abandoned_attempt_cannot_finish_the_job_any_more() {
     assert_eq!((job.state, job.attempts), (State::Completed, 2));
     engine.stop(SOON).unwrap();
     assert_eq!(effects(&place, id), 0);
-    assert_eq!(jobs.get(id).unwrap().attempts, 2);
-    assert_eq!(jobs.attempts(id).unwrap().len(), 1);
+    let [abandoned] = &jobs.attempts(id).unwrap()[..] else { panic!("one attempt has failed") };
+    assert_eq!((abandoned.attempt, abandoned.counted), (1, true));
 }
 
 #[test]
