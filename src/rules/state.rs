@@ -68,6 +68,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_guide_lists_exactly_the_legal_transitions() {
+        let page = include_str!("../guide/lifecycle.md");
+        let mut listed: Vec<(String, String, String)> = page
+            .lines()
+            .filter_map(|line| {
+                let (from, rest) = line.split_once(" --")?;
+                let (change, to) = rest.split_once("-->")?;
+                Some((from.trim().to_owned(), change.replace(' ', ""), to.trim().to_owned()))
+            })
+            .collect();
+        let mut legal = Vec::new();
+        for from in State::ALL {
+            for change in Change::ALL {
+                if let Some(to) = next(from, change) {
+                    let change = format!("{change:?}").to_lowercase();
+                    legal.push((from.to_string(), change, to.to_string()));
+                }
+            }
+        }
+        listed.sort();
+        legal.sort();
+        assert_eq!(listed, legal);
+    }
+
+    #[test]
     fn finished_jobs_only_run_again() {
         for from in State::ALL.into_iter().filter(|state| state.is_finished()) {
             for change in Change::ALL {
