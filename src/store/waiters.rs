@@ -8,13 +8,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::id::JobId;
 
+/// The watchers of each job, by their numbers.
+type Waiting = HashMap<JobId, Vec<(u64, Sender<()>)>>;
+
 /// Who waits for which job.
 ///
 /// A watcher first watches, then looks at the file; the writer first commits, then tells. So a
 /// finish is either seen by the look or told.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    waiting: Mutex<HashMap<JobId, Vec<(u64, Sender<()>)>>>,
+    waiting: Mutex<Waiting>,
     // How many there are, so that the writer takes no lock when nobody waits.
     count: AtomicUsize,
     next: AtomicU64,
@@ -28,7 +31,7 @@ pub(crate) struct Watch {
 }
 
 impl Waiters {
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Vec<(u64, Sender<()>)>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         // A map of senders is whole after any panic.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
