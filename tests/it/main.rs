@@ -1,5 +1,7 @@
 //! The promises, a file each. Real files, real processes; tests wait for events, never for time.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod attempts;
 mod common;
 mod control;
