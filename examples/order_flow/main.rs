@@ -112,11 +112,12 @@ fn finish_what_can_be_finished(engine: &Engine) -> legwork::Result<()> {
     loop {
         engine.run_until_empty()?;
         // Listening before looking: whatever changes after the look is heard.
-        let mut events = jobs.events();
+        let events = jobs.events();
         if jobs.count(&to_do_now())? == 0 {
             return Ok(());
         }
-        // What is left waits for its retry. Anything that happens is a reason to look again.
-        events.next();
+        // What is left waits for its retry. Anything that happens is a reason to look again; that
+        // nothing does for so long is one too.
+        events.recv_timeout(Duration::from_secs(5));
     }
 }

@@ -74,7 +74,9 @@ impl Watcher {
                 progress.note(&event);
                 screen.show(&progress, false);
             }
-            screen.show(&progress, true);
+            if expected > 0 {
+                screen.show(&progress, true);
+            }
         }))
     }
 
@@ -143,7 +145,11 @@ impl Screen {
         if self.live {
             if last || self.shown.elapsed() >= FRAME {
                 self.shown = Instant::now();
-                print!("\r\x1b[K{}{}", progress.line(), if last { "\n" } else { "" });
+                // Without wrapping, so that a narrow terminal cuts the line instead.
+                print!("\r\x1b[K\x1b[?7l{}\x1b[?7h", progress.line());
+                if last {
+                    println!();
+                }
                 // A terminal that has gone away is no reason to stop working.
                 let _ = io::stdout().flush();
             }
