@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use time::OffsetDateTime;
 
 use crate::id::JobId;
@@ -221,10 +221,7 @@ pub struct Events {
 impl Events {
     /// The next event within `timeout`; `None` if none came or the handle is closed.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
-        match self.from.recv_timeout(timeout) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.from.recv_timeout(timeout).ok()
     }
 
     /// The next event if one is there.

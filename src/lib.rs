@@ -70,3 +70,8 @@ pub use record::{
 pub use rules::retry::{CustomRetry, Retry};
 pub use state::State;
 pub use store::Durability;
+
+/// The README's program is compiled as a test.
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct ReadmeDoctests;

@@ -122,10 +122,8 @@ impl Core {
         attempt.signals.set(|asked| asked.reported = true);
         let running = attempt.elapsed();
         log::warn!(job = attempt.id().0, kind = attempt.kind.as_str(); "legwork: stuck, running for {running:?}");
-        if abandon {
-            if let Err(error) = self.abandon(attempt) {
-                log::error!(job = attempt.id().0; "legwork: not abandoned: {error}");
-            }
+        if abandon && let Err(error) = self.abandon(attempt) {
+            log::error!(job = attempt.id().0; "legwork: not abandoned: {error}");
         }
         self.jobs.tell(|| Event::Stuck {
             id: attempt.id(),

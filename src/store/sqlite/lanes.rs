@@ -83,10 +83,10 @@ impl Lanes {
     /// Drops a lane whose row was rolled back.
     pub(super) fn unlearn(&mut self, id: LaneId) {
         self.set(id, None);
-        if let Some(lane) = self.lanes.remove(&id) {
-            if let Some(kinds) = self.ids.get_mut(&lane.queue) {
-                kinds.remove(&lane.kind);
-            }
+        if let Some(lane) = self.lanes.remove(&id)
+            && let Some(kinds) = self.ids.get_mut(&lane.queue)
+        {
+            kinds.remove(&lane.kind);
         }
         for seats in self.pools.values_mut() {
             seats.rank_of.remove(&id);

@@ -289,10 +289,10 @@ impl Drop for Store {
         // If the writer is gone there is nothing to stop.
         let _ = self.mail.send(Mail::Stop);
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
-            if writer.join().is_err() {
-                log::error!("legwork: the writer thread had panicked");
-            }
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            log::error!("legwork: the writer thread had panicked");
         }
     }
 }

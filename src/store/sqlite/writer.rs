@@ -565,11 +565,11 @@ impl Writer {
         if let Some(running) = self.running.get_mut(&op.finish.claim.instance) {
             running.remove(&op.finish.claim.token);
         }
-        if let Ok(Finished::Recorded { state, .. }) = &done {
-            if state.is_finished() {
-                self.counted_into_history(1);
-                self.waiters.tell(op.finish.claim.id);
-            }
+        if let Ok(Finished::Recorded { state, .. }) = &done
+            && state.is_finished()
+        {
+            self.counted_into_history(1);
+            self.waiters.tell(op.finish.claim.id);
         }
         if let Ok(Finished::Settled) = &done {
             self.counted_into_history(1);
