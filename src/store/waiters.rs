@@ -8,9 +8,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::id::JobId;
 
-/// The watchers of each job, by their numbers.
-type Waiting = HashMap<JobId, Vec<(u64, Sender<()>)>>;
-
 /// Who waits for which job.
 ///
 /// A watcher first watches, then looks at the file; the writer first commits, then tells. So a

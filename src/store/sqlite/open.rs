@@ -118,9 +118,7 @@ fn opening(path: &Path, error: rusqlite::Error) -> Error {
             | rusqlite::ErrorCode::ReadOnly
             | rusqlite::ErrorCode::PermissionDenied,
         ) => Error::ReadOnly { path: path.to_owned(), why: error.to_string() },
-        Some(rusqlite::ErrorCode::NotADatabase) => {
-            not_sqlite(path)
-        }
+        Some(rusqlite::ErrorCode::NotADatabase) => not_sqlite(path),
         // Such as a file format from the future.
         None | Some(rusqlite::ErrorCode::Unknown) => {
             Error::Foreign { path: path.to_owned(), why: error.to_string() }

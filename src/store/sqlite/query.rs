@@ -223,9 +223,11 @@ pub(super) fn logs(conn: &Connection, id: JobId) -> Result<Vec<LogLine>> {
     let read = |row: &Row<'_>| {
         Ok(LogLine { attempt: row.get(0)?, at: from_micros(row.get(1)?), line: row.get(2)? })
     };
-    conn.prepare_cached("SELECT attempt, at, line FROM legwork_logs WHERE job = ?1 ORDER BY at, seq")
-        .and_then(|mut ask| ask.query_map([id.0], read)?.collect())
-        .map_err(storing)
+    conn.prepare_cached(
+        "SELECT attempt, at, line FROM legwork_logs WHERE job = ?1 ORDER BY at, seq",
+    )
+    .and_then(|mut ask| ask.query_map([id.0], read)?.collect())
+    .map_err(storing)
 }
 
 /// When the next waiting job falls due.
