@@ -68,6 +68,8 @@ pub(crate) struct Asked {
     pub(crate) stop: bool,
     /// Its finish is void; the thread is on its own.
     pub(crate) abandoned: bool,
+    /// Its thread is done with it; it can no longer be abandoned.
+    pub(crate) ended: bool,
     /// Another worker has taken the abandoned thread's place.
     pub(crate) replaced: bool,
     /// It was reported as stuck.
@@ -79,9 +81,10 @@ impl Signals {
         *self.lock()
     }
 
-    pub(crate) fn set(&self, change: impl FnOnce(&mut Asked)) {
-        change(&mut self.lock());
+    pub(crate) fn set<T>(&self, change: impl FnOnce(&mut Asked) -> T) -> T {
+        let done = change(&mut self.lock());
         self.changed.notify_all();
+        done
     }
 
     fn lock(&self) -> MutexGuard<'_, Asked> {

@@ -350,7 +350,8 @@ impl Jobs {
     ///
     /// Its durability is that connection's (`PRAGMA synchronous`, FULL by default). The
     /// transaction should be `IMMEDIATE`; a deferred one can fail with [`Error::Busy`] here,
-    /// whatever its busy time-out.
+    /// whatever its busy time-out. It inserts rows, so it changes the connection's
+    /// `last_insert_rowid`: read that before.
     ///
     /// # Errors
     /// [`Error::Foreign`] if the connection is open on another file; [`Error::Invalid`];
@@ -793,6 +794,10 @@ impl Attempts {
 
     pub(crate) fn end(&self, attempt: &Arc<Attempt>) {
         let mut running = lock(&self.inner);
+        if let Some(claim) = &attempt.claim {
+            // A cancel that came too late for it.
+            running.early.remove(claim);
+        }
         if running.attempts.get(&attempt.id()).is_some_and(|there| Arc::ptr_eq(there, attempt)) {
             running.attempts.remove(&attempt.id());
         }

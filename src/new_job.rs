@@ -352,7 +352,7 @@ impl NewJob {
 }
 
 /// 9999-12-31T23:59:59 UTC in microseconds: the last time that `OffsetDateTime` can tell.
-const LATEST: Micros = 253_402_300_799 * 1_000_000;
+pub(crate) const LATEST: Micros = 253_402_300_799 * 1_000_000;
 
 fn json_unless<T: Serialize>(absent: bool, value: &T) -> Result<Option<String>> {
     if absent {

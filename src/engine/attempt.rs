@@ -11,7 +11,7 @@ use crate::context::{Attempt, Said, Signals};
 use crate::event::Event;
 use crate::failure::{Failure, Interrupt};
 use crate::job::{JobResult, Outcome};
-use crate::new_job::Overrides;
+use crate::new_job::{LATEST, Overrides};
 use crate::perform;
 use crate::rules::retry::{Decision, Retry};
 use crate::rules::text;
@@ -112,7 +112,7 @@ impl Core {
                 return Verdict::Complete { output: attempt.said().output.clone() };
             }
             Ok(Outcome::Snooze(delay)) => {
-                return Verdict::Snooze { run_at: now.saturating_add(micros_of(delay)) };
+                return Verdict::Snooze { run_at: later(now, delay) };
             }
             Ok(Outcome::Cancel(reason)) => {
                 let reason = text::cut(&reason, text::ERROR_BYTES);
@@ -167,9 +167,7 @@ impl Core {
                     Decision::GiveUp
                 });
         match decision {
-            Decision::RetryIn(delay) => {
-                Verdict::Retry { run_at: now.saturating_add(micros_of(delay)), error }
-            }
+            Decision::RetryIn(delay) => Verdict::Retry { run_at: later(now, delay), error },
             Decision::Discard => {
                 Verdict::Cancel { reason: format!("discarded: {error}"), error: Some(error) }
             }
@@ -286,6 +284,11 @@ impl Core {
         let kind = Some(attempt.kind.clone());
         self.jobs.tell(|| Event::Finished { id, kind, state, took: Some(took) });
     }
+}
+
+/// `delay` after `now`, at the latest the last time that can be told.
+fn later(now: Micros, delay: Duration) -> Micros {
+    now.saturating_add(micros_of(delay)).min(LATEST)
 }
 
 /// What decides about a failure.

@@ -57,6 +57,7 @@ pub(crate) struct Core {
     slow_after: Option<Duration>,
     supervisor: Supervisor,
     live: Live,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     phase: AtomicU8,
     on_stopping: Vec<Hook>,
     on_stopped: Vec<Hook>,
@@ -187,6 +188,7 @@ impl Engine {
             let more = LITTLE.max(grace.saturating_sub(asked_at.elapsed()));
             core.live.wait_for_none(more);
         }
+        core.join_ended();
         self.end_supervisor();
         let left = self.jobs().attempts_here().of(core.instance);
         for attempt in &left {
@@ -250,6 +252,7 @@ impl Core {
             slow_after: settings.slow_after,
             supervisor,
             live: Live::default(),
+            threads: Mutex::new(Vec::new()),
             phase: AtomicU8::new(RUNNING),
             on_stopping: settings.on_stopping,
             on_stopped: settings.on_stopped,
@@ -265,6 +268,25 @@ impl Core {
             core.pools.push(Arc::new(RunningPool::new(id, pool)));
         }
         Ok((Arc::new(core), bell))
+    }
+
+    /// Takes a worker's thread into the list of those to be joined.
+    fn keep_thread(&self, thread: JoinHandle<()>) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+    }
+
+    /// Joins the workers that have ended, or, if all are about to, all; the others are left alone.
+    fn join_ended(&self) {
+        let all = self.live.wait_for_none(Duration::ZERO);
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if (all || thread.is_finished()) && thread.join().is_err() {
+                log::error!("legwork: a worker thread had panicked");
+            }
+        }
     }
 
     fn is_stopping(&self) -> bool {

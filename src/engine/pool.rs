@@ -156,9 +156,9 @@ impl RunningPool {
         numbers
     }
 
-    /// A thread that was counted could not be started.
-    pub(super) fn not_started(&self) {
-        self.lock().live -= 1;
+    /// So many threads that were counted could not be started.
+    pub(super) fn not_started(&self, threads: usize) {
+        self.lock().live -= threads;
     }
 
     /// The new epoch, for unparking the workers that wait.

@@ -141,11 +141,15 @@ impl Core {
                 .strip_prefix(pool.name.as_str())
                 .is_some_and(|rest| rest.starts_with('-'))
         });
-        let replaced = pool.is_some_and(|pool| pool.abandon());
-        attempt.signals.set(|asked| {
-            asked.abandoned = true;
-            asked.replaced = replaced;
+        // Under the signals' lock an attempt has either ended, or will find itself abandoned.
+        let abandoned = attempt.signals.set(|asked| {
+            if !asked.ended {
+                asked.abandoned = true;
+                asked.replaced = pool.is_some_and(|pool| pool.abandon());
+            }
+            asked.abandoned.then_some(asked.replaced)
         });
+        let Some(replaced) = abandoned else { return Ok(()) };
         let ended = self.time_out(attempt);
         worker::exchange(self, Some(ended), None)?;
         match pool {

@@ -15,7 +15,8 @@ use crate::store::{ClaimRequest, Claimed, Work, WorkerMail};
 
 /// Starts the threads that the pool is missing.
 pub(super) fn start_missing(core: &Arc<Core>, pool: &Arc<RunningPool>) -> Result<()> {
-    for number in pool.missing() {
+    let missing = pool.missing();
+    for (at, number) in missing.iter().enumerate() {
         let worker: Arc<str> = Arc::from(format!("{}-{number}", pool.name));
         let (core_here, pool_here) = (Arc::clone(core), Arc::clone(pool));
         core.live.enter();
@@ -24,9 +25,12 @@ pub(super) fn start_missing(core: &Arc<Core>, pool: &Arc<RunningPool>) -> Result
         let spawned = thread::Builder::new()
             .name(format!("legwork-{worker}"))
             .spawn(move || Worker::new(&counted.core, &pool_here, worker).work());
-        if let Err(error) = spawned {
-            pool.not_started();
-            return Err(Error::Io(Box::new(error)));
+        match spawned {
+            Ok(thread) => core.keep_thread(thread),
+            Err(error) => {
+                pool.not_started(missing.len() - at);
+                return Err(Error::Io(Box::new(error)));
+            }
         }
     }
     Ok(())
@@ -81,7 +85,10 @@ impl<'a> Worker<'a> {
 
     fn run(&self, claimed: Claimed) -> Ended {
         let ended = self.core.run(claimed, &self.name);
-        let asked = ended.attempt.signals.get();
+        let asked = ended.attempt.signals.set(|asked| {
+            asked.ended = true;
+            *asked
+        });
         if asked.abandoned {
             self.pool.returned(asked.replaced);
         }

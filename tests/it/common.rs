@@ -84,7 +84,18 @@ pub struct Child {
 impl Child {
     /// Starts `test` (with its module, `crash::child`) on a file.
     pub fn start(test: &str, file: &Path, role: &str) -> Child {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        let me = Command::new(std::env::current_exe().unwrap());
+        Child::start_by(me, test, file, role)
+    }
+
+    /// The same under another program, which runs what it is given last.
+    pub fn start_under(mut program: Command, test: &str, file: &Path, role: &str) -> Child {
+        program.arg(std::env::current_exe().unwrap());
+        Child::start_by(program, test, file, role)
+    }
+
+    fn start_by(mut command: Command, test: &str, file: &Path, role: &str) -> Child {
+        let mut process = command
             .args(["--exact", test, "--ignored", "--nocapture", "--quiet", "--test-threads=1"])
             .env(CHILD_FILE, file)
             .env(CHILD_ROLE, role)

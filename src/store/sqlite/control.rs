@@ -181,9 +181,14 @@ impl Book {
     }
 
     /// A job that was to stop when its process died is not started again.
-    pub(super) fn cancel_given_back(&mut self, id: i64, now: Micros) -> Result<()> {
+    pub(super) fn cancel_given_back(
+        &mut self,
+        id: i64,
+        now: Micros,
+        keep: Retention,
+    ) -> Result<()> {
         let mut done = Controlled::default();
-        self.cancel(JobId(id), now, "cancelled while running", Retention::default(), &mut done)
+        self.cancel(JobId(id), now, "cancelled while running", keep, &mut done)
     }
 
     fn delete(&mut self, id: JobId, done: &mut Controlled) -> Result<()> {

@@ -21,6 +21,7 @@ use super::lanes::Key;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
+use crate::new_job::Retention;
 use crate::store::{InstanceId, Joined};
 
 /// The lock that says: this process lives. Freed by the kernel when the last thread that holds
@@ -131,7 +132,12 @@ UPDATE legwork_jobs SET state = 3, instance = NULL, token = NULL, started_at = N
 
 impl Book {
     /// Registers this process and gives back what dead ones held.
-    pub(super) fn join(&mut self, lock: &InstanceLock, now: Micros) -> Result<Joined> {
+    pub(super) fn join(
+        &mut self,
+        lock: &InstanceLock,
+        now: Micros,
+        keep: Retention,
+    ) -> Result<Joined> {
         let id = self.next_instance()?;
         let me = &lock.identity;
         self.conn
@@ -156,7 +162,7 @@ impl Book {
         for (other, identity) in self.other_instances(id)? {
             // The lock is held until the rescue is written, so that only one process does it.
             if let Some(_proof) = proof_of_death(&identity, me, &side) {
-                rescued.extend(self.give_back(other, now, "its process died")?);
+                rescued.extend(self.give_back(other, now, keep, "its process died")?);
                 self.conn.execute(REMOVE, [other]).map_err(storing)?;
                 let _ = fs::remove_file(side.join(&identity.lock_file));
             }
@@ -165,8 +171,13 @@ impl Book {
     }
 
     /// Takes this process's row away; whatever it still held becomes claimable.
-    pub(super) fn leave(&mut self, id: InstanceId, now: Micros) -> Result<Vec<JobId>> {
-        let held = self.give_back(id, now, "its engine was stopped")?;
+    pub(super) fn leave(
+        &mut self,
+        id: InstanceId,
+        now: Micros,
+        keep: Retention,
+    ) -> Result<Vec<JobId>> {
+        let held = self.give_back(id, now, keep, "its engine was stopped")?;
         self.conn.execute(REMOVE, [id]).map_err(storing)?;
         Ok(held)
     }
@@ -192,7 +203,13 @@ impl Book {
         .map_err(storing)
     }
 
-    fn give_back(&mut self, instance: InstanceId, now: Micros, why: &str) -> Result<Vec<JobId>> {
+    fn give_back(
+        &mut self,
+        instance: InstanceId,
+        now: Micros,
+        keep: Retention,
+        why: &str,
+    ) -> Result<Vec<JobId>> {
         type Row = (i64, i64, i64, Micros, u32, Option<Micros>, bool);
         let held: Vec<Row> = self
             .conn
@@ -234,7 +251,7 @@ impl Book {
             }
             self.ready(lane, Key { priority, run_at, id });
             if cancelled {
-                self.cancel_given_back(id, now)?;
+                self.cancel_given_back(id, now, keep)?;
             }
             given.push(JobId(id));
         }

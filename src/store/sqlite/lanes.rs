@@ -36,6 +36,8 @@ struct Lane {
     queue: String,
     kind: String,
     bound: Option<Key>,
+    /// Some pool here runs its kind.
+    known: bool,
 }
 
 /// The lanes that one pool may run now, by rank and bound.
@@ -51,6 +53,8 @@ pub(super) struct Lanes {
     ids: HashMap<String, HashMap<String, LaneId>>,
     pools: HashMap<PoolId, Seats>,
     paused: HashSet<Scope>,
+    /// Lanes of unknown kinds with news.
+    strange: BTreeSet<LaneId>,
 }
 
 impl Lanes {
@@ -71,7 +75,8 @@ impl Lanes {
     pub(super) fn learn(&mut self, id: LaneId, queue: &str, kind: &str, bound: Option<Key>) {
         if !self.lanes.contains_key(&id) {
             self.ids.entry(queue.to_owned()).or_default().insert(kind.to_owned(), id);
-            let lane = Lane { queue: queue.to_owned(), kind: kind.to_owned(), bound: None };
+            let known = is_known(&self.pools, kind);
+            let lane = Lane { queue: queue.to_owned(), kind: kind.to_owned(), bound: None, known };
             for seats in self.pools.values_mut() {
                 seats.seat(id, &lane, &self.paused);
             }
@@ -119,6 +124,9 @@ impl Lanes {
             seats.moved(id, lane.bound, bound);
         }
         lane.bound = bound;
+        if !lane.known && bound.is_some() {
+            self.strange.insert(id);
+        }
     }
 
     /// The lane to look into for the pool's next job in this rank, and the bound of the next best.
@@ -148,6 +156,9 @@ impl Lanes {
             seats.seat(*id, lane, &self.paused);
         }
         self.pools.insert(pool, seats);
+        for lane in self.lanes.values_mut() {
+            lane.known = is_known(&self.pools, &lane.kind);
+        }
     }
 
     pub(super) fn close_pool(&mut self, pool: PoolId) {
@@ -168,17 +179,19 @@ impl Lanes {
         }
     }
 
-    /// The lanes that have a bound and whose kind no pool here knows.
-    pub(super) fn of_unknown_kind(&self) -> Vec<(LaneId, String)> {
-        self.lanes
-            .iter()
-            .filter(|(_, lane)| lane.bound.is_some())
-            .filter(|(_, lane)| {
-                !self.pools.values().any(|seats| seats.spec.kinds.contains(&lane.kind))
-            })
-            .map(|(id, lane)| (*id, lane.kind.clone()))
+    /// The lanes of kinds that no pool here knows in which something may have become ready since
+    /// the last call.
+    pub(super) fn take_strange(&mut self) -> Vec<(LaneId, String)> {
+        let strange = std::mem::take(&mut self.strange);
+        strange
+            .into_iter()
+            .filter_map(|id| self.lanes.get(&id).map(|lane| (id, lane.kind.clone())))
             .collect()
     }
+}
+
+fn is_known(pools: &HashMap<PoolId, Seats>, kind: &str) -> bool {
+    pools.values().any(|seats| seats.spec.kinds.contains(kind))
 }
 
 impl Seats {
@@ -266,7 +279,8 @@ mod tests {
         lanes.lower(1, key(-1, 5));
         lanes.set_paused(HashSet::new());
         assert_eq!(lanes.first(1, 0), Some((1, None)));
-        assert_eq!(lanes.of_unknown_kind(), [(3, "unknown".to_owned())]);
+        assert_eq!(lanes.take_strange(), [(3, "unknown".to_owned())]);
+        assert_eq!(lanes.take_strange(), []);
         lanes.set_paused([Scope::All].into());
         assert!(!lanes.any(1));
     }

@@ -501,10 +501,10 @@ impl Writer {
             answers.controls.push(done);
         }
         for op in &group.leaves {
-            answers.leaves.push(settle(book.operation(|book| book.leave(op.what, now)))?);
+            answers.leaves.push(settle(book.operation(|book| book.leave(op.what, now, keep)))?);
         }
         for op in &group.joins {
-            answers.joins.push(settle(book.operation(|book| book.join(&op.what, now)))?);
+            answers.joins.push(settle(book.operation(|book| book.join(&op.what, now, keep)))?);
         }
         Ok(())
     }
@@ -634,9 +634,7 @@ impl Writer {
         if !self.book.lanes.has_pools() {
             return;
         }
-        for (lane, kind) in self.book.lanes.of_unknown_kind() {
-            // Looked at once: what comes into the lane later lowers its bound again.
-            self.book.lanes.set(lane, None);
+        for (lane, kind) in self.book.lanes.take_strange() {
             if self.reported_kinds.contains(&kind) {
                 continue;
             }
