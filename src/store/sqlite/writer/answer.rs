@@ -1,0 +1,125 @@
+//! Answering a group after its commit, and what else follows from it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Writer;
+use super::group::{Answers, FinishOperation, Group, Parked};
+use crate::error::Result;
+use crate::store::{ClaimRef, Claimed, Finish, Finished, Notice, Verdict, WorkerMail};
+
+impl Writer {
+    pub(super) fn answer(&mut self, group: Group, answers: Answers) {
+        for (op, done) in group.finishes.into_iter().zip(answers.finishes) {
+            self.finished(op, done);
+        }
+        if self.held.is_empty() && self.trouble.take().is_some() {
+            (self.settings.observer)(Notice::Recovered);
+        }
+        // An answer that nobody waits for any more is of no interest.
+        for (op, ids) in group.inserts.into_iter().zip(answers.inserts) {
+            let _ = op.answer.send(ids);
+        }
+        for (op, done) in group.controls.into_iter().zip(answers.controls) {
+            for id in done.iter().flat_map(|done| &done.changed) {
+                self.waiters.tell(*id);
+            }
+            let _ = op.answer.send(done);
+        }
+        for (op, done) in group.leaves.into_iter().zip(answers.leaves) {
+            self.running.remove(&op.what);
+            let _ = op.answer.send(done);
+        }
+        for (op, done) in group.joins.into_iter().zip(answers.joins) {
+            let _ = op.answer.send(done);
+        }
+        for (_, parked, claimed) in answers.claims {
+            self.hand_over(parked, claimed);
+        }
+    }
+
+    pub(super) fn finished(&mut self, op: FinishOperation, done: Result<Finished>) {
+        if let Some(running) = self.running.get_mut(&op.finish.claim.instance) {
+            running.remove(&op.finish.claim.token);
+        }
+        if let Ok(Finished::Recorded { state, .. }) = &done
+            && state.is_finished()
+        {
+            self.counted_into_history(1);
+            self.waiters.tell(op.finish.claim.id);
+        }
+        if let Ok(Finished::Settled) = &done {
+            self.counted_into_history(1);
+            self.waiters.tell(op.finish.claim.id);
+        }
+        let _ = op.to.send(WorkerMail::Finished(done));
+    }
+
+    pub(super) fn hand_over(&mut self, parked: Parked, claimed: Claimed) {
+        let claim = claimed.claim;
+        self.running.entry(claim.instance).or_default().insert(claim.token);
+        if parked.to.send(WorkerMail::Claimed(Box::new(claimed))).is_err() {
+            self.give_back(claim);
+        }
+    }
+
+    /// Returns a job that was claimed for nobody, with the next group.
+    pub(super) fn give_back(&mut self, claim: ClaimRef) {
+        let finish = Finish {
+            claim,
+            verdict: Verdict::GiveBack { why: None },
+            attempt: 1,
+            worker: Arc::from("legwork-writer"),
+            ended_at: self.settings.clock.micros(),
+            keep: None,
+            progress: None,
+            logs: Vec::new(),
+            children: Vec::new(),
+            settle: false,
+        };
+        let (to, _) = crossbeam_channel::bounded(1);
+        self.held.push(FinishOperation { finish, to });
+        self.trouble.get_or_insert((Instant::now(), Duration::from_millis(10)));
+    }
+
+    /// Claims that may not park go away with nothing; whoever waits for emptiness is told.
+    pub(super) fn answer_empty_handed(&mut self) {
+        for parked in self.parked.values_mut() {
+            parked.retain(|claim| {
+                if claim.at_once {
+                    let _ = claim.to.send(WorkerMail::Nothing);
+                }
+                !claim.at_once
+            });
+        }
+        if self.when_empty.is_empty() || self.is_due() {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.when_empty);
+        for (instance, pools, tell) in waiting {
+            let idle = self.running.get(&instance).is_none_or(HashSet::is_empty)
+                && pools.iter().all(|&pool| !self.book.has_ready(pool).unwrap_or(true));
+            if !idle {
+                self.when_empty.push((instance, pools, tell));
+            } else {
+                let _ = tell.send(());
+            }
+        }
+    }
+
+    pub(super) fn report_unknown_kinds(&mut self) {
+        if !self.book.lanes.has_pools() {
+            return;
+        }
+        for (lane, kind) in self.book.lanes.take_strange() {
+            if self.reported_kinds.contains(&kind) {
+                continue;
+            }
+            if self.book.lane_has_ready(lane).unwrap_or(false) {
+                self.reported_kinds.insert(kind.clone());
+                (self.settings.observer)(Notice::UnknownKind { kind });
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What is posted to the writer, and what it records in one transaction.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use crate::error::{Error, Result};
+use crate::id::JobId;
+use crate::new_job::NewRow;
+use crate::store::sqlite::instance::InstanceLock;
+use crate::store::{
+    Claimed, Control, Controlled, Finish, Finished, InstanceId, Joined, Note, PoolId, PoolSpec,
+    Work, WorkerMail,
+};
+/// What can be posted to the writer.
+pub(in crate::store::sqlite) enum Mail {
+    Work(Work),
+    Insert(Operation<Vec<NewRow>, Vec<JobId>>),
+    Control(Operation<Control, Controlled>),
+    Join(Operation<Arc<InstanceLock>, Joined>),
+    Leave(Operation<InstanceId, Vec<JobId>>),
+    Note(Note),
+    OpenPool(PoolId, PoolSpec),
+    ClosePool(PoolId),
+    /// Answer all parked claims of a pool with `Nothing`, and later ones of an earlier epoch.
+    Unpark(PoolId, u64),
+    /// Tell when nothing is ready, due or running for these pools.
+    WhenEmpty(InstanceId, Vec<PoolId>, Sender<()>),
+    /// Something may have changed: the clock was turned, another connection may have committed.
+    Look,
+    Stop,
+}
+
+/// Something to do, until when it must have begun, and where the answer goes.
+pub(in crate::store::sqlite) struct Operation<T, A> {
+    pub(in crate::store::sqlite) what: T,
+    pub(in crate::store::sqlite) posted: Instant,
+    /// `None`: it waits as long as it takes.
+    pub(in crate::store::sqlite) deadline: Option<Instant>,
+    pub(in crate::store::sqlite) answer: Sender<Result<A>>,
+}
+
+pub(super) struct FinishOperation {
+    pub(super) finish: Finish,
+    pub(super) to: Sender<WorkerMail>,
+}
+
+pub(super) struct Parked {
+    pub(super) to: Sender<WorkerMail>,
+    /// Answer with `Nothing` instead of parking it.
+    pub(super) at_once: bool,
+}
+
+/// What is recorded in one transaction.
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) finishes: Vec<FinishOperation>,
+    pub(super) inserts: Vec<Operation<Vec<NewRow>, Vec<JobId>>>,
+    pub(super) controls: Vec<Operation<Control, Controlled>>,
+    pub(super) joins: Vec<Operation<Arc<InstanceLock>, Joined>>,
+    pub(super) leaves: Vec<Operation<InstanceId, Vec<JobId>>>,
+    pub(super) notes: Vec<Note>,
+    /// Rows in `inserts` and children, to bound the transaction.
+    pub(super) rows: usize,
+    /// Another connection may have committed: take the lock even if there is nothing to write.
+    pub(super) look: bool,
+}
+
+impl Group {
+    pub(super) fn operations(&self) -> usize {
+        self.finishes.len()
+            + self.inserts.len()
+            + self.controls.len()
+            + self.joins.len()
+            + self.leaves.len()
+            + self.notes.len()
+    }
+
+    pub(super) fn is_large(&self) -> bool {
+        self.operations() >= 2048 || self.rows >= 50_000
+    }
+
+    /// Drops operations that have waited for the lock past their deadline, unapplied.
+    pub(super) fn drop_expired(&mut self, now: Instant) {
+        fn keep<T, A>(operations: &mut Vec<Operation<T, A>>, now: Instant) {
+            operations.retain(|operation| {
+                let expired = operation.deadline.is_some_and(|deadline| now >= deadline);
+                if expired {
+                    let waited = now - operation.posted;
+                    let _ = operation.answer.send(Err(Error::Busy { waited }));
+                }
+                !expired
+            });
+        }
+        keep(&mut self.inserts, now);
+        keep(&mut self.controls, now);
+        keep(&mut self.joins, now);
+        keep(&mut self.leaves, now);
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let inserts = self.inserts.iter().filter_map(|operation| operation.deadline);
+        let controls = self.controls.iter().filter_map(|operation| operation.deadline);
+        let joins = self.joins.iter().filter_map(|operation| operation.deadline);
+        inserts.chain(controls).chain(joins).min()
+    }
+
+    /// The group split into its operations, finishes first.
+    pub(super) fn split(self) -> impl Iterator<Item = Group> {
+        let one = Group::default;
+        let finishes =
+            self.finishes.into_iter().map(move |op| Group { finishes: vec![op], ..one() });
+        let inserts = self.inserts.into_iter().map(move |op| Group { inserts: vec![op], ..one() });
+        let controls =
+            self.controls.into_iter().map(move |op| Group { controls: vec![op], ..one() });
+        let joins = self.joins.into_iter().map(move |op| Group { joins: vec![op], ..one() });
+        let leaves = self.leaves.into_iter().map(move |op| Group { leaves: vec![op], ..one() });
+        let notes = self.notes.into_iter().map(move |op| Group { notes: vec![op], ..one() });
+        finishes.chain(inserts).chain(controls).chain(joins).chain(leaves).chain(notes)
+    }
+}
+
+/// The answers of a group, sent after its commit; in the order of its operations.
+#[derive(Default)]
+pub(super) struct Answers {
+    pub(super) finishes: Vec<Result<Finished>>,
+    pub(super) inserts: Vec<Result<Vec<JobId>>>,
+    pub(super) controls: Vec<Result<Controlled>>,
+    pub(super) joins: Vec<Result<Joined>>,
+    pub(super) leaves: Vec<Result<Vec<JobId>>>,
+    pub(super) claims: Vec<(PoolId, Parked, Claimed)>,
+}
+
+/// How a transaction came to nothing.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    pub(super) at_commit: bool,
+    pub(super) claims: Vec<(PoolId, Parked, Claimed)>,
+}
+
+/// How long one caller's operation may wait for the lock.
+pub(in crate::store::sqlite) fn deadline(busy_timeout: Duration) -> (Instant, Option<Instant>) {
+    let now = Instant::now();
+    (now, now.checked_add(busy_timeout))
+}

@@ -1,0 +1,93 @@
+//! What the writer does between groups: pruning, and leaving the lock to others.
+
+use std::time::{Duration, Instant};
+
+use super::Writer;
+use super::group::Group;
+use crate::store::sqlite::prune;
+
+/// Pause between bites of pruning and between looks for something to prune.
+const PRUNE_PAUSE: Duration = Duration::from_millis(20);
+const PRUNE_EVERY: Duration = Duration::from_secs(10);
+
+impl Writer {
+    pub(super) fn counted_into_history(&mut self, rows: u64) {
+        if let Some(count) = &mut self.history_rows {
+            *count += rows;
+        }
+    }
+
+    /// Removes a bite of what has outlived its retention, when it is time for it.
+    pub(super) fn prune_if_due(&mut self) {
+        if !self.book.lanes.has_pools() || self.stopping || self.trouble.is_some() {
+            return;
+        }
+        // Under a stopped clock nothing but the clock decides, so that tests see the same each time.
+        let paused = self.prune_not_before.is_some_and(|at| Instant::now() < at);
+        if paused && !self.settings.clock.is_stopped() {
+            return;
+        }
+        let now = self.settings.clock.micros();
+        let expired = self.book.next_prune.is_some_and(|at| at <= now);
+        let over_cap = self.over_cap();
+        if !expired && over_cap == 0 {
+            return;
+        }
+        let mut group = Group::default();
+        if !self.lock(&mut group) {
+            return;
+        }
+        let removed = self
+            .book
+            .prune(now, over_cap)
+            .and_then(|removed| self.book.commit().map(|()| removed))
+            .unwrap_or_else(|error| {
+                self.book.roll_back();
+                log::warn!("legwork: pruning: {error}");
+                0
+            });
+        if let Some(count) = &mut self.history_rows {
+            *count = count.saturating_sub(removed);
+        }
+        self.prune_not_before =
+            Some(Instant::now() + if removed >= prune::BITE { PRUNE_PAUSE } else { PRUNE_EVERY });
+        if removed < prune::BITE && self.book.give_pages_back().unwrap_or(false) {
+            self.prune_not_before = Some(Instant::now() + PRUNE_PAUSE);
+        }
+        // What came in while waiting for the lock.
+        if group.operations() > 0 || group.look {
+            self.record(group);
+        }
+    }
+
+    pub(super) fn over_cap(&mut self) -> u64 {
+        if self.history_rows.is_none() {
+            self.history_rows = self.book.count_history().ok();
+        }
+        self.history_rows.unwrap_or(0).saturating_sub(self.settings.history_rows)
+    }
+
+    /// Leaves the write lock free for a moment when groups have followed each other for a while:
+    /// the app's own transactions find it by looking again and again (SQLite's busy handler), and
+    /// would hardly ever find it free otherwise. Shorter while nobody else writes.
+    pub(super) fn leave_a_gap(&mut self) {
+        if self.mail.is_empty() && !self.is_due() {
+            return;
+        }
+        let now = Instant::now();
+        let since = *self.busy_since.get_or_insert(now);
+        if self.book.has_news().unwrap_or(false) {
+            self.neighbour_seen = Some(now);
+        }
+        let neighbour = self.neighbour_seen.is_some_and(|seen| now - seen < Duration::from_secs(1));
+        let (work, gap) = if neighbour {
+            (Duration::from_millis(4), Duration::from_millis(4))
+        } else {
+            (Duration::from_millis(20), Duration::from_micros(500))
+        };
+        if now - since >= work {
+            std::thread::sleep(gap);
+            self.busy_since = Some(Instant::now());
+        }
+    }
+}
