@@ -90,6 +90,20 @@ struct Move<'a> {
     reason: Option<&'a str>,
 }
 
+impl<'a> Move<'a> {
+    fn completion(finish: &'a Finish, keep: Retention, output: Option<&'a str>) -> Move<'a> {
+        Move {
+            state: State::Completed,
+            counted: 1,
+            at: finish.ended_at,
+            prune_at: prune_time(finish, keep, State::Completed),
+            progress: finish.progress.as_ref(),
+            output,
+            reason: None,
+        }
+    }
+}
+
 /// Progress columns as SQL values; a total of 0 is unknown and stands as such.
 fn columns(progress: Option<&Progress>) -> (Option<i64>, Option<i64>, Option<&str>) {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -177,15 +191,7 @@ impl Book {
     pub(super) fn finish(&mut self, finish: &Finish, keep: Retention) -> Result<Finished> {
         let state = match &finish.verdict {
             Verdict::Complete { output } => {
-                let to = Move {
-                    state: State::Completed,
-                    counted: 1,
-                    at: finish.ended_at,
-                    prune_at: prune_time(finish, keep, State::Completed),
-                    progress: finish.progress.as_ref(),
-                    output: output.as_deref(),
-                    reason: None,
-                };
+                let to = Move::completion(finish, keep, output.as_deref());
                 move_claimed(&self.conn, finish.claim, &to)?.then(|| {
                     self.prune_at(to.prune_at);
                     to.state
@@ -351,15 +357,7 @@ pub(super) fn finish_on(conn: &Connection, finish: &Finish, keep: Retention) -> 
     let Verdict::Complete { output } = &finish.verdict else {
         unreachable!("finish_in completes the job");
     };
-    let to = Move {
-        state: State::Completed,
-        counted: 1,
-        at: finish.ended_at,
-        prune_at: prune_time(finish, keep, State::Completed),
-        progress: finish.progress.as_ref(),
-        output: output.as_deref(),
-        reason: None,
-    };
+    let to = Move::completion(finish, keep, output.as_deref());
     if !move_claimed(conn, finish.claim, &to)? {
         return Err(Error::LostClaim(finish.claim.id));
     }

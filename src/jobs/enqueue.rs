@@ -1,0 +1,221 @@
+//! Enqueueing: alone, in bulk, in the app's own transaction, or performed at once.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::context::{Attempt, Context, Said, Signals};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::id::JobId;
+use crate::job::{Job, JobResult};
+use crate::middleware::Middleware;
+use crate::new_job::{NewJob, NewRow};
+use crate::perform;
+
+use super::Jobs;
+
+thread_local! {
+    /// The files inside whose `transaction` this thread is.
+    static IN_TRANSACTION: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Jobs {
+    /// Enqueues a job. When it returns, the job is committed, and durable as far as the
+    /// [`Durability`] says.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad name, start time or policy; [`Error::Busy`] if the write lock
+    /// was not free in time (the job will not appear later); [`Error::InTransaction`] inside
+    /// [`transaction`](Jobs::transaction); [`Error::Full`], [`Error::Io`].
+    pub fn enqueue(&self, job: impl Into<NewJob>) -> Result<JobId> {
+        self.refuse_inside_transaction("enqueue")?;
+        let ids = self.insert(vec![self.prepare(job.into())?])?;
+        ids.first().copied().ok_or(Error::Poisoned)
+    }
+
+    /// Enqueues all jobs in one transaction, all or none. Ids come in the order of the jobs.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Jobs::enqueue); if any job is refused none is enqueued.
+    pub fn enqueue_many<J: Into<NewJob>>(
+        &self,
+        jobs: impl IntoIterator<Item = J>,
+    ) -> Result<Vec<JobId>> {
+        self.refuse_inside_transaction("enqueue_many")?;
+        let rows =
+            jobs.into_iter().map(|job| self.prepare(job.into())).collect::<Result<Vec<_>>>()?;
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.insert(rows)
+    }
+
+    fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<JobId>> {
+        // Names for the events and log lines, if anybody wants them.
+        let told = self.0.events.is_watched() || log::log_enabled!(log::Level::Debug);
+        let names: Vec<(String, String)> = if told {
+            rows.iter().map(|row| (row.kind.clone(), row.queue.clone())).collect()
+        } else {
+            Vec::new()
+        };
+        let ids = self.0.store.insert(rows)?;
+        for (&id, (kind, queue)) in ids.iter().zip(names) {
+            self.tell_enqueued(id, kind, queue);
+        }
+        Ok(ids)
+    }
+
+    pub(crate) fn tell_enqueued(&self, id: JobId, kind: String, queue: String) {
+        log::debug!(job = id.0, kind = kind.as_str(), queue = queue.as_str(); "legwork: enqueued");
+        self.tell(|| Event::Enqueued { id, kind, queue });
+    }
+
+    /// Checks a job and fixes its times.
+    pub(crate) fn prepare(&self, job: NewJob) -> Result<NewRow> {
+        let job = self.0.on_enqueue.iter().try_fold(job, |job, look| look(job))?;
+        job.into_row(self.clock().micros(), self.0.max_args)
+    }
+
+    /// Enqueues a job on the app's own connection to the same file, in its open transaction: the
+    /// job exists if and only if that commits, and starts soon after. Without an open transaction
+    /// it is committed when this returns.
+    ///
+    /// Its durability is that connection's (`PRAGMA synchronous`, FULL by default). The
+    /// transaction should be `IMMEDIATE`; a deferred one can fail with [`Error::Busy`] here,
+    /// whatever its busy time-out. It inserts rows, so it changes the connection's
+    /// `last_insert_rowid`: read that before.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] if the connection is open on another file; [`Error::Invalid`];
+    /// [`Error::Busy`]. The app's transaction stays open, without the job.
+    pub fn enqueue_in(&self, conn: &Connection, job: impl Into<NewJob>) -> Result<JobId> {
+        let row = self.prepare(job.into())?;
+        self.0.store.insert_in(conn, &row)
+    }
+
+    /// Runs `work` in an immediate transaction on the app's connection and commits it if it
+    /// returns `Ok`; jobs enqueued in it with [`enqueue_in`](Jobs::enqueue_in) start at once.
+    /// Inside, the plain verbs are refused with [`Error::InTransaction`], since they would wait
+    /// for this very transaction.
+    ///
+    /// ```
+    /// # use legwork::{Jobs, NewJob};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("app.db");
+    /// # let jobs = Jobs::open(&path)?;
+    /// let mut conn = rusqlite::Connection::open(&path)?;
+    /// conn.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, total INTEGER)")?;
+    /// let order = jobs.transaction(&mut conn, |tx| {
+    ///     tx.execute("INSERT INTO orders (total) VALUES (?1)", [1999])?;
+    ///     let order = tx.last_insert_rowid();
+    ///     jobs.enqueue_in(tx, NewJob::of_kind("receipt", serde_json::json!({ "order": order })))?;
+    ///     Ok::<_, Box<dyn std::error::Error>>(order)
+    /// })?;
+    /// # assert_eq!(order, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The error of `work`, or of the transaction itself; either way nothing was committed.
+    pub fn transaction<T, E: From<Error>>(
+        &self,
+        conn: &mut Connection,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.refuse_inside_transaction("transaction")?;
+        self.store().check_alive()?;
+        let sqlite = |error| E::from(crate::store::app_error(error));
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        let inside = Inside::enter(self.path());
+        let done = work(&tx)?;
+        drop(inside);
+        tx.commit().map_err(sqlite)?;
+        // Committed is committed, even if the writer has died meanwhile.
+        let _ = self.wake();
+        Ok(done)
+    }
+
+    pub(super) fn refuse_inside_transaction(&self, verb: &'static str) -> Result<()> {
+        let inside =
+            IN_TRANSACTION.with_borrow(|files| files.iter().any(|file| file == self.path()));
+        if inside { Err(Error::InTransaction { verb }) } else { Ok(()) }
+    }
+
+    /// Makes the engines of this handle look for new work now. Needed only after other programs
+    /// have written to the file with plain SQL.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn wake(&self) -> Result<()> {
+        self.0.store.look()
+    }
+
+    /// Runs a job at once in the calling thread, through the handle's middleware, without storing
+    /// it. Its panic is a failure too. An engine's own state and middleware:
+    /// [`Engine::perform_now`](crate::Engine::perform_now).
+    ///
+    /// # Errors
+    /// The job's failure; there is no retry.
+    pub fn perform_now<J: Job>(&self, job: &J, state: J::State) -> JobResult {
+        self.perform_here(job, Arc::new(state), self.middleware())
+    }
+
+    pub(crate) fn perform_here<J: Job>(
+        &self,
+        job: &J,
+        state: Arc<J::State>,
+        chain: &[Arc<dyn Middleware>],
+    ) -> JobResult {
+        let options = J::options();
+        let args = serde_json::to_string(job)?;
+        let attempt = Arc::new(Attempt {
+            jobs: self.clone(),
+            claim: None,
+            kind: J::KIND.to_owned(),
+            queue: options.queue.unwrap_or_else(|| crate::new_job::DEFAULT_QUEUE.to_owned()),
+            number: 1,
+            meta: std::collections::BTreeMap::new(),
+            worker: Arc::from("perform_now"),
+            args,
+            first_started_at: self.clock().micros(),
+            started_awake: self.clock().awake(),
+            timeout: options.timeout,
+            overdue: options.overdue,
+            retry: None,
+            keep: None,
+            signals: Signals::default(),
+            said: Mutex::new(Said::default()),
+            settle: AtomicBool::new(false),
+        });
+        let cx = Context::new(Arc::clone(&attempt), state);
+        let result = perform::perform(&attempt, &attempt.args, chain, &|| job.perform(&cx));
+        if matches!(result, Ok(crate::job::Outcome::Done)) {
+            let children = std::mem::take(&mut attempt.said().children);
+            if !children.is_empty() {
+                self.insert(children)?;
+            }
+        }
+        result
+    }
+}
+
+/// Marks the thread as being inside a `transaction`, for as long as the value lives.
+struct Inside;
+
+impl Inside {
+    fn enter(path: &Path) -> Inside {
+        IN_TRANSACTION.with_borrow_mut(|files| files.push(path.to_owned()));
+        Inside
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        IN_TRANSACTION.with_borrow_mut(Vec::pop);
+    }
+}

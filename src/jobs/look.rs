@@ -1,0 +1,139 @@
+//! Looking: one job, lists, counts, statistics, waiting, events, health.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::id::JobId;
+use crate::record::{AttemptRecord, Filter, Health, JobRecord, LogLine, Page, Stats};
+
+use super::{Jobs, lock};
+
+impl Jobs {
+    /// One job.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn get(&self, id: JobId) -> Result<JobRecord> {
+        self.0.store.get(id)?.ok_or(Error::NotFound(id))
+    }
+
+    /// A page of the jobs that match, newest first: at most `limit` (1 to 10,000) with ids below
+    /// `before`.
+    ///
+    /// ```
+    /// # use legwork::{Filter, Jobs, State};
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// let failed = Filter::new().state(State::Failed);
+    /// let mut before = None;
+    /// loop {
+    ///     let page = jobs.list(&failed, before, 100)?;
+    ///     for job in &page.jobs {
+    ///         println!("{} {} {:?}", job.id, job.kind, job.reason);
+    ///     }
+    ///     before = page.next;
+    ///     if before.is_none() { break }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn list(&self, filter: &Filter, before: Option<JobId>, limit: usize) -> Result<Page> {
+        self.0.store.list(filter, before, limit)
+    }
+
+    /// How many jobs match. Reads them all: for exact numbers, not for every second.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn count(&self, filter: &Filter) -> Result<u64> {
+        self.0.store.count(filter)
+    }
+
+    /// Counts by state and queue, and how fast each kind runs.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn stats(&self) -> Result<Stats> {
+        self.0.store.stats()
+    }
+
+    /// The attempts of a job that did not complete it, oldest first; the last 100 are kept.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>> {
+        self.0.store.attempts(id)
+    }
+
+    /// The lines that a job wrote with [`Context::log`], oldest first.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn logs(&self, id: JobId) -> Result<Vec<LogLine>> {
+        self.0.store.logs(id)
+    }
+
+    /// What a completed job has put out with [`Context::output`]; `None` if nothing, or not yet.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Json`] if it does not fit `T`.
+    pub fn output<T: DeserializeOwned>(&self, id: JobId) -> Result<Option<T>> {
+        match self.get(id)?.output {
+            None => Ok(None),
+            Some(json) => serde_json::from_str(&json)
+                .map(Some)
+                .map_err(|source| Error::Json { what: "output", source }),
+        }
+    }
+
+    /// Waits until the job is finished and returns it. Does not poll: an engine of this handle
+    /// tells when it has recorded the end. (Ends recorded by other processes are not told.)
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if it is not finished within `timeout` of real time;
+    /// [`Error::NotFound`], also if it was deleted meanwhile; [`Error::Poisoned`].
+    pub fn wait(&self, id: JobId, timeout: Duration) -> Result<JobRecord> {
+        let started = Instant::now();
+        loop {
+            let watch = self.0.store.watch(id);
+            let job = match self.get(id) {
+                Ok(job) if !job.state.is_finished() => job,
+                done => {
+                    self.0.store.leave_watch(watch);
+                    return done;
+                }
+            };
+            let told = watch.told.recv_timeout(timeout.saturating_sub(started.elapsed()));
+            self.0.store.leave_watch(watch);
+            if told == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                let waited = started.elapsed();
+                return Err(Error::Timeout { id, waited, state: job.state });
+            }
+        }
+    }
+
+    /// Events from now on.
+    pub fn events(&self) -> Events {
+        self.0.events.subscribe()
+    }
+
+    /// What a health probe wants to know, in one call.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if the handle is dead; those of reading.
+    pub fn health(&self) -> Result<Health> {
+        Ok(Health {
+            workers: self.0.workers.load(Ordering::Acquire),
+            running: self.0.attempts.count(),
+            oldest_ready: self.0.store.oldest_ready()?,
+            last_error: lock(&self.0.trouble).clone(),
+        })
+    }
+}
