@@ -86,6 +86,7 @@ impl Retention {
 pub struct JobOptions {
     pub(crate) queue: Option<String>,
     pub(crate) priority: i64,
+    pub(crate) delay: Duration,
     pub(crate) retry: Retry,
     pub(crate) timeout: Option<Duration>,
     pub(crate) overdue: Overdue,
@@ -108,6 +109,12 @@ impl JobOptions {
     /// The priority; lower numbers run first.
     pub fn priority(mut self, priority: i64) -> JobOptions {
         self.priority = priority;
+        self
+    }
+
+    /// How long after it is enqueued a job may run. Default: at once.
+    pub fn delay(mut self, delay: Duration) -> JobOptions {
+        self.delay = delay;
         self
     }
 
@@ -221,7 +228,7 @@ impl NewJob {
             args,
             queue: options.queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
             priority: options.priority,
-            start: Start::After(Duration::ZERO),
+            start: Start::After(options.delay),
             overrides: Overrides { keep: options.retention, ..Overrides::default() },
             bad_retry: None,
             tags: options.tags,
@@ -326,6 +333,12 @@ impl NewJob {
                 format!("they have {} bytes of JSON, at most {max_args} are allowed", args.len()),
             ));
         }
+        if is_deep(&args) {
+            return Err(Error::invalid(
+                "arguments",
+                format!("they are nested deeper than {DEEPEST} levels, which SQLite does not read"),
+            ));
+        }
         let run_at = match self.start {
             Start::After(delay) => now.saturating_add(micros_of(delay)),
             Start::At(at) => to_micros(at),
@@ -349,6 +362,32 @@ impl NewJob {
             meta: json_unless(self.meta.is_empty(), &self.meta)?,
         })
     }
+}
+
+/// The nesting of JSON that SQLite's functions read.
+const DEEPEST: usize = 1000;
+
+/// Whether JSON is nested deeper than SQLite reads it.
+fn is_deep(json: &str) -> bool {
+    // Each level takes an opening and a closing byte.
+    if json.len() <= 2 * DEEPEST {
+        return false;
+    }
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest > DEEPEST
 }
 
 /// 9999-12-31T23:59:59 UTC in microseconds: the last time that `OffsetDateTime` can tell.
@@ -384,7 +423,7 @@ mod tests {
     use serde_json::json;
 
     fn row(job: NewJob) -> Result<NewRow> {
-        job.into_row(1_000, 100)
+        job.into_row(1_000, 3_000)
     }
 
     #[test]
@@ -395,10 +434,11 @@ mod tests {
             (job().queue("a\0b"), "queue name"),
             (job().tag("x".repeat(300)), "tag"),
             (job().meta("", "v"), "meta key"),
-            (NewJob::of_kind("k", json!("x".repeat(200))), "arguments"),
+            (NewJob::of_kind("k", json!("x".repeat(4_000))), "arguments"),
             (NewJob::of_kind_json("k", "{"), "arguments"),
             (job().retry(Retry::custom(|_, _| None)), "retry policy"),
             (job().delay(Duration::MAX), "start time"),
+            (NewJob::of_kind_json("k", "[".repeat(1001) + &"]".repeat(1001)), "arguments"),
         ] {
             match row(bad) {
                 Err(Error::Invalid { what: named, .. }) => assert_eq!(named, what),

@@ -53,11 +53,13 @@ impl Core {
             (handler.perform)(&attempt, &attempt.args)
         });
         let policy = own.retry.map(Retry::from_plan);
-        let verdict = self.decide(
-            &attempt,
-            result,
-            &Rules { handler: &handler, retry: policy.as_ref().unwrap_or(&handler.options.retry) },
-        );
+        let rules =
+            Rules { handler: &handler, retry: policy.as_ref().unwrap_or(&handler.options.retry) };
+        // The error's own texts are the app's code, too.
+        let verdict =
+            perform::catch(|| self.decide(&attempt, result, &rules)).unwrap_or_else(|panic| {
+                Verdict::Fail { error: text::cut(&panic.report(), text::ERROR_BYTES) }
+            });
         self.ended(attempt, verdict)
     }
 
@@ -256,13 +258,17 @@ impl Core {
                     error: error.clone(),
                 });
             }
-            (State::Failed, Verdict::Fail { error }) => {
+            (State::Failed, verdict) => {
+                let error = match verdict {
+                    Verdict::Fail { error } => error.clone(),
+                    _ => "its end could not be recorded".to_owned(),
+                };
                 log::warn!(job = id.0, kind = kind, attempt = attempt.number; "legwork: failed: {error}");
                 self.jobs.tell(|| Event::Failed {
                     id,
                     kind: kind.to_owned(),
                     attempts: attempt.number,
-                    error: error.clone(),
+                    error,
                 });
             }
             (State::Scheduled, Verdict::Snooze { run_at }) => {
@@ -270,6 +276,7 @@ impl Core {
                 log::debug!(job = id.0, kind = kind; "legwork: snoozed until {run_at}");
                 self.jobs.tell(|| Event::Snoozed { id, kind: kind.to_owned(), run_at });
             }
+            (State::Ready, Verdict::GiveBack { why: None }) => {}
             (State::Ready, _) => {
                 log::info!(job = id.0, kind = kind; "legwork: given back");
                 self.jobs.tell(|| Event::Rescued { id });

@@ -112,7 +112,7 @@ impl ManualEngine {
             );
             jobs.clock().advance(wait);
             let more = self.run_due()?;
-            if more == 0 {
+            if more == 0 && jobs.store().next_due()?.is_some_and(|next| next <= at) {
                 // What is due now is paused or of another engine's kinds.
                 break;
             }

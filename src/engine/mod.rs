@@ -10,7 +10,7 @@ mod worker;
 
 use std::any::Any;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,9 @@ pub use self::manual::ManualEngine;
 pub use self::pool::Pool;
 use self::pool::{CheckedPool, RunningPool};
 use self::registry::Registry;
-use self::supervisor::{Bell, Supervisor};
+use self::supervisor::{Bell, Supervisor, Watcher};
 use self::worker::Live;
+use crate::context::Attempt;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::JobId;
@@ -40,7 +41,7 @@ const LITTLE: Duration = Duration::from_secs(1);
 /// Stopped by [`stop`](Engine::stop), or with no grace when it is dropped.
 pub struct Engine {
     core: Arc<Core>,
-    supervisor: Mutex<Option<JoinHandle<()>>>,
+    supervisor: Mutex<Option<Watcher>>,
 }
 
 /// What an engine and its threads share. Lives until the last of them is gone: a job that will
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     supervisor: Supervisor,
     live: Live,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Attempts whose finish is void and whose thread is still at it.
+    abandoned: Mutex<Vec<Arc<Attempt>>>,
     phase: AtomicU8,
     on_stopping: Vec<Hook>,
     on_stopped: Vec<Hook>,
@@ -182,7 +185,7 @@ impl Engine {
         }
         let asked_at = Instant::now();
         if !core.live.wait_for_none(grace) {
-            for attempt in self.jobs().attempts_here().of(core.instance) {
+            for attempt in core.at_work() {
                 attempt.signals.set(|asked| asked.stop = true);
             }
             let more = LITTLE.max(grace.saturating_sub(asked_at.elapsed()));
@@ -190,7 +193,7 @@ impl Engine {
         }
         core.join_ended();
         self.end_supervisor();
-        let left = self.jobs().attempts_here().of(core.instance);
+        let left = core.at_work();
         for attempt in &left {
             log::warn!(job = attempt.id().0, kind = attempt.kind.as_str(); "legwork: would not stop");
         }
@@ -202,9 +205,7 @@ impl Engine {
         let Some(thread) = thread.take() else { return };
         self.core.phase.store(STOPPED, Ordering::Release);
         self.core.supervisor.ring();
-        if thread.join().is_err() {
-            log::error!("legwork: the supervisor thread had panicked");
-        }
+        thread.end(LITTLE);
         log::info!("legwork: engine {} stopped", self.core.instance);
         self.core.on_stopped.iter().for_each(|hook| hook());
     }
@@ -253,6 +254,7 @@ impl Core {
             supervisor,
             live: Live::default(),
             threads: Mutex::new(Vec::new()),
+            abandoned: Mutex::new(Vec::new()),
             phase: AtomicU8::new(RUNNING),
             on_stopping: settings.on_stopping,
             on_stopped: settings.on_stopped,
@@ -268,6 +270,17 @@ impl Core {
             core.pools.push(Arc::new(RunningPool::new(id, pool)));
         }
         Ok((Arc::new(core), bell))
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, Vec<Arc<Attempt>>> {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The attempts whose threads are at work, abandoned ones included.
+    fn at_work(&self) -> Vec<Arc<Attempt>> {
+        let mut attempts = self.jobs.attempts_here().of(self.instance);
+        attempts.extend(self.abandoned().iter().cloned());
+        attempts
     }
 
     /// Takes a worker's thread into the list of those to be joined.

@@ -120,6 +120,13 @@ struct Count {
     closed: bool,
 }
 
+/// What a worker saw of its pool when it last looked.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) epoch: u64,
+    rung: u64,
+}
+
 impl RunningPool {
     pub(super) fn new(id: PoolId, pool: CheckedPool) -> RunningPool {
         RunningPool {
@@ -175,15 +182,15 @@ impl RunningPool {
         self.bell.notify_all();
     }
 
-    /// Whether the calling worker should go on, and as of which epoch; `None`: it should end, and
-    /// no longer counts.
-    pub(super) fn go_on(&self) -> Option<u64> {
+    /// Whether the calling worker should go on, and as of when; `None`: it should end, and no
+    /// longer counts.
+    pub(super) fn go_on(&self) -> Option<Seen> {
         let mut count = self.lock();
         let end = count.closed || count.live > count.target;
         if end {
             count.live -= 1;
         }
-        (!end).then_some(count.epoch)
+        (!end).then_some(Seen { epoch: count.epoch, rung: count.rung })
     }
 
     /// A worker is held up in an attempt whose finish is void. `true`: it may be replaced.
@@ -214,15 +221,18 @@ impl RunningPool {
     }
 
     /// Sleeps until the next look is due, the bell rings, or the worker should end.
-    pub(super) fn wait_for_tick(&self, every: Duration) {
+    pub(super) fn wait_for_tick(&self, every: Duration, seen: Seen) {
         let mut count = self.lock();
-        let rung = count.rung;
-        let elapsed = self.started.elapsed();
-        let ticks = elapsed.as_nanos() / every.as_nanos() + 1;
-        let next = every.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX));
+        let into = self.started.elapsed().as_nanos() % every.as_nanos();
+        let rest = every.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)));
+        let tick = Instant::now() + rest.min(Duration::from_secs(365 * 86_400));
         loop {
-            let left = next.saturating_sub(self.started.elapsed());
-            if left.is_zero() || count.rung != rung || count.closed || count.live > count.target {
+            let left = tick.saturating_duration_since(Instant::now());
+            if left.is_zero()
+                || count.rung != seen.rung
+                || count.closed
+                || count.live > count.target
+            {
                 return;
             }
             count = self.bell.wait_timeout(count, left).unwrap_or_else(PoisonError::into_inner).0;

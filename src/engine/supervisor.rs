@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Core, worker};
 use crate::context::Attempt;
@@ -61,8 +61,27 @@ impl Supervisor {
     }
 }
 
+/// The thread, and a channel that closes when it ends.
+pub(super) struct Watcher {
+    thread: JoinHandle<()>,
+    gone: Receiver<()>,
+}
+
+impl Watcher {
+    /// Joins the thread if it ends in time. It may be waiting for the file, to record that it has
+    /// abandoned an attempt; then it is left to end by itself.
+    pub(super) fn end(self, within: Duration) {
+        if self.gone.recv_timeout(within) == Err(RecvTimeoutError::Timeout) {
+            log::warn!("legwork: the supervisor still waits for the file");
+        } else if self.thread.join().is_err() {
+            log::error!("legwork: the supervisor thread had panicked");
+        }
+    }
+}
+
 /// Starts the thread. It holds the engine weakly: it ends with it.
-pub(super) fn start(core: &Arc<Core>, bell: Bell) -> Result<JoinHandle<()>> {
+pub(super) fn start(core: &Arc<Core>, bell: Bell) -> Result<Watcher> {
+    let (alive, gone) = bounded(0);
     let weak = Arc::downgrade(core);
     let turned = Arc::downgrade(core);
     core.jobs.clock().on_turn(move || {
@@ -72,7 +91,11 @@ pub(super) fn start(core: &Arc<Core>, bell: Bell) -> Result<JoinHandle<()>> {
     });
     thread::Builder::new()
         .name("legwork-supervisor".into())
-        .spawn(move || supervise(&weak, &bell))
+        .spawn(move || {
+            let _alive: Sender<()> = alive;
+            supervise(&weak, &bell);
+        })
+        .map(|thread| Watcher { thread, gone })
         .map_err(|error| Error::Io(Box::new(error)))
 }
 
@@ -136,10 +159,8 @@ impl Core {
     /// Counts the attempt as failed while its thread is still at it, and replaces its worker.
     fn abandon(self: &Arc<Core>, attempt: &Arc<Attempt>) -> Result<()> {
         let pool = self.pools.iter().find(|pool| {
-            attempt
-                .worker
-                .strip_prefix(pool.name.as_str())
-                .is_some_and(|rest| rest.starts_with('-'))
+            // A pool's name may contain dashes of its own.
+            attempt.worker.rsplit_once('-').is_some_and(|(name, _)| name == pool.name)
         });
         // Under the signals' lock an attempt has either ended, or will find itself abandoned.
         let abandoned = attempt.signals.set(|asked| {
@@ -150,6 +171,7 @@ impl Core {
             asked.abandoned.then_some(asked.replaced)
         });
         let Some(replaced) = abandoned else { return Ok(()) };
+        self.abandoned().push(Arc::clone(attempt));
         let ended = self.time_out(attempt);
         worker::exchange(self, Some(ended), None)?;
         match pool {

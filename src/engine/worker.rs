@@ -63,16 +63,16 @@ impl<'a> Worker<'a> {
     fn work(&self) {
         let mut last: Option<Ended> = None;
         loop {
-            let epoch = self.pool.go_on();
-            match self.exchange(last.take(), epoch) {
+            let seen = self.pool.go_on();
+            match self.exchange(last.take(), seen.map(|seen| seen.epoch)) {
                 Ok(Some(claimed)) if self.core.is_stopping() => {
                     last = Some(self.core.give_back(claimed, &self.name));
                 }
                 Ok(Some(claimed)) => last = Some(self.run(claimed)),
-                Ok(None) if epoch.is_none() => return,
+                Ok(None) if seen.is_none() => return,
                 Ok(None) => {
-                    if let Some(every) = self.pool.every {
-                        self.pool.wait_for_tick(every);
+                    if let (Some(every), Some(seen)) = (self.pool.every, seen) {
+                        self.pool.wait_for_tick(every, seen);
                     }
                 }
                 Err(error) => {
@@ -90,6 +90,7 @@ impl<'a> Worker<'a> {
             *asked
         });
         if asked.abandoned {
+            self.core.abandoned().retain(|other| !Arc::ptr_eq(other, &ended.attempt));
             self.pool.returned(asked.replaced);
         }
         ended

@@ -197,6 +197,7 @@ impl Jobs {
         if matches!(result, Ok(crate::job::Outcome::Done)) {
             let children = std::mem::take(&mut attempt.said().children);
             if !children.is_empty() {
+                self.refuse_inside_transaction("perform_now")?;
                 self.insert(children)?;
             }
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use crate::clock::{Clock, Micros, Random};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::{NewRow, Retention};
 use crate::record::{LogLine, Progress, Scope};
@@ -150,6 +150,19 @@ pub(crate) struct Finish {
     /// The job called `finish_in`: if its transaction has committed, the row is gone and that is
     /// the finish; the verdict counts only while the claim still stands.
     pub(crate) settle: bool,
+}
+
+impl Finish {
+    /// The same end as a visible failure: the file refuses to record it as it is.
+    pub(crate) fn refused(&self, why: &Error) -> Finish {
+        Finish {
+            verdict: Verdict::Fail { error: format!("its end could not be recorded: {why}") },
+            progress: None,
+            logs: Vec::new(),
+            children: Vec::new(),
+            ..self.clone()
+        }
+    }
 }
 
 /// What became of a finish.

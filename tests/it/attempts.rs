@@ -465,3 +465,78 @@ fn middleware_stands_around_every_attempt_and_can_decide_in_its_place() {
     engine.run_due().unwrap();
     assert_eq!(jobs.get(id).unwrap().state, State::Cancelled);
 }
+
+#[test]
+fn an_abandoned_worker_is_replaced_in_its_own_pool_whatever_the_pools_are_called() {
+    let place = place();
+    let clock = stopped_clock();
+    let jobs = place.builder().clock(clock.clone()).open().unwrap();
+    let (started, starts) = unbounded();
+    let (go, gone) = bounded::<()>(1);
+    let engine = legwork::Engine::builder(&jobs)
+        .register_with::<Endless>(Hold { started, go: gone })
+        .pool(Pool::new(["mail"]).workers(1))
+        .pool(Pool::new(["mail-slow"]).workers(1))
+        .start()
+        .unwrap();
+    let id = jobs.enqueue(NewJob::new(Endless).queue("mail-slow")).unwrap();
+    assert_eq!(starts.recv_timeout(SOON).unwrap(), 1);
+    clock.advance(60 * S);
+    assert_eq!(starts.recv_timeout(SOON).unwrap(), 2, "in the replacement");
+    jobs.wait(id, SOON).unwrap();
+    assert_eq!(engine.stop(Duration::ZERO).unwrap(), [id], "its first thread is still at it");
+    go.send(()).unwrap();
+}
+
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("cannot be said")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[test]
+fn an_error_that_panics_when_it_is_told_fails_its_job_and_nothing_else() {
+    let place = place();
+    let jobs = place.open();
+    let events = jobs.events();
+    let engine =
+        acting(&jobs, |act, _| if act.n == 1 { Err(Unspeakable)? } else { Ok(Outcome::Done) })
+            .pool(Pool::new(["*"]).workers(1))
+            .start()
+            .unwrap();
+    let id = jobs.enqueue(Act { n: 1 }).unwrap();
+    let next = jobs.enqueue(Act { n: 2 }).unwrap();
+    wait_for(&events, |event| matches!(event, Event::Failed { .. }));
+    assert!(jobs.get(id).unwrap().reason.unwrap().contains("cannot be said"));
+    assert_eq!(jobs.wait(next, SOON).unwrap().state, State::Completed);
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn an_end_that_the_file_refuses_is_a_visible_failure() {
+    let place = place();
+    let jobs = place.open();
+    place
+        .connect()
+        .execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON legwork_history WHEN new.output IS NOT NULL
+             BEGIN SELECT raise(ABORT, 'no outputs here'); END",
+        )
+        .unwrap();
+    let engine = acting(&jobs, |_, cx| {
+        cx.output(&1)?;
+        Ok(Outcome::Done)
+    })
+    .manual()
+    .unwrap();
+    let id = jobs.enqueue(Act { n: 1 }).unwrap();
+    engine.run_due().unwrap();
+    let job = jobs.get(id).unwrap();
+    assert_eq!(job.state, State::Failed);
+    assert!(job.reason.unwrap().contains("no outputs here"));
+}

@@ -328,3 +328,15 @@ fn a_slow_attempt_is_told() {
     let took = Duration::from_secs(11);
     assert_eq!(event, Event::Slow { id: slow, kind: "act".into(), took });
 }
+
+#[test]
+fn drain_goes_past_jobs_that_nobody_here_runs() {
+    let place = place();
+    let jobs = place.builder().clock(stopped_clock()).open().unwrap();
+    let (engine, order) = noting(&jobs, Pool::new(["a"]));
+    let hours = |n: u64| Duration::from_secs(n * 3600);
+    jobs.enqueue(job(1, "elsewhere", 0).delay(hours(1))).unwrap();
+    jobs.enqueue(job(2, "a", 0).delay(hours(2))).unwrap();
+    assert_eq!(engine.drain().unwrap(), 1);
+    assert_eq!(*order.lock().unwrap(), [2]);
+}

@@ -358,7 +358,22 @@ pub(super) fn finish_on(conn: &Connection, finish: &Finish, keep: Retention) -> 
         unreachable!("finish_in completes the job");
     };
     let to = Move::completion(finish, keep, output.as_deref());
-    if !move_claimed(conn, finish.claim, &to)? {
+    // All of it or nothing, even if the app commits in spite of an error.
+    conn.execute_batch("SAVEPOINT legwork_finish").map_err(storing)?;
+    let done = finish_steps(conn, finish, &to)
+        .and_then(|()| conn.execute_batch("RELEASE legwork_finish").map_err(storing));
+    if done.is_err() {
+        // After a full disk the whole transaction may be gone, and the savepoint with it.
+        let undo = "ROLLBACK TO legwork_finish; RELEASE legwork_finish";
+        if let Err(undoing) = conn.execute_batch(undo) {
+            log::debug!("legwork: undoing a finish: {undoing}");
+        }
+    }
+    done
+}
+
+fn finish_steps(conn: &Connection, finish: &Finish, to: &Move<'_>) -> Result<()> {
+    if !move_claimed(conn, finish.claim, to)? {
         return Err(Error::LostClaim(finish.claim.id));
     }
     add_logs(conn, finish.claim.id, &finish.logs)?;

@@ -274,17 +274,16 @@ fn proof_of_death(them: &Identity, me: &Identity, side: &Path) -> Option<Proof> 
     if them.db_inode != me.db_inode && them.db_path != me.db_path {
         return Some(Proof::Evidence);
     }
-    if them.pid_space == me.pid_space
-        && u32::try_from(them.pid).is_ok_and(|pid| start_of(pid) != Some(them.pid_start))
-    {
-        return Some(Proof::Evidence);
-    }
+    // The lock decides where there is one: a process may be hidden from us and live.
     let path = side.join(&them.lock_file);
-    let file = OpenOptions::new().write(true).open(&path).ok()?;
+    let file = OpenOptions::new().write(true).open(&path).ok();
     // Another file under the same name is nobody's proof.
-    if inode_of(&path) != Some(them.lock_inode) {
-        return None;
-    }
+    let file = file.filter(|_| inode_of(&path) == Some(them.lock_inode));
+    let Some(file) = file else {
+        let gone = them.pid_space == me.pid_space
+            && u32::try_from(them.pid).is_ok_and(|pid| start_of(pid) != Some(them.pid_start));
+        return gone.then_some(Proof::Evidence);
+    };
     match file.try_lock() {
         Ok(()) => Some(Proof::Locked(file)),
         Err(TryLockError::WouldBlock) => None,

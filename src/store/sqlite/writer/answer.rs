@@ -29,9 +29,12 @@ impl Writer {
         }
         for (op, done) in group.leaves.into_iter().zip(answers.leaves) {
             self.running.remove(&op.what);
+            // One that was to stop has been cancelled; telling the others too does no harm.
+            done.iter().flatten().for_each(|id| self.waiters.tell(*id));
             let _ = op.answer.send(done);
         }
         for (op, done) in group.joins.into_iter().zip(answers.joins) {
+            done.iter().flat_map(|done| &done.rescued).for_each(|id| self.waiters.tell(*id));
             let _ = op.answer.send(done);
         }
         for (_, parked, claimed) in answers.claims {
@@ -93,7 +96,8 @@ impl Writer {
                 !claim.at_once
             });
         }
-        if self.when_empty.is_empty() || self.is_due() {
+        // After a failed write nothing is known of the lanes until the next look.
+        if self.when_empty.is_empty() || self.trouble.is_some() || self.is_due() {
             return;
         }
         let waiting = std::mem::take(&mut self.when_empty);

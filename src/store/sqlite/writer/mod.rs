@@ -208,7 +208,8 @@ impl Writer {
                 self.book.lanes.close_pool(pool);
             }
             Mail::Unpark(pool, epoch) => {
-                self.epochs.insert(pool, epoch);
+                let newest = self.epochs.entry(pool).or_default();
+                *newest = epoch.max(*newest);
                 self.unpark(pool);
             }
             Mail::WhenEmpty(instance, pools, tell) => {
@@ -357,7 +358,11 @@ impl Writer {
             }
         }
         for op in &group.finishes {
-            let done = settle(book.operation(|book| book.finish(&op.finish, keep)))?;
+            let mut done = settle(book.operation(|book| book.finish(&op.finish, keep)))?;
+            if let Err(error) = &done {
+                let refused = op.finish.refused(error);
+                done = settle(book.operation(|book| book.finish(&refused, keep)))?;
+            }
             answers.finishes.push(done);
         }
         for op in &group.inserts {

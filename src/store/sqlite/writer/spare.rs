@@ -43,6 +43,7 @@ impl Writer {
             .and_then(|removed| self.book.commit().map(|()| removed))
             .unwrap_or_else(|error| {
                 self.book.roll_back();
+                self.back_off();
                 log::warn!("legwork: pruning: {error}");
                 0
             });
@@ -54,10 +55,8 @@ impl Writer {
         if removed < prune::BITE && self.book.give_pages_back().unwrap_or(false) {
             self.prune_not_before = Some(Instant::now() + PRUNE_PAUSE);
         }
-        // What came in while waiting for the lock.
-        if group.operations() > 0 || group.look {
-            self.record(group);
-        }
+        // What came in while waiting for the lock, claims included.
+        self.record(group);
     }
 
     pub(super) fn over_cap(&mut self) -> u64 {
