@@ -80,7 +80,7 @@ impl Retention {
 /// The options of a kind of job, returned by [`Job::options`](crate::Job::options). What a call
 /// sets on [`NewJob`] wins over them.
 ///
-/// Queue, priority, tags and retention are taken when a job is enqueued; retry, time-out and
+/// Queue, priority, delay, tags and retention are taken when a job is enqueued; retry, time-out and
 /// overdue policy when it runs, so that a new build changes them for waiting jobs too.
 #[derive(Clone, Debug, Default)]
 pub struct JobOptions {
