@@ -15,6 +15,8 @@ use crate::new_job::{NewJob, Retention};
 use crate::store::{Durability, Notice, Settings, Store};
 
 use super::{Attempts, Inner, Jobs, lock};
+#[cfg(doc)]
+use crate::error::Error;
 
 /// How a file is opened.
 ///

@@ -11,6 +11,8 @@ use crate::state::State;
 use crate::store::{Control, Controlled};
 
 use super::Jobs;
+#[cfg(doc)]
+use crate::context::Context;
 
 impl Jobs {
     /// Runs finished or retrying jobs again, now, with their counters reset.

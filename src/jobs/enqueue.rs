@@ -17,6 +17,8 @@ use crate::new_job::{NewJob, NewRow};
 use crate::perform;
 
 use super::Jobs;
+#[cfg(doc)]
+use crate::store::Durability;
 
 thread_local! {
     /// The files inside whose `transaction` this thread is.

@@ -11,6 +11,8 @@ use crate::id::JobId;
 use crate::record::{AttemptRecord, Filter, Health, JobRecord, LogLine, Page, Stats};
 
 use super::{Jobs, lock};
+#[cfg(doc)]
+use crate::context::Context;
 
 impl Jobs {
     /// One job.
