@@ -24,6 +24,11 @@ pub(crate) fn micros_of(d: Duration) -> Micros {
     Micros::try_from(d.as_micros()).unwrap_or(Micros::MAX)
 }
 
+/// From one time to a later one; nothing if it is not later.
+pub(crate) fn between(from: Micros, to: Micros) -> Duration {
+    Duration::from_micros(to.saturating_sub(from).max(0).unsigned_abs())
+}
+
 type Listener = Box<dyn Fn() + Send + Sync>;
 
 /// Where a [`Jobs`](crate::Jobs) handle reads the time. Cheap to clone; clones share one clock.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Core;
 use super::registry::Handler;
-use crate::clock::{Micros, from_micros, micros_of};
+use crate::clock::{Micros, between, from_micros, micros_of};
 use crate::context::{Attempt, Said, Signals};
 use crate::event::Event;
 use crate::failure::{Failure, Interrupt};
@@ -157,9 +157,7 @@ impl Core {
         now: Micros,
         rules: &Rules<'_>,
     ) -> Verdict {
-        let since_first = Duration::from_micros(
-            now.saturating_sub(attempt.first_started_at).max(0).unsigned_abs(),
-        );
+        let since_first = between(attempt.first_started_at, now);
         let chance = self.jobs.random().fraction();
         // A policy may call the app's own function.
         let decision =

@@ -51,7 +51,7 @@ pub(super) enum Undone {
 
 const READ_COUNTER: &str = "SELECT last_job, last_change FROM legwork_counter";
 const WRITE_COUNTER: &str = "UPDATE legwork_counter SET last_job = ?1, last_change = ?2";
-const MARK_CHANGED: &str = "UPDATE legwork_lanes SET changed = ?2 WHERE id = ?1";
+pub(super) const MARK_CHANGED: &str = "UPDATE legwork_lanes SET changed = ?2 WHERE id = ?1";
 pub(super) const CHANGED_LANES: &str =
     "SELECT id, queue, kind FROM legwork_lanes INDEXED BY legwork_lanes_changed WHERE changed > ?1";
 const ALL_LANES: &str = "SELECT id, queue, kind FROM legwork_lanes";

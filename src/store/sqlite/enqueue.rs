@@ -2,7 +2,7 @@
 
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::book::{Book, find_or_create_lane};
+use super::book::{Book, MARK_CHANGED, find_or_create_lane};
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
 use crate::error::Result;
@@ -62,7 +62,6 @@ impl Book {
 const NEXT_ID: &str = "
 UPDATE legwork_counter SET last_job = last_job + 1, last_change = last_change + 1
 RETURNING last_job, last_change";
-const MARK_CHANGED: &str = "UPDATE legwork_lanes SET changed = ?2 WHERE id = ?1";
 
 /// Inserts one job on a connection of the app, in its transaction if it has one open.
 pub(super) fn insert_on(conn: &Connection, row: &NewRow) -> Result<JobId> {

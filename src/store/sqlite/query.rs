@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::book::{NEXT_DUE, scope_from};
 use super::errors::storing;
-use crate::clock::{Micros, from_micros, to_micros};
+use crate::clock::{Micros, between, from_micros, to_micros};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::record::{
@@ -251,11 +251,7 @@ pub(super) fn oldest_ready(conn: &Connection, now: Micros) -> Result<Option<Dura
         )
         .and_then(|mut ask| ask.query_row([], |row| row.get(0)))
         .map_err(storing)?;
-    Ok(oldest.map(|at| since(at, now)))
-}
-
-fn since(at: Micros, now: Micros) -> Duration {
-    Duration::from_micros(now.saturating_sub(at).max(0).unsigned_abs())
+    Ok(oldest.map(|at| between(at, now)))
 }
 
 /// How many finished jobs the figures per kind are taken from.
@@ -276,7 +272,7 @@ pub(super) fn stats(conn: &Connection, now: Micros) -> Result<Stats> {
             let queue = stats.queues.entry(row.get(0)?).or_default();
             queue.states.insert(state, count);
             if state == State::Ready {
-                queue.oldest_ready = Some(since(row.get(3)?, now));
+                queue.oldest_ready = Some(between(row.get(3)?, now));
             }
         }
         let history = |condition: &str| {
@@ -325,8 +321,8 @@ fn kinds(conn: &Connection) -> rusqlite::Result<BTreeMap<String, KindStats>> {
         sample.finished.push(finished_at);
         sample.failed += u64::from(row.get::<_, i64>(1)? == State::Failed.code());
         if let Some(started_at) = row.get::<_, Option<Micros>>(3)? {
-            sample.waits.push(since(run_at, started_at));
-            sample.runs.push(since(started_at, finished_at));
+            sample.waits.push(between(run_at, started_at));
+            sample.runs.push(between(started_at, finished_at));
         }
     }
     Ok(samples.into_iter().map(|(kind, sample)| (kind, figures(sample))).collect())
@@ -335,7 +331,7 @@ fn kinds(conn: &Connection) -> rusqlite::Result<BTreeMap<String, KindStats>> {
 fn figures(sample: Sample) -> KindStats {
     let first = sample.finished.iter().min().copied().unwrap_or(0);
     let last = sample.finished.iter().max().copied().unwrap_or(0);
-    let minutes = since(first, last).as_secs_f64() / 60.0;
+    let minutes = between(first, last).as_secs_f64() / 60.0;
     let finished = sample.finished.len() as u64;
     KindStats {
         finished,
