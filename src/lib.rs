@@ -34,6 +34,8 @@
 //!
 //! The [`guide`] tells how it works and why.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 mod clock;
 mod context;
 mod engine;
