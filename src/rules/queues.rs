@@ -89,10 +89,15 @@ impl Queues {
         self.entries.iter().position(|entry| entry.pattern.matches(queue))
     }
 
+    /// Whether queues are drawn at random instead of taken in the order of the list.
+    pub(crate) fn is_weighted(&self) -> bool {
+        self.entries[0].weight.is_some()
+    }
+
     /// The order in which the ranks are asked for work this time: as listed, or drawn by weight.
     pub(crate) fn order(&self, random: &Random) -> Vec<usize> {
         let mut left: Vec<usize> = (0..self.entries.len()).collect();
-        if self.entries[0].weight.is_none() {
+        if !self.is_weighted() {
             return left;
         }
         let weight = |rank: usize| u64::from(self.entries[rank].weight.unwrap_or(1));

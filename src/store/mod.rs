@@ -5,6 +5,7 @@
 //! connections.
 
 mod sqlite;
+pub(crate) mod tray;
 mod waiters;
 
 use std::collections::HashSet;
@@ -95,12 +96,18 @@ pub(crate) struct ClaimRef {
     pub(crate) token: i64,
 }
 
+/// A lane (a queue and a kind), in the file's numbering.
+pub(crate) type LaneId = i64;
+
 /// A claimed job, with what an attempt needs.
 #[derive(Debug)]
 pub(crate) struct Claimed {
     pub(crate) claim: ClaimRef,
-    pub(crate) kind: String,
-    pub(crate) queue: String,
+    pub(crate) lane: LaneId,
+    pub(crate) priority: i64,
+    pub(crate) run_at: Micros,
+    pub(crate) kind: Arc<str>,
+    pub(crate) queue: Arc<str>,
     pub(crate) args: String,
     pub(crate) options: Option<String>,
     pub(crate) meta: Option<String>,
@@ -142,6 +149,7 @@ pub(crate) struct Finish {
     pub(crate) verdict: Verdict,
     pub(crate) attempt: u32,
     pub(crate) worker: Arc<str>,
+    pub(crate) started_at: Micros,
     pub(crate) ended_at: Micros,
     pub(crate) keep: Option<Retention>,
     pub(crate) progress: Option<Progress>,
@@ -163,6 +171,17 @@ impl Finish {
             ..self.clone()
         }
     }
+}
+
+/// A finish on its way to the writer, and who is told what became of it.
+pub(crate) struct Ending {
+    pub(crate) finish: Finish,
+    pub(crate) told: Option<Arc<dyn Told>>,
+}
+
+/// Is told once what became of a finish, after its commit, in the writer's thread.
+pub(crate) trait Told: Send + Sync {
+    fn told(&self, finish: &Finish, recorded: &Result<Finished>);
 }
 
 /// What became of a finish.
@@ -205,8 +224,9 @@ pub(crate) struct Note {
 }
 
 /// What a worker hands over and asks for in one go: the end of its last attempt, the next job.
+/// Both are answered.
 pub(crate) struct Work {
-    pub(crate) finish: Option<Finish>,
+    pub(crate) finish: Option<Ending>,
     pub(crate) claim: Option<ClaimRequest>,
     pub(crate) to: Sender<WorkerMail>,
 }
@@ -224,7 +244,8 @@ pub(crate) struct ClaimRequest {
 /// What a worker gets back: the fate of its finish, and its next job or none. In this order,
 /// unless the finish is held or the claim was called off.
 pub(crate) enum WorkerMail {
-    Finished(Result<Finished>),
+    /// The finish was recorded or refused, and whoever is told has been.
+    Finished,
     Claimed(Box<Claimed>),
     /// No job, or the pool's parked claims were called off.
     Nothing,

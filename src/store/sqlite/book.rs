@@ -32,13 +32,17 @@ pub(super) struct Book {
     /// There are instances beside this handle's, which learn of new work from
     /// `legwork_lanes.changed`.
     others: bool,
-    made_ready: BTreeSet<LaneId>,
+    pub(super) made_ready: BTreeSet<LaneId>,
     created: Vec<LaneId>,
     /// When the next waiting job falls due.
     pub(super) next_due: Option<Micros>,
     /// When the next finished job may be pruned.
     pub(super) next_prune: Option<Micros>,
-    pub(super) next_token: i64,
+    pub(super) last_token: i64,
+    /// Counts the draws of pools whose queues have weights.
+    pub(super) draws: usize,
+    /// What is paused has changed since the writer last asked.
+    pauses_changed: bool,
 }
 
 /// Whether a failed operation has taken its whole transaction with it.
@@ -85,7 +89,9 @@ impl Book {
             created: Vec::new(),
             next_due: None,
             next_prune: None,
-            next_token: 1,
+            last_token: 0,
+            draws: 0,
+            pauses_changed: false,
         }
     }
 
@@ -190,7 +196,7 @@ impl Book {
             })
             .and_then(Iterator::collect)
             .map_err(storing)?;
-        self.lanes.set_paused(paused);
+        self.pauses_changed |= self.lanes.set_paused(paused);
         Ok(())
     }
 
@@ -293,11 +299,23 @@ impl Book {
         self.created.clear();
     }
 
-    /// The id of the next job.
-    pub(super) fn next_job(&mut self) -> i64 {
-        self.last_job += 1;
+    /// Gives out so many job ids; the first of them.
+    pub(super) fn take_ids(&mut self, count: usize) -> i64 {
+        let first = self.last_job + 1;
+        self.last_job += count as i64;
         self.counter_moved = true;
-        self.last_job
+        first
+    }
+
+    /// The number of the next claim.
+    pub(super) fn next_token(&mut self) -> i64 {
+        self.last_token += 1;
+        self.last_token
+    }
+
+    /// Whether something was paused or resumed since the last call.
+    pub(super) fn take_pauses_changed(&mut self) -> bool {
+        std::mem::take(&mut self.pauses_changed)
     }
 
     /// The number of the next instance, never given before.

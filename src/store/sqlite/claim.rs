@@ -1,6 +1,7 @@
-//! Claiming: what falls due becomes ready, and the next ready job of a pool becomes a worker's.
+//! Claiming: what falls due becomes ready, and the next ready job of a pool becomes a worker's, at
+//! once or ahead.
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 
 use super::book::Book;
 use super::errors::storing;
@@ -8,9 +9,10 @@ use super::lanes::{Key, LaneId};
 use crate::clock::{Micros, Random};
 use crate::error::Result;
 use crate::id::JobId;
-use crate::store::{ClaimRef, Claimed, PoolId};
+use crate::store::tray::{Place, Started, Tray};
+use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 
-/// The first ready job of a lane, in claim order.
+/// The first ready jobs of a lane, in claim order.
 ///
 /// `(?1+0)` and not `?1`: SQLite compares a bare parameter with the conditions of partial indexes,
 /// and then prepares the statement anew each time the parameter is bound.
@@ -19,11 +21,21 @@ SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
   FROM legwork_jobs INDEXED BY legwork_next_ready
  WHERE state = 3 AND instance IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
- LIMIT 1";
+ LIMIT (?2+0)";
 
 pub(super) const CLAIM: &str = "
 UPDATE legwork_jobs SET state = 4, instance = ?2, token = ?3, started_at = ?4  -- running
  WHERE id = ?1";
+pub(super) const CLAIM_AHEAD: &str = "
+UPDATE legwork_jobs SET instance = ?2, token = ?3 WHERE id = ?1";
+/// A job that was claimed ahead has been started.
+pub(super) const START: &str = "
+UPDATE legwork_jobs SET state = 4, started_at = ?4  -- running
+ WHERE id = ?1 AND instance = ?2 AND token = ?3 AND started_at IS NULL";
+/// A job that was claimed ahead and not started loses its claim.
+pub(super) const UNCLAIM: &str = "
+UPDATE legwork_jobs SET instance = NULL, token = NULL
+ WHERE id = ?1 AND instance = ?2 AND token = ?3 AND started_at IS NULL";
 
 /// Waiting jobs of one state whose time has come, the earliest first.
 pub(super) const DUE: [&str; 2] = [
@@ -33,6 +45,9 @@ pub(super) const DUE: [&str; 2] = [
       WHERE state = 5 AND run_at <= ?1 ORDER BY run_at LIMIT 256",
 ];
 pub(super) const MAKE_READY: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
+
+/// Jobs that overtake a full tray in one transaction.
+const URGENT: usize = 16;
 
 struct Found {
     key: Key,
@@ -52,6 +67,10 @@ fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         attempts: row.get(6)?,
         first_started_at: row.get(7)?,
     })
+}
+
+fn place(rank: usize, key: Key) -> Place {
+    Place { rank, priority: key.priority, run_at: key.run_at, id: key.id }
 }
 
 impl Book {
@@ -80,7 +99,7 @@ impl Book {
         self.read_alarms()
     }
 
-    /// Claims the pool's next job, or finds that there is none.
+    /// Claims the pool's next job for a worker that waits, or finds that there is none.
     pub(super) fn claim(
         &mut self,
         pool: PoolId,
@@ -92,7 +111,88 @@ impl Book {
         let order = spec.queues.order(random);
         for rank in order {
             if let Some((lane, found)) = self.find_first(pool, rank)? {
-                return self.take(lane, found, instance, now).map(Some);
+                return self.take(lane, found, instance, Some(now)).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Claims ahead what the pool's tray has room for, in the pool's order, up to the first job
+    /// that is not for trays.
+    pub(super) fn claim_ahead(
+        &mut self,
+        pool: PoolId,
+        tray: &Tray,
+        random: &Random,
+    ) -> Result<Vec<(Place, Claimed)>> {
+        let Some(spec) = self.lanes.spec(pool) else { return Ok(Vec::new()) };
+        let instance = spec.instance;
+        if spec.queues.is_weighted() {
+            return self.draw_ahead(pool, instance, tray, random);
+        }
+        let last = tray.last_place();
+        let mut ahead = Vec::new();
+        for rank in 0..spec.queues.ranks() {
+            while let Some((lane, next_best)) = self.lanes.first(pool, rank) {
+                let urgent = last.is_some_and(|last| {
+                    self.lanes.bound(lane).is_some_and(|bound| place(rank, bound) < last)
+                });
+                let room = tray.room(lane).max(if urgent { URGENT } else { 0 });
+                let room = room.saturating_sub(ahead.len());
+                if room == 0 || !tray.is_for(lane) {
+                    return Ok(ahead);
+                }
+                for found in self.find_some(lane, next_best, room)? {
+                    let place = place(rank, found.key);
+                    ahead.push((place, self.take(lane, found, instance, None)?));
+                }
+            }
+        }
+        Ok(ahead)
+    }
+
+    /// The same for a pool whose queues are drawn by weight; the tray keeps the order of the draws.
+    fn draw_ahead(
+        &mut self,
+        pool: PoolId,
+        instance: InstanceId,
+        tray: &Tray,
+        random: &Random,
+    ) -> Result<Vec<(Place, Claimed)>> {
+        let mut ahead: Vec<(Place, Claimed)> = Vec::new();
+        'draws: loop {
+            let Some(spec) = self.lanes.spec(pool) else { return Ok(ahead) };
+            for rank in spec.queues.order(random) {
+                if let Some((lane, found)) = self.find_first(pool, rank)? {
+                    if tray.room(lane) <= ahead.len() {
+                        return Ok(ahead);
+                    }
+                    self.draws += 1;
+                    let place = place(self.draws, found.key);
+                    ahead.push((place, self.take(lane, found, instance, None)?));
+                    continue 'draws;
+                }
+            }
+            return Ok(ahead);
+        }
+    }
+
+    /// Whether a job is ready that goes before `last` and cannot lie in the tray beside it.
+    pub(super) fn must_go_first(
+        &mut self,
+        pool: PoolId,
+        tray: &Tray,
+        last: Place,
+    ) -> Result<Option<Place>> {
+        let Some(spec) = self.lanes.spec(pool) else { return Ok(None) };
+        if spec.queues.is_weighted() {
+            return Ok(None);
+        }
+        for rank in 0..spec.queues.ranks().min(last.rank + 1) {
+            let may = self.lanes.first_bound(pool, rank).is_some_and(|key| place(rank, key) < last);
+            if may && let Some((lane, found)) = self.find_first(pool, rank)? {
+                let first = place(rank, found.key);
+                return Ok((first < last && !tray.is_for(lane)).then_some(first));
             }
         }
         Ok(None)
@@ -111,17 +211,23 @@ impl Book {
 
     /// Whether anything in the lane is ready, whoever may run it.
     pub(super) fn lane_has_ready(&self, lane: LaneId) -> Result<bool> {
-        self.conn.prepare_cached(NEXT_READY).and_then(|mut ask| ask.exists([lane])).map_err(storing)
+        self.read_ready(lane, 1).map(|ready| !ready.is_empty())
+    }
+
+    fn read_ready(&self, lane: LaneId, limit: usize) -> Result<Vec<Found>> {
+        let mut ask = self.conn.prepare_cached(NEXT_READY).map_err(storing)?;
+        let rows = ask.query_map(params![lane, limit as i64], found).map_err(storing)?;
+        let mut ready = Vec::with_capacity(limit.min(64));
+        for row in rows {
+            ready.push(row.map_err(storing)?);
+        }
+        Ok(ready)
     }
 
     /// The first job of a rank over all its lanes; raises the bounds that it finds too low.
     fn find_first(&mut self, pool: PoolId, rank: usize) -> Result<Option<(LaneId, Found)>> {
         while let Some((lane, next_best)) = self.lanes.first(pool, rank) {
-            let head = self
-                .conn
-                .prepare_cached(NEXT_READY)
-                .and_then(|mut ask| ask.query_row([lane], found).optional())
-                .map_err(storing)?;
+            let head = self.read_ready(lane, 1)?.pop();
             let key = head.as_ref().map(|head| head.key);
             self.lanes.set(lane, key);
             match head {
@@ -134,23 +240,90 @@ impl Book {
         Ok(None)
     }
 
-    fn take(&mut self, lane: LaneId, found: Found, instance: i64, now: Micros) -> Result<Claimed> {
-        let token = self.next_token;
-        self.next_token += 1;
-        self.conn
-            .prepare_cached(CLAIM)
-            .and_then(|mut claim| claim.execute(params![found.key.id, instance, token, now]))
-            .map_err(storing)?;
+    /// The first jobs of a lane, at most `room`, as long as none of another lane goes before;
+    /// raises the lane's bound behind them.
+    fn find_some(
+        &mut self,
+        lane: LaneId,
+        next_best: Option<Key>,
+        room: usize,
+    ) -> Result<Vec<Found>> {
+        let mut ready = self.read_ready(lane, room)?;
+        let all = ready.len() < room;
+        let first = ready.iter().take_while(|found| next_best.is_none_or(|best| found.key <= best));
+        let count = first.count();
+        let bound = match ready.get(count) {
+            Some(beyond) => Some(beyond.key),
+            None if all => None,
+            None => ready.last().map(|last| last.key),
+        };
+        self.lanes.set(lane, bound);
+        ready.truncate(count);
+        Ok(ready)
+    }
+
+    /// Claims a job: as started at this time, or ahead.
+    fn take(
+        &mut self,
+        lane: LaneId,
+        found: Found,
+        instance: InstanceId,
+        started_at: Option<Micros>,
+    ) -> Result<Claimed> {
+        let token = self.next_token();
+        let id = found.key.id;
+        match started_at {
+            Some(at) => self
+                .conn
+                .prepare_cached(CLAIM)
+                .and_then(|mut claim| claim.execute(params![id, instance, token, at])),
+            None => self
+                .conn
+                .prepare_cached(CLAIM_AHEAD)
+                .and_then(|mut claim| claim.execute(params![id, instance, token])),
+        }
+        .map_err(storing)?;
+        let (queue, kind) = self.lanes.names(lane);
         Ok(Claimed {
-            claim: ClaimRef { id: JobId(found.key.id), instance, token },
-            kind: self.lanes.kind(lane).to_owned(),
-            queue: self.lanes.queue(lane).to_owned(),
+            claim: ClaimRef { id: JobId(id), instance, token },
+            lane,
+            priority: found.key.priority,
+            run_at: found.key.run_at,
+            kind,
+            queue,
             args: found.args,
             options: found.options,
             meta: found.meta,
             attempts: found.attempts,
-            started_at: now,
+            started_at: started_at.unwrap_or(0),
             first_started_at: found.first_started_at,
         })
+    }
+
+    /// Lets a job that was claimed ahead be claimed by anybody again.
+    pub(super) fn unclaim(&mut self, job: &Claimed) -> Result<()> {
+        let claim = job.claim;
+        let freed = self
+            .conn
+            .prepare_cached(UNCLAIM)
+            .and_then(|mut free| free.execute(params![claim.id.0, claim.instance, claim.token]))
+            .map_err(storing)?;
+        if freed == 1 {
+            let key = Key { priority: job.priority, run_at: job.run_at, id: claim.id.0 };
+            self.ready(job.lane, key);
+        }
+        Ok(())
+    }
+
+    /// Writes the start of a job that was claimed ahead.
+    pub(super) fn start(&self, started: &Started) -> Result<()> {
+        let claim = started.claim;
+        self.conn
+            .prepare_cached(START)
+            .and_then(|mut start| {
+                start.execute(params![claim.id.0, claim.instance, claim.token, started.at])
+            })
+            .map(drop)
+            .map_err(storing)
     }
 }

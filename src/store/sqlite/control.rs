@@ -160,12 +160,13 @@ impl Book {
             done.skipped.push((id, self.finished(id)?.map(|(state, ..)| state)));
             return Ok(());
         };
-        match (live.state, live.claim) {
-            (State::Running, Some((instance, token))) => {
+        match live.claim {
+            // One that is claimed ahead may have been started; whoever holds it will know.
+            Some((instance, token)) => {
                 self.on_job(ASK_TO_STOP, id)?;
                 done.asked.push(ClaimRef { id, instance, token });
             }
-            _ => {
+            None => {
                 let keep = keep_of(live.options.as_deref()).unwrap_or(keep);
                 let prune_at = now.saturating_add(micros_of(keep.of(State::Cancelled)));
                 self.conn
@@ -193,7 +194,7 @@ impl Book {
 
     fn delete(&mut self, id: JobId, done: &mut Controlled) -> Result<()> {
         let sql = match self.live(id)? {
-            Some(Live { state: State::Running, .. }) => {
+            Some(Live { claim: Some(_), .. }) => {
                 done.skipped.push((id, Some(State::Running)));
                 return Ok(());
             }

@@ -1,25 +1,46 @@
-//! Inserting jobs: by the writer, and on a connection of the app.
+//! Inserting jobs: by the writer, which may hand them to a waiting worker in the same statement, and
+//! on a connection of the app.
 
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::book::{Book, MARK_CHANGED, find_or_create_lane};
+use super::demand::Demand;
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
+use crate::clock::Micros;
 use crate::error::Result;
 use crate::id::JobId;
 use crate::new_job::NewRow;
 use crate::state::State;
+use crate::store::ClaimRef;
 
 pub(super) const INSERT: &str = "
-INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
+                          instance, token, started_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
-fn insert_row(insert: &mut CachedStatement<'_>, id: i64, lane: LaneId, row: &NewRow) -> Result<()> {
+/// The claim that a job comes into being with.
+#[derive(Clone, Copy)]
+pub(super) struct Born {
+    pub(super) claim: ClaimRef,
+    /// `None`: claimed ahead.
+    pub(super) started_at: Option<Micros>,
+}
+
+fn insert_row(
+    insert: &mut CachedStatement<'_>,
+    id: i64,
+    lane: LaneId,
+    row: &NewRow,
+    born: Option<Born>,
+) -> Result<()> {
+    let started_at = born.and_then(|born| born.started_at);
+    let state = if started_at.is_some() { State::Running } else { row.state };
     insert
         .execute(params![
             id,
             lane,
-            row.state.code(),
+            state.code(),
             row.priority,
             row.run_at,
             row.enqueued_at,
@@ -27,35 +48,59 @@ fn insert_row(insert: &mut CachedStatement<'_>, id: i64, lane: LaneId, row: &New
             row.options,
             row.tags,
             row.meta,
+            born.map(|born| born.claim.instance),
+            born.map(|born| born.claim.token),
+            started_at,
         ])
         .map(drop)
         .map_err(storing)
 }
 
 impl Book {
-    /// Inserts `rows`, in their order.
-    pub(super) fn insert(&mut self, rows: &[NewRow]) -> Result<Vec<JobId>> {
-        let mut ids = Vec::with_capacity(rows.len());
-        // Lanes first, since the statement below borrows the connection for the whole bulk.
-        let mut placed = Vec::with_capacity(rows.len());
+    /// Inserts `rows`, in their order; those that somebody waits for, and that nothing ready goes
+    /// before, as claimed.
+    pub(super) fn insert(&mut self, rows: &[NewRow], demand: &mut Demand<'_>) -> Result<Vec<JobId>> {
+        let lanes = self.lanes_of(rows)?;
+        let first = self.take_ids(rows.len());
+        let ids = || (first..).map(JobId);
+        let mut insert = self.conn.prepare_cached(INSERT).map_err(storing)?;
+        for ((row, &lane), id) in rows.iter().zip(&lanes).zip(ids()) {
+            let key = Key { priority: row.priority, run_at: row.run_at, id: id.0 };
+            let ready = row.state == State::Ready;
+            let taker = if ready { demand.taker(&self.lanes, lane, key) } else { None };
+            let born = taker.as_ref().map(|taker| {
+                self.last_token += 1;
+                taker.claim(id, self.last_token)
+            });
+            insert_row(&mut insert, id.0, lane, row, born)?;
+            match (taker, born) {
+                (Some(taker), Some(born)) => {
+                    demand.give(taker, born, row, lane, self.lanes.names(lane));
+                }
+                _ if ready => {
+                    self.lanes.lower(lane, key);
+                    self.made_ready.insert(lane);
+                }
+                _ => self.next_due = self.next_due.into_iter().chain([row.run_at]).min(),
+            }
+        }
+        drop(insert);
+        Ok(ids().take(rows.len()).collect())
+    }
+
+    fn lanes_of(&mut self, rows: &[NewRow]) -> Result<Vec<LaneId>> {
+        let mut lanes = Vec::with_capacity(rows.len());
+        let mut last: Option<(&NewRow, LaneId)> = None;
         for row in rows {
-            placed.push((self.next_job(), self.lane(&row.queue, &row.kind)?));
+            let lane = match last {
+                // A bulk is mostly of one kind.
+                Some((seen, lane)) if seen.kind == row.kind && seen.queue == row.queue => lane,
+                _ => self.lane(&row.queue, &row.kind)?,
+            };
+            last = Some((row, lane));
+            lanes.push(lane);
         }
-        {
-            let mut insert = self.conn.prepare_cached(INSERT).map_err(storing)?;
-            for (row, &(id, lane)) in rows.iter().zip(&placed) {
-                insert_row(&mut insert, id, lane, row)?;
-                ids.push(JobId(id));
-            }
-        }
-        for (row, &(id, lane)) in rows.iter().zip(&placed) {
-            if row.state == State::Ready {
-                self.ready(lane, Key { priority: row.priority, run_at: row.run_at, id });
-            } else {
-                self.due_at(row.run_at);
-            }
-        }
-        Ok(ids)
+        Ok(lanes)
     }
 }
 
@@ -91,6 +136,6 @@ fn insert_steps(conn: &Connection, row: &NewRow) -> Result<JobId> {
             .and_then(|mut mark| mark.execute([lane, change]))
             .map_err(storing)?;
     }
-    insert_row(&mut conn.prepare_cached(INSERT).map_err(storing)?, id, lane, row)?;
+    insert_row(&mut conn.prepare_cached(INSERT).map_err(storing)?, id, lane, row, None)?;
     Ok(JobId(id))
 }

@@ -3,6 +3,7 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::book::Book;
+use super::demand::Demand;
 use super::errors::storing;
 use super::lanes::Key;
 use crate::clock::{Micros, micros_of, to_micros};
@@ -19,7 +20,7 @@ pub(super) const MOVE_CLAIMED: &str = "
 INSERT INTO legwork_history
        (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
         args, options, tags, meta, progress_done, progress_total, message, output, reason)
-SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, started_at, ?6, ?7,
+SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, coalesce(started_at, ?13), ?6, ?7,
        args, options, tags, meta, coalesce(?8, progress_done), coalesce(?9, progress_total),
        coalesce(?10, message), ?11, ?12
   FROM legwork_jobs
@@ -31,7 +32,7 @@ pub(super) const FREE_CLAIMED: &str = "
 UPDATE legwork_jobs
    SET state = ?4, run_at = coalesce(?5, run_at), attempts = attempts + ?6,
        first_started_at = CASE ?6 WHEN 0 THEN first_started_at
-                                  ELSE coalesce(first_started_at, started_at) END,
+                                  ELSE coalesce(first_started_at, started_at, ?10) END,
        instance = NULL, token = NULL, started_at = NULL,
        progress_done = coalesce(?7, progress_done), progress_total = coalesce(?8, progress_total),
        message = coalesce(?9, message)
@@ -39,7 +40,7 @@ UPDATE legwork_jobs
 
 const IS_COMPLETED: &str = "SELECT 1 FROM legwork_history WHERE id = ?1 AND state = 6";
 pub(super) const READ_CLAIMED: &str = "
-SELECT lane, priority, run_at, cancel_requested IS NOT NULL, started_at FROM legwork_jobs
+SELECT lane, priority, run_at, cancel_requested IS NOT NULL FROM legwork_jobs
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 const ADD_ATTEMPT: &str = "
 INSERT INTO legwork_attempts (job, attempt, started_at, ended_at, worker, error, counted)
@@ -59,7 +60,6 @@ struct Held {
     priority: i64,
     run_at: Micros,
     cancel_requested: bool,
-    started_at: Micros,
 }
 
 fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
@@ -71,7 +71,6 @@ fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
                     priority: row.get(1)?,
                     run_at: row.get(2)?,
                     cancel_requested: row.get(3)?,
-                    started_at: row.get(4)?,
                 })
             })
             .optional()
@@ -83,6 +82,8 @@ fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
 struct Move<'a> {
     state: State,
     counted: u32,
+    /// When the attempt began, if the file does not know.
+    started_at: Micros,
     at: Micros,
     prune_at: Micros,
     progress: Option<&'a Progress>,
@@ -95,6 +96,7 @@ impl<'a> Move<'a> {
         Move {
             state: State::Completed,
             counted: 1,
+            started_at: finish.started_at,
             at: finish.ended_at,
             prune_at: prune_time(finish, keep, State::Completed),
             progress: finish.progress.as_ref(),
@@ -134,6 +136,7 @@ fn move_claimed(conn: &Connection, claim: ClaimRef, to: &Move<'_>) -> Result<boo
                 message,
                 to.output,
                 to.reason,
+                to.started_at,
             ])
         })
         .map_err(storing)?;
@@ -188,7 +191,12 @@ pub(super) fn add_attempt(conn: &Connection, row: &AttemptRow<'_>) -> Result<()>
 
 impl Book {
     /// Records the end of an attempt, if its claim still stands.
-    pub(super) fn finish(&mut self, finish: &Finish, keep: Retention) -> Result<Finished> {
+    pub(super) fn finish(
+        &mut self,
+        finish: &Finish,
+        keep: Retention,
+        demand: &mut Demand<'_>,
+    ) -> Result<Finished> {
         let state = match &finish.verdict {
             Verdict::Complete { output } => {
                 let to = Move::completion(finish, keep, output.as_deref());
@@ -208,7 +216,7 @@ impl Book {
         };
         add_logs(&self.conn, finish.claim.id, &finish.logs)?;
         let children =
-            if finish.children.is_empty() { Vec::new() } else { self.insert(&finish.children)? };
+            if finish.children.is_empty() { Vec::new() } else { self.insert(&finish.children, demand)? };
         Ok(Finished::Recorded { state, children })
     }
 
@@ -252,7 +260,7 @@ impl Book {
                 &AttemptRow {
                     job: finish.claim.id.0,
                     attempt: finish.attempt,
-                    started_at: held.started_at,
+                    started_at: finish.started_at,
                     ended_at: finish.ended_at,
                     worker: Some(&finish.worker),
                     error,
@@ -264,6 +272,7 @@ impl Book {
             let to = Move {
                 state,
                 counted,
+                started_at: finish.started_at,
                 at: finish.ended_at,
                 prune_at: prune_time(finish, keep, state),
                 progress: finish.progress.as_ref(),
@@ -307,6 +316,7 @@ impl Book {
                     done,
                     total,
                     message,
+                    finish.started_at,
                 ])
             })
             .map(drop)

@@ -14,11 +14,11 @@
 //! nothing paused. That is how pausing 100 k jobs costs nothing.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::record::Scope;
+pub(super) use crate::store::LaneId;
 use crate::store::{PoolId, PoolSpec};
-
-pub(super) type LaneId = i64;
 
 /// The claim order inside a lane and over all lanes of one rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,8 +33,8 @@ impl Key {
 }
 
 struct Lane {
-    queue: String,
-    kind: String,
+    queue: Arc<str>,
+    kind: Arc<str>,
     bound: Option<Key>,
     /// Some pool here runs its kind.
     known: bool,
@@ -50,7 +50,7 @@ struct Seats {
 #[derive(Default)]
 pub(super) struct Lanes {
     lanes: HashMap<LaneId, Lane>,
-    ids: HashMap<String, HashMap<String, LaneId>>,
+    ids: HashMap<Arc<str>, HashMap<Arc<str>, LaneId>>,
     pools: HashMap<PoolId, Seats>,
     paused: HashSet<Scope>,
     /// Lanes of unknown kinds with news.
@@ -63,20 +63,21 @@ impl Lanes {
         self.ids.get(queue)?.get(kind).copied()
     }
 
-    pub(super) fn kind(&self, lane: LaneId) -> &str {
-        self.lanes.get(&lane).map_or("", |lane| &lane.kind)
-    }
-
-    pub(super) fn queue(&self, lane: LaneId) -> &str {
-        self.lanes.get(&lane).map_or("", |lane| &lane.queue)
+    /// Queue and kind of a lane that is known here.
+    pub(super) fn names(&self, lane: LaneId) -> (Arc<str>, Arc<str>) {
+        self.lanes.get(&lane).map_or_else(
+            || (Arc::from(""), Arc::from("")),
+            |lane| (Arc::clone(&lane.queue), Arc::clone(&lane.kind)),
+        )
     }
 
     /// Learns that a lane exists, or that it may have news.
     pub(super) fn learn(&mut self, id: LaneId, queue: &str, kind: &str, bound: Option<Key>) {
         if !self.lanes.contains_key(&id) {
-            self.ids.entry(queue.to_owned()).or_default().insert(kind.to_owned(), id);
-            let known = is_known(&self.pools, kind);
-            let lane = Lane { queue: queue.to_owned(), kind: kind.to_owned(), bound: None, known };
+            let (queue, kind) = (Arc::<str>::from(queue), Arc::<str>::from(kind));
+            self.ids.entry(Arc::clone(&queue)).or_default().insert(Arc::clone(&kind), id);
+            let known = is_known(&self.pools, &kind);
+            let lane = Lane { queue, kind, bound: None, known };
             for seats in self.pools.values_mut() {
                 seats.seat(id, &lane, &self.paused);
             }
@@ -136,6 +137,39 @@ impl Lanes {
         Some((*lane, bounds.next().map(|(key, _)| *key)))
     }
 
+    /// The lowest bound in a rank of the pool.
+    pub(super) fn first_bound(&self, pool: PoolId, rank: usize) -> Option<Key> {
+        self.pools.get(&pool)?.ranks.get(rank)?.first().map(|(key, _)| *key)
+    }
+
+    /// The bound of a lane.
+    pub(super) fn bound(&self, lane: LaneId) -> Option<Key> {
+        self.lanes.get(&lane)?.bound
+    }
+
+    /// The rank in which the pool may run jobs of this lane now, if it may.
+    pub(super) fn rank(&self, pool: PoolId, lane: LaneId) -> Option<usize> {
+        self.pools.get(&pool)?.rank_of.get(&lane).copied()
+    }
+
+    /// The pools that may run jobs of this lane now, each with the lane's rank.
+    pub(super) fn served_by(&self, lane: LaneId) -> impl Iterator<Item = (PoolId, usize)> {
+        self.pools
+            .iter()
+            .filter_map(move |(pool, seats)| Some((*pool, *seats.rank_of.get(&lane)?)))
+    }
+
+    /// Whether nothing that is ready goes before this place in the pool's order, for all that is
+    /// known: a bound that is too low says no.
+    pub(super) fn is_next(&self, pool: PoolId, rank: usize, key: Key) -> bool {
+        self.pools.get(&pool).is_some_and(|seats| {
+            seats.ranks[..=rank].iter().enumerate().all(|(at, bounds)| match bounds.first() {
+                None => true,
+                Some((bound, _)) => at == rank && key < *bound,
+            })
+        })
+    }
+
     /// Whether the pool may find anything.
     pub(super) fn any(&self, pool: PoolId) -> bool {
         self.pools.get(&pool).is_some_and(|seats| seats.ranks.iter().any(|rank| !rank.is_empty()))
@@ -165,10 +199,10 @@ impl Lanes {
         self.pools.remove(&pool);
     }
 
-    /// Takes over what is paused now.
-    pub(super) fn set_paused(&mut self, paused: HashSet<Scope>) {
+    /// Takes over what is paused now; whether that is something else than before.
+    pub(super) fn set_paused(&mut self, paused: HashSet<Scope>) -> bool {
         if paused == self.paused {
-            return;
+            return false;
         }
         self.paused = paused;
         for seats in self.pools.values_mut() {
@@ -177,6 +211,7 @@ impl Lanes {
                 seats.seat(*id, lane, &self.paused);
             }
         }
+        true
     }
 
     /// The lanes of kinds that no pool here knows in which something may have become ready since
@@ -185,7 +220,7 @@ impl Lanes {
         let strange = std::mem::take(&mut self.strange);
         strange
             .into_iter()
-            .filter_map(|id| self.lanes.get(&id).map(|lane| (id, lane.kind.clone())))
+            .filter_map(|id| self.lanes.get(&id).map(|lane| (id, lane.kind.to_string())))
             .collect()
     }
 }
@@ -199,10 +234,10 @@ impl Seats {
         let held = paused.contains(&Scope::All)
             || paused.iter().any(|scope| match scope {
                 Scope::All => true,
-                Scope::Queue(queue) => *queue == lane.queue,
-                Scope::Kind(kind) => *kind == lane.kind,
+                Scope::Queue(queue) => **queue == *lane.queue,
+                Scope::Kind(kind) => **kind == *lane.kind,
             });
-        if held || !self.spec.kinds.contains(&lane.kind) {
+        if held || !self.spec.kinds.contains(&*lane.kind) {
             return;
         }
         let Some(rank) = self.spec.queues.rank(&lane.queue) else { return };

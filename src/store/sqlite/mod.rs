@@ -3,6 +3,7 @@
 mod book;
 mod claim;
 mod control;
+mod demand;
 mod enqueue;
 mod errors;
 mod finish;
@@ -36,6 +37,7 @@ pub(crate) use self::errors::storing as app_error;
 pub(crate) use self::instance::InstanceLock;
 use self::readers::Readers;
 use self::writer::{Mail, Operation, Writer, deadline};
+use super::tray::Tray;
 use super::waiters::{Waiters, Watch};
 use super::{
     Control, Controlled, Finish, InstanceId, Joined, Note, PoolId, PoolSpec, Settings, Work,
@@ -178,9 +180,12 @@ impl Store {
         self.ask(instance, Some(self.settings.busy_timeout), Mail::Leave)
     }
 
-    pub(crate) fn open_pool(&self, spec: PoolSpec) -> Result<PoolId> {
+    /// Opens a pool, with an empty tray for its workers.
+    pub(crate) fn open_pool(&self, spec: PoolSpec) -> Result<(PoolId, Arc<Tray>)> {
         let pool = self.next_pool.fetch_add(1, Ordering::Relaxed);
-        self.post(Mail::OpenPool(pool, spec)).map(|()| pool)
+        let tray = Arc::new(Tray::default());
+        self.post(Mail::OpenPool(pool, spec, Arc::clone(&tray)))?;
+        Ok((pool, tray))
     }
 
     pub(crate) fn close_pool(&self, pool: PoolId) -> Result<()> {
@@ -191,6 +196,11 @@ impl Store {
     /// epoch.
     pub(crate) fn unpark(&self, pool: PoolId, epoch: u64) -> Result<()> {
         self.post(Mail::Unpark(pool, epoch))
+    }
+
+    /// Makes the writer come to the trays now.
+    pub(crate) fn call(&self) -> Result<()> {
+        self.post(Mail::Call)
     }
 
     pub(crate) fn submit(&self, work: Work) -> Result<()> {

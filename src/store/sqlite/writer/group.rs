@@ -9,10 +9,12 @@ use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::NewRow;
 use crate::store::sqlite::instance::InstanceLock;
+use crate::store::tray::{Place, Started, Tray};
 use crate::store::{
-    Claimed, Control, Controlled, Finish, Finished, InstanceId, Joined, Note, PoolId, PoolSpec,
-    Work, WorkerMail,
+    ClaimRef, Claimed, Control, Controlled, Ending, Finish, Finished, InstanceId, Joined, Note,
+    PoolId, PoolSpec, Told, Work, WorkerMail,
 };
+
 /// What can be posted to the writer.
 pub(in crate::store::sqlite) enum Mail {
     Work(Work),
@@ -21,12 +23,14 @@ pub(in crate::store::sqlite) enum Mail {
     Join(Operation<Arc<InstanceLock>, Joined>),
     Leave(Operation<InstanceId, Vec<JobId>>),
     Note(Note),
-    OpenPool(PoolId, PoolSpec),
+    OpenPool(PoolId, PoolSpec, Arc<Tray>),
     ClosePool(PoolId),
     /// Answer all parked claims of a pool with `Nothing`, and later ones of an earlier epoch.
     Unpark(PoolId, u64),
     /// Tell when nothing is ready, due or running for these pools.
     WhenEmpty(InstanceId, Vec<PoolId>, Sender<()>),
+    /// Come to the trays.
+    Call,
     /// Something may have changed: the clock was turned, another connection may have committed.
     Look,
     Stop,
@@ -43,7 +47,15 @@ pub(in crate::store::sqlite) struct Operation<T, A> {
 
 pub(super) struct FinishOperation {
     pub(super) finish: Finish,
-    pub(super) to: Sender<WorkerMail>,
+    pub(super) told: Option<Arc<dyn Told>>,
+    /// Who waits for the answer.
+    pub(super) to: Option<Sender<WorkerMail>>,
+}
+
+impl FinishOperation {
+    pub(super) fn new(ending: Ending, to: Option<Sender<WorkerMail>>) -> FinishOperation {
+        FinishOperation { finish: ending.finish, told: ending.told, to }
+    }
 }
 
 pub(super) struct Parked {
@@ -61,6 +73,8 @@ pub(super) struct Group {
     pub(super) joins: Vec<Operation<Arc<InstanceLock>, Joined>>,
     pub(super) leaves: Vec<Operation<InstanceId, Vec<JobId>>>,
     pub(super) notes: Vec<Note>,
+    /// Starts of jobs that were claimed ahead.
+    pub(super) starts: Vec<(PoolId, Vec<Started>)>,
     /// Rows in `inserts` and children, to bound the transaction.
     pub(super) rows: usize,
     /// Another connection may have committed: take the lock even if there is nothing to write.
@@ -75,6 +89,7 @@ impl Group {
             + self.joins.len()
             + self.leaves.len()
             + self.notes.len()
+            + self.starts.len()
     }
 
     pub(super) fn is_large(&self) -> bool {
@@ -117,6 +132,7 @@ impl Group {
         let joins = self.joins.into_iter().map(move |op| Group { joins: vec![op], ..one() });
         let leaves = self.leaves.into_iter().map(move |op| Group { leaves: vec![op], ..one() });
         let notes = self.notes.into_iter().map(move |op| Group { notes: vec![op], ..one() });
+        // Starts are collected again until they are known.
         finishes.chain(inserts).chain(controls).chain(joins).chain(leaves).chain(notes)
     }
 }
@@ -129,14 +145,19 @@ pub(super) struct Answers {
     pub(super) controls: Vec<Result<Controlled>>,
     pub(super) joins: Vec<Result<Joined>>,
     pub(super) leaves: Vec<Result<Vec<JobId>>>,
-    pub(super) claims: Vec<(PoolId, Parked, Claimed)>,
+    pub(super) claims: Vec<(Parked, Claimed)>,
+    /// Jobs for the trays.
+    pub(super) ahead: Vec<(PoolId, Vec<(Place, Claimed)>)>,
+    /// Claims that were taken back.
+    pub(super) unclaimed: Vec<ClaimRef>,
 }
 
 /// How a transaction came to nothing.
 pub(super) struct Failed {
     pub(super) error: Error,
     pub(super) at_commit: bool,
-    pub(super) claims: Vec<(PoolId, Parked, Claimed)>,
+    /// What it had claimed.
+    pub(super) claims: Vec<ClaimRef>,
 }
 
 /// How long one caller's operation may wait for the lock.
