@@ -39,6 +39,10 @@ pub(super) struct Book {
     /// When the next finished job may be pruned.
     pub(super) next_prune: Option<Micros>,
     pub(super) next_token: i64,
+    /// Suspects may be ready.
+    pub(super) suspects: bool,
+    /// At how many deaths a suspect is quarantined, 0 for never; of the engine that joined last.
+    pub(super) crash_limit: u32,
 }
 
 /// Whether a failed operation has taken its whole transaction with it.
@@ -86,6 +90,8 @@ impl Book {
             next_due: None,
             next_prune: None,
             next_token: 1,
+            suspects: false,
+            crash_limit: 0,
         }
     }
 
@@ -154,6 +160,7 @@ impl Book {
             self.read_lanes(seen)?;
             self.read_pauses()?;
             self.read_alarms()?;
+            self.suspects = self.has_ready_suspects()?;
         }
         self.others = self.has_other_instances()?;
         self.version = Some(version);
@@ -330,6 +337,12 @@ impl Book {
     /// A job of the lane became ready.
     pub(super) fn ready(&mut self, lane: LaneId, key: Key) {
         self.lanes.lower(lane, key);
+        self.made_ready.insert(lane);
+    }
+
+    /// A suspect became claimable. Its lane's bound is about the others.
+    pub(super) fn suspect_ready(&mut self, lane: LaneId) {
+        self.suspects = true;
         self.made_ready.insert(lane);
     }
 

@@ -1,4 +1,5 @@
 //! Claiming: what falls due becomes ready, and the next ready job of a pool becomes a worker's.
+//! Suspects are found apart from the others; see [`suspects`](super::suspects).
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -17,7 +18,7 @@ use crate::store::{ClaimRef, Claimed, PoolId};
 pub(super) const NEXT_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
   FROM legwork_jobs INDEXED BY legwork_next_ready
- WHERE state = 3 AND instance IS NULL AND lane = (?1+0)  -- ready
+ WHERE state = 3 AND instance IS NULL AND crashes IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
  LIMIT 1";
 
@@ -34,8 +35,8 @@ pub(super) const DUE: [&str; 2] = [
 ];
 pub(super) const MAKE_READY: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
 
-struct Found {
-    key: Key,
+pub(super) struct Found {
+    pub(super) key: Key,
     args: String,
     options: Option<String>,
     meta: Option<String>,
@@ -43,7 +44,7 @@ struct Found {
     first_started_at: Option<Micros>,
 }
 
-fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
+pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found {
         key: Key { id: row.get(0)?, priority: row.get(1)?, run_at: row.get(2)? },
         args: row.get(3)?,
@@ -90,12 +91,28 @@ impl Book {
         let Some(spec) = self.lanes.spec(pool) else { return Ok(None) };
         let instance = spec.instance;
         let order = spec.queues.order(random);
+        let suspects = self.next_suspects(pool, instance)?;
         for rank in order {
-            if let Some((lane, found)) = self.find_first(pool, rank)? {
-                return self.take(lane, found, instance, now).map(Some);
+            let first = self.find_first(pool, rank)?;
+            let suspect = suspects.get(rank).copied().flatten();
+            match (first, suspect) {
+                (Some((lane, found)), suspect)
+                    if suspect.is_none_or(|(_, key)| found.key < key) =>
+                {
+                    return self.take(lane, found, instance, now).map(Some);
+                }
+                (_, Some((lane, key))) => {
+                    return self.take_suspect(lane, key, instance, now).map(Some);
+                }
+                (_, None) => {}
             }
         }
         Ok(None)
+    }
+
+    /// Whether a look into the file may find a job for the pool.
+    pub(super) fn may_claim(&self, pool: PoolId) -> bool {
+        self.suspects || self.lanes.any(pool)
     }
 
     /// Whether the pool has a job to claim.
@@ -106,12 +123,13 @@ impl Book {
                 return Ok(true);
             }
         }
-        Ok(false)
+        self.has_suspect_for(pool)
     }
 
     /// Whether anything in the lane is ready, whoever may run it.
     pub(super) fn lane_has_ready(&self, lane: LaneId) -> Result<bool> {
-        self.conn.prepare_cached(NEXT_READY).and_then(|mut ask| ask.exists([lane])).map_err(storing)
+        let ready = self.conn.prepare_cached(NEXT_READY).and_then(|mut ask| ask.exists([lane]));
+        Ok(ready.map_err(storing)? || self.lane_has_suspect(lane)?)
     }
 
     /// The first job of a rank over all its lanes; raises the bounds that it finds too low.
@@ -134,7 +152,13 @@ impl Book {
         Ok(None)
     }
 
-    fn take(&mut self, lane: LaneId, found: Found, instance: i64, now: Micros) -> Result<Claimed> {
+    pub(super) fn take(
+        &mut self,
+        lane: LaneId,
+        found: Found,
+        instance: i64,
+        now: Micros,
+    ) -> Result<Claimed> {
         let token = self.next_token;
         self.next_token += 1;
         self.conn

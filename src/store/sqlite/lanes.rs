@@ -136,6 +136,11 @@ impl Lanes {
         Some((*lane, bounds.next().map(|(key, _)| *key)))
     }
 
+    /// The rank in which the pool may run jobs of the lane now, if it may.
+    pub(super) fn rank(&self, pool: PoolId, lane: LaneId) -> Option<usize> {
+        self.pools.get(&pool)?.rank_of.get(&lane).copied()
+    }
+
     /// Whether the pool may find anything.
     pub(super) fn any(&self, pool: PoolId) -> bool {
         self.pools.get(&pool).is_some_and(|seats| seats.ranks.iter().any(|rank| !rank.is_empty()))

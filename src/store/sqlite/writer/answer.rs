@@ -34,7 +34,7 @@ impl Writer {
             let _ = op.answer.send(done);
         }
         for (op, done) in group.joins.into_iter().zip(answers.joins) {
-            done.iter().flat_map(|done| &done.rescued).for_each(|id| self.waiters.tell(*id));
+            done.iter().flat_map(|done| done.taken.ids()).for_each(|id| self.waiters.tell(id));
             let _ = op.answer.send(done);
         }
         for (_, parked, claimed) in answers.claims {

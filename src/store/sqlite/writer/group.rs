@@ -1,6 +1,5 @@
 //! What is posted to the writer, and what it records in one transaction.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -8,17 +7,16 @@ use crossbeam_channel::Sender;
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::NewRow;
-use crate::store::sqlite::instance::InstanceLock;
 use crate::store::{
-    Claimed, Control, Controlled, Finish, Finished, InstanceId, Joined, Note, PoolId, PoolSpec,
-    Work, WorkerMail,
+    Claimed, Control, Controlled, Finish, Finished, InstanceId, Joined, Joining, Note, PoolId,
+    PoolSpec, Work, WorkerMail,
 };
 /// What can be posted to the writer.
 pub(in crate::store::sqlite) enum Mail {
     Work(Work),
     Insert(Operation<Vec<NewRow>, Vec<JobId>>),
     Control(Operation<Control, Controlled>),
-    Join(Operation<Arc<InstanceLock>, Joined>),
+    Join(Operation<Joining, Joined>),
     Leave(Operation<InstanceId, Vec<JobId>>),
     Note(Note),
     OpenPool(PoolId, PoolSpec),
@@ -58,7 +56,7 @@ pub(super) struct Group {
     pub(super) finishes: Vec<FinishOperation>,
     pub(super) inserts: Vec<Operation<Vec<NewRow>, Vec<JobId>>>,
     pub(super) controls: Vec<Operation<Control, Controlled>>,
-    pub(super) joins: Vec<Operation<Arc<InstanceLock>, Joined>>,
+    pub(super) joins: Vec<Operation<Joining, Joined>>,
     pub(super) leaves: Vec<Operation<InstanceId, Vec<JobId>>>,
     pub(super) notes: Vec<Note>,
     /// Rows in `inserts` and children, to bound the transaction.

@@ -234,7 +234,7 @@ impl Writer {
         group.look
             || group.operations() > 0
             || self.is_due()
-            || self.parked.iter().any(|(pool, parked)| !parked.is_empty() && self.book.lanes.any(*pool))
+            || self.parked.iter().any(|(pool, parked)| !parked.is_empty() && self.book.may_claim(*pool))
             // Somebody else may have made something ready; asking costs a microsecond.
             || (self.parked.values().any(|parked| !parked.is_empty())
                 && self.book.has_news().unwrap_or(true))
