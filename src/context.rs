@@ -35,15 +35,18 @@ pub(crate) struct Attempt {
     pub(crate) jobs: Jobs,
     /// `None` in `perform_now`.
     pub(crate) claim: Option<ClaimRef>,
-    pub(crate) kind: String,
-    pub(crate) queue: String,
+    pub(crate) kind: Arc<str>,
+    pub(crate) queue: Arc<str>,
     pub(crate) number: u32,
     pub(crate) meta: BTreeMap<String, String>,
     pub(crate) worker: Arc<str>,
     pub(crate) args: String,
     /// When the job's first attempt started: what bounds by time count from.
     pub(crate) first_started_at: Micros,
+    pub(crate) started_at: Micros,
     pub(crate) started_awake: Duration,
+    /// Attempts that take longer are told as slow.
+    pub(crate) slow_after: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) overdue: Overdue,
     /// The job's own retry policy, if it has one.
@@ -99,6 +102,8 @@ pub(crate) struct Said {
     pub(crate) logs: Vec<LogLine>,
     pub(crate) output: Option<String>,
     pub(crate) children: Vec<NewRow>,
+    /// How long the attempt has run, once it has ended.
+    pub(crate) took: Duration,
     lines: u32,
     noted: Option<Instant>,
 }
@@ -155,6 +160,7 @@ impl Attempt {
             verdict,
             attempt: self.number,
             worker: Arc::clone(&self.worker),
+            started_at: self.started_at,
             ended_at: self.jobs.clock().micros(),
             keep: self.keep,
             progress: said.progress.clone(),

@@ -117,6 +117,18 @@ pub enum Event {
         /// The job.
         id: JobId,
     },
+    /// A job has taken too many processes with it: it is `Failed` and is not started again, nor is
+    /// its [`gave_up`](crate::Job::gave_up) called.
+    Quarantined {
+        /// The job.
+        id: JobId,
+        /// Its kind.
+        kind: String,
+        /// The deaths counted against it.
+        deaths: u32,
+        /// The reason, as it stands in its record.
+        reason: String,
+    },
     /// Jobs were paused.
     Paused(Scope),
     /// Jobs were resumed.

@@ -53,6 +53,10 @@ pub struct JobRecord {
     pub reason: Option<String>,
     /// Whether it was asked to stop while running.
     pub cancel_requested: bool,
+    /// `None`: above suspicion. A job that was running when its process died is a suspect until an
+    /// attempt of it ends in any other way; this is how many deaths, the first not included, are
+    /// counted against it (see [`EngineBuilder::crash_limit`](crate::EngineBuilder::crash_limit)).
+    pub crashes: Option<u32>,
 }
 
 impl JobRecord {

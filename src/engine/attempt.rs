@@ -8,6 +8,7 @@ use super::Core;
 use super::registry::Handler;
 use crate::clock::{Micros, between, from_micros, micros_of};
 use crate::context::{Attempt, Said, Signals};
+use crate::error::Result;
 use crate::event::Event;
 use crate::failure::{Failure, Interrupt};
 use crate::job::{JobResult, Outcome};
@@ -16,13 +17,19 @@ use crate::perform;
 use crate::rules::retry::{Decision, Retry};
 use crate::rules::text;
 use crate::state::State;
-use crate::store::{Claimed, Finish, Finished, Verdict};
+use crate::store::{Claimed, Ending, Finish, Finished, Told, Verdict};
 
-/// An attempt that has run, with what is told once its finish is recorded.
+/// An attempt that has run, and its end.
 pub(super) struct Ended {
     pub(super) attempt: Arc<Attempt>,
     pub(super) finish: Finish,
-    took: Duration,
+}
+
+impl Ended {
+    /// On its way to the writer, who tells what became of it.
+    pub(super) fn into_ending(self) -> Ending {
+        Ending { finish: self.finish, told: Some(self.attempt) }
+    }
 }
 
 /// What one job has of its own; what another version wrote and this one cannot read counts as
@@ -74,14 +81,16 @@ impl Core {
         Arc::new(Attempt {
             jobs: self.jobs.clone(),
             claim: Some(claimed.claim),
-            kind: claimed.kind.clone(),
-            queue: claimed.queue.clone(),
+            kind: Arc::clone(&claimed.kind),
+            queue: Arc::clone(&claimed.queue),
             args: claimed.args.clone(),
             number: claimed.attempts + 1,
             meta: meta.unwrap_or_default(),
             worker: Arc::clone(worker),
             first_started_at: claimed.first_started_at.unwrap_or(claimed.started_at),
+            started_at: claimed.started_at,
             started_awake: self.jobs.clock().awake(),
+            slow_after: self.slow_after,
             timeout: own.timeout.or_else(|| handler.and_then(|handler| handler.options.timeout)),
             overdue: handler.map(|handler| handler.options.overdue).unwrap_or_default(),
             retry: own.retry.clone(),
@@ -93,9 +102,9 @@ impl Core {
     }
 
     fn ended(&self, attempt: Arc<Attempt>, verdict: Verdict) -> Ended {
-        let took = attempt.elapsed();
+        attempt.said().took = attempt.elapsed();
         let finish = attempt.finish(verdict).expect("a claimed attempt has a claim");
-        Ended { attempt, finish, took }
+        Ended { attempt, finish }
     }
 
     fn decide(&self, attempt: &Arc<Attempt>, result: JobResult, rules: &Rules<'_>) -> Verdict {
@@ -210,43 +219,48 @@ impl Core {
 
     fn tell_started(&self, attempt: &Attempt) {
         let id = attempt.id();
-        log::debug!(job = id.0, kind = attempt.kind.as_str(), attempt = attempt.number; "legwork: started");
+        log::debug!(job = id.0, kind = &*attempt.kind, attempt = attempt.number; "legwork: started");
         self.jobs.tell(|| Event::Started {
             id,
-            kind: attempt.kind.clone(),
-            queue: attempt.queue.clone(),
+            kind: attempt.kind.to_string(),
+            queue: attempt.queue.to_string(),
             attempt: attempt.number,
             worker: attempt.worker.to_string(),
         });
     }
+}
 
-    /// Tells what became of an attempt, after it is recorded.
-    pub(super) fn tell_ended(&self, ended: Ended, recorded: &Finished) {
-        let Ended { attempt, finish, took } = ended;
-        self.jobs.attempts_here().end(&attempt);
+impl Told for Attempt {
+    fn told(&self, finish: &Finish, recorded: &Result<Finished>) {
+        self.jobs.attempts_here().end(self);
+        let took = self.said().took;
         if self.slow_after.is_some_and(|threshold| took > threshold) {
-            let kind = attempt.kind.clone();
-            self.jobs.tell(|| Event::Slow { id: attempt.id(), kind, took });
+            self.jobs.tell(|| Event::Slow { id: self.id(), kind: self.kind.to_string(), took });
         }
         match recorded {
-            Finished::Settled => self.tell_finished(&attempt, State::Completed, took),
-            Finished::Stale => {
-                log::warn!(job = attempt.id().0, kind = attempt.kind.as_str(); "legwork: a finish came too late and changed nothing");
+            Ok(Finished::Settled) => self.tell_finished(State::Completed, took),
+            Ok(Finished::Stale) => {
+                log::warn!(job = self.id().0, kind = &*self.kind; "legwork: a finish came too late and changed nothing");
             }
-            Finished::Recorded { state, children } => {
+            Ok(Finished::Recorded { state, children }) => {
                 for (id, row) in children.iter().zip(&finish.children) {
                     self.jobs.tell_enqueued(*id, row.kind.clone(), row.queue.clone());
                 }
-                self.tell_recorded(&attempt, &finish, *state, took);
+                self.tell_recorded(finish, *state, took);
+            }
+            Err(error) => {
+                log::error!(job = self.id().0; "legwork: its end could not be recorded: {error}");
             }
         }
     }
+}
 
-    fn tell_recorded(&self, attempt: &Attempt, finish: &Finish, state: State, took: Duration) {
-        let (id, kind) = (attempt.id(), attempt.kind.as_str());
+impl Attempt {
+    fn tell_recorded(&self, finish: &Finish, state: State, took: Duration) {
+        let (id, kind) = (self.id(), &*self.kind);
         match (state, &finish.verdict) {
             (State::Retrying, Verdict::Retry { run_at, error }) => {
-                let (attempts, run_at) = (attempt.number, from_micros(*run_at));
+                let (attempts, run_at) = (self.number, from_micros(*run_at));
                 log::info!(job = id.0, kind = kind, attempt = attempts; "legwork: retry at {run_at}: {error}");
                 self.jobs.tell(|| Event::Retrying {
                     id,
@@ -261,11 +275,11 @@ impl Core {
                     Verdict::Fail { error } => error.clone(),
                     _ => "its end could not be recorded".to_owned(),
                 };
-                log::warn!(job = id.0, kind = kind, attempt = attempt.number; "legwork: failed: {error}");
+                log::warn!(job = id.0, kind = kind, attempt = self.number; "legwork: failed: {error}");
                 self.jobs.tell(|| Event::Failed {
                     id,
                     kind: kind.to_owned(),
-                    attempts: attempt.number,
+                    attempts: self.number,
                     error,
                 });
             }
@@ -279,14 +293,14 @@ impl Core {
                 log::info!(job = id.0, kind = kind; "legwork: given back");
                 self.jobs.tell(|| Event::Rescued { id });
             }
-            _ => self.tell_finished(attempt, state, took),
+            _ => self.tell_finished(state, took),
         }
     }
 
-    fn tell_finished(&self, attempt: &Attempt, state: State, took: Duration) {
-        let id = attempt.id();
-        log::debug!(job = id.0, kind = attempt.kind.as_str(); "legwork: {state} in {took:?}");
-        let kind = Some(attempt.kind.clone());
+    fn tell_finished(&self, state: State, took: Duration) {
+        let id = self.id();
+        log::debug!(job = id.0, kind = &*self.kind; "legwork: {state} in {took:?}");
+        let kind = Some(self.kind.to_string());
         self.jobs.tell(|| Event::Finished { id, kind, state, took: Some(took) });
     }
 }

@@ -52,6 +52,7 @@ impl EngineBuilder<()> {
                 middleware: jobs.middleware().to_vec(),
                 slow_after: None,
                 stuck_grace: Duration::from_secs(5),
+                crash_limit: 3,
                 on_started: Vec::new(),
                 on_stopping: Vec::new(),
                 on_stopped: Vec::new(),
@@ -113,6 +114,30 @@ impl<S: Send + Sync + 'static> EngineBuilder<S> {
     /// How long after its time-out an attempt that goes on counts as stuck. Default: 5 seconds.
     pub fn stuck_grace(mut self, grace: Duration) -> EngineBuilder<S> {
         self.settings.stuck_grace = grace;
+        self
+    }
+
+    /// How many deaths of its process a job may cause within 72 hours: at so many it is quarantined,
+    /// that is `failed` with the reason. Default: 3; 0 is never.
+    ///
+    /// Jobs that were running when their process died become suspects, which uses no attempt. A
+    /// process runs one suspect at a time, beside other jobs: if it dies meanwhile, that counts
+    /// against this suspect and against nobody else. An attempt that ends in any other way clears
+    /// its job. A restart of the machine is nobody's fault, and a panic is a failed attempt.
+    ///
+    /// A death is a death: whoever kills processes on purpose, as a test does, sets 0. Then nobody is
+    /// suspected either. The engine that joined last decides for its handle.
+    ///
+    /// ```
+    /// # use legwork::{Engine, Jobs};
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// let engine = Engine::builder(&jobs).crash_limit(1).start()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn crash_limit(mut self, deaths: u32) -> EngineBuilder<S> {
+        self.settings.crash_limit = deaths;
         self
     }
 

@@ -10,7 +10,7 @@ use super::{Core, Settings, worker};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::jobs::Jobs;
-use crate::store::{ClaimRequest, PoolId};
+use crate::store::ClaimRequest;
 
 /// An engine for tests, made by [`EngineBuilder::manual`](crate::EngineBuilder::manual): nothing
 /// runs until it is told to, and then in the calling thread, in claim order. With
@@ -40,7 +40,6 @@ use crate::store::{ClaimRequest, PoolId};
 /// ```
 pub struct ManualEngine {
     core: Arc<Core>,
-    pools: Vec<PoolId>,
 }
 
 pub(super) fn start<S: Any + Send + Sync>(
@@ -51,8 +50,9 @@ pub(super) fn start<S: Any + Send + Sync>(
     settings: Settings,
 ) -> Result<ManualEngine> {
     let (core, _bell) = Core::join(jobs, registry, state, pools, settings)?;
-    let pools = core.pools.iter().map(|pool| pool.id).collect();
-    Ok(ManualEngine { core, pools })
+    // Without threads there is nobody to claim ahead for.
+    core.pools.iter().for_each(|pool| pool.tray.set_workers(0));
+    Ok(ManualEngine { core })
 }
 
 impl ManualEngine {
@@ -61,14 +61,16 @@ impl ManualEngine {
     /// # Errors
     /// Those of claiming and recording; a failing job is none.
     pub fn run_one(&self) -> Result<Option<JobId>> {
-        for &pool in &self.pools {
-            let request = ClaimRequest { pool, epoch: 0, park: false };
+        for pool in &self.core.pools {
+            let request = ClaimRequest { pool: pool.id, epoch: 0, park: false };
             let Some(claimed) = worker::exchange(&self.core, None, Some(request))? else {
                 continue;
             };
             let id = claimed.claim.id;
             let ended = self.core.run(claimed, &Arc::from("manual"));
-            worker::exchange(&self.core, Some(ended), None)?;
+            let ending = ended.into_ending();
+            pool.tray.ended(ending.finish.claim);
+            worker::exchange(&self.core, Some(ending), None)?;
             return Ok(Some(id));
         }
         Ok(None)

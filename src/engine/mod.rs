@@ -31,7 +31,7 @@ use crate::id::JobId;
 use crate::job::{Job, JobResult};
 use crate::jobs::Jobs;
 use crate::middleware::Middleware;
-use crate::store::{InstanceId, InstanceLock, PoolSpec};
+use crate::store::{InstanceId, InstanceLock, PoolSpec, Taken};
 
 /// How long jobs that were asked to stop get before they are given up, beyond the grace.
 const LITTLE: Duration = Duration::from_secs(1);
@@ -71,6 +71,7 @@ pub(crate) struct Settings {
     middleware: Vec<Arc<dyn Middleware>>,
     slow_after: Option<Duration>,
     stuck_grace: Duration,
+    crash_limit: u32,
     on_started: Vec<Hook>,
     on_stopping: Vec<Hook>,
     on_stopped: Vec<Hook>,
@@ -195,7 +196,7 @@ impl Engine {
         self.end_supervisor();
         let left = core.at_work();
         for attempt in &left {
-            log::warn!(job = attempt.id().0, kind = attempt.kind.as_str(); "legwork: would not stop");
+            log::warn!(job = attempt.id().0, kind = &*attempt.kind; "legwork: would not stop");
         }
         told.map(|()| left.iter().map(|attempt| attempt.id()).collect())
     }
@@ -235,12 +236,9 @@ impl Core {
         settings: Settings,
     ) -> Result<(Arc<Core>, Bell)> {
         let lock = Arc::new(InstanceLock::create(jobs.path())?);
-        let joined = jobs.store().join(&lock)?;
+        let joined = jobs.store().join(&lock, settings.crash_limit)?;
         jobs.attempts_here().joined(joined.instance);
-        for &id in &joined.rescued {
-            log::warn!(job = id.0; "legwork: rescued from a dead process");
-            jobs.tell(|| Event::Rescued { id });
-        }
+        tell_taken(&jobs, &joined.taken);
         let (supervisor, bell) = Supervisor::new(settings.stuck_grace);
         let mut core = Core {
             jobs,
@@ -266,8 +264,8 @@ impl Core {
                 queues: pool.queues.clone(),
                 kinds: Arc::clone(&kinds),
             };
-            let id = core.jobs.store().open_pool(spec)?;
-            core.pools.push(Arc::new(RunningPool::new(id, pool)));
+            let (id, tray) = core.jobs.store().open_pool(spec)?;
+            core.pools.push(Arc::new(RunningPool::new(id, tray, pool)));
         }
         Ok((Arc::new(core), bell))
     }
@@ -308,6 +306,23 @@ impl Core {
 
     fn is_stopped(&self) -> bool {
         self.phase.load(Ordering::Acquire) == STOPPED
+    }
+}
+
+/// Tells what was taken over from dead processes.
+fn tell_taken(jobs: &Jobs, taken: &Taken) {
+    for &id in &taken.rescued {
+        log::warn!(job = id.0; "legwork: rescued from a dead process");
+        jobs.tell(|| Event::Rescued { id });
+    }
+    for job in &taken.quarantined {
+        log::error!(job = job.id.0, kind = job.kind.as_str(); "legwork: {}", job.reason);
+        jobs.tell(|| Event::Quarantined {
+            id: job.id,
+            kind: job.kind.clone(),
+            deaths: job.deaths,
+            reason: job.reason.clone(),
+        });
     }
 }
 

@@ -1,12 +1,13 @@
 //! A pool: some worker threads serving some queues.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::rules::name;
 use crate::rules::queues::Queues;
 use crate::store::PoolId;
+use crate::store::tray::Tray;
 
 /// Some worker threads serving some queues, for [`EngineBuilder::pool`](crate::EngineBuilder::pool).
 ///
@@ -100,6 +101,8 @@ pub(super) struct CheckedPool {
 /// A pool at work.
 pub(super) struct RunningPool {
     pub(super) id: PoolId,
+    /// Jobs claimed ahead for its workers.
+    pub(super) tray: Arc<Tray>,
     pub(super) name: String,
     pub(super) every: Option<Duration>,
     started: Instant,
@@ -128,9 +131,11 @@ pub(super) struct Seen {
 }
 
 impl RunningPool {
-    pub(super) fn new(id: PoolId, pool: CheckedPool) -> RunningPool {
+    pub(super) fn new(id: PoolId, tray: Arc<Tray>, pool: CheckedPool) -> RunningPool {
+        tray.set_workers(pool.workers);
         RunningPool {
             id,
+            tray,
             name: pool.name,
             every: pool.every,
             started: Instant::now(),
@@ -172,6 +177,7 @@ impl RunningPool {
     pub(super) fn resize(&self, workers: usize) -> u64 {
         let mut count = self.lock();
         count.target = workers;
+        self.tray.set_workers(workers);
         count.epoch += 1;
         self.bell.notify_all();
         count.epoch

@@ -144,13 +144,13 @@ impl Core {
         let abandon = attempt.overdue == Overdue::Abandon;
         attempt.signals.set(|asked| asked.reported = true);
         let running = attempt.elapsed();
-        log::warn!(job = attempt.id().0, kind = attempt.kind.as_str(); "legwork: stuck, running for {running:?}");
+        log::warn!(job = attempt.id().0, kind = &*attempt.kind; "legwork: stuck, running for {running:?}");
         if abandon && let Err(error) = self.abandon(attempt) {
             log::error!(job = attempt.id().0; "legwork: not abandoned: {error}");
         }
         self.jobs.tell(|| Event::Stuck {
             id: attempt.id(),
-            kind: attempt.kind.clone(),
+            kind: attempt.kind.to_string(),
             running,
             abandoned: abandon,
         });
@@ -173,7 +173,7 @@ impl Core {
         let Some(replaced) = abandoned else { return Ok(()) };
         self.abandoned().push(Arc::clone(attempt));
         let ended = self.time_out(attempt);
-        worker::exchange(self, Some(ended), None)?;
+        worker::exchange(self, Some(ended.into_ending()), None)?;
         match pool {
             Some(pool) if replaced => worker::start_missing(self, pool),
             _ => Ok(()),

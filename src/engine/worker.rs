@@ -8,10 +8,10 @@ use std::thread;
 use crossbeam_channel::bounded;
 
 use super::Core;
-use super::attempt::Ended;
-use super::pool::RunningPool;
+use super::pool::{RunningPool, Seen};
 use crate::error::{Error, Result};
-use crate::store::{ClaimRequest, Claimed, Work, WorkerMail};
+use crate::store::tray::Visit;
+use crate::store::{ClaimRequest, Claimed, Ending, Work, WorkerMail};
 
 /// Starts the threads that the pool is missing.
 pub(super) fn start_missing(core: &Arc<Core>, pool: &Arc<RunningPool>) -> Result<()> {
@@ -61,20 +61,21 @@ impl<'a> Worker<'a> {
 
     /// Works until the pool lets it go or the writer is gone.
     fn work(&self) {
-        let mut last: Option<Ended> = None;
+        let mut last: Option<Ending> = None;
         loop {
             let seen = self.pool.go_on();
-            match self.exchange(last.take(), seen.map(|seen| seen.epoch)) {
-                Ok(Some(claimed)) if self.core.is_stopping() => {
-                    last = Some(self.core.give_back(claimed, &self.name));
-                }
+            let next = match seen {
+                Some(seen) => self.next(last.take(), seen),
+                // The last end is recorded before the thread is.
+                None => self.hand_over(last.take(), None),
+            };
+            match next {
                 Ok(Some(claimed)) => last = Some(self.run(claimed)),
-                Ok(None) if seen.is_none() => return,
-                Ok(None) => {
-                    if let (Some(every), Some(seen)) = (self.pool.every, seen) {
-                        self.pool.wait_for_tick(every, seen);
-                    }
-                }
+                Ok(None) => match (seen, self.pool.every) {
+                    (None, _) => return,
+                    (Some(seen), Some(every)) => self.pool.wait_for_tick(every, seen),
+                    (Some(_), None) => {}
+                },
                 Err(error) => {
                     log::error!("legwork: worker {} ends: {error}", self.name);
                     return;
@@ -83,7 +84,37 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn run(&self, claimed: Claimed) -> Ended {
+    /// Leaves the last attempt's end and gets the next job: from the tray, or from the writer.
+    fn next(&self, last: Option<Ending>, seen: Seen) -> Result<Option<Claimed>> {
+        let now = self.core.jobs.clock().micros();
+        match self.pool.tray.visit(last, now) {
+            Visit::Next { claimed, call } => {
+                if call {
+                    self.core.jobs.store().call()?;
+                }
+                Ok(Some(claimed))
+            }
+            Visit::Empty(last) => self.hand_over(last, Some(seen.epoch)),
+        }
+    }
+
+    /// Hands the last attempt's end to the writer and, if wanted, waits for the next job.
+    fn hand_over(&self, last: Option<Ending>, epoch: Option<u64>) -> Result<Option<Claimed>> {
+        if let Some(last) = &last {
+            self.pool.tray.ended(last.finish.claim);
+        }
+        if last.is_none() && epoch.is_none() {
+            return Ok(None);
+        }
+        let park = self.pool.every.is_none();
+        let claim = epoch.map(|epoch| ClaimRequest { pool: self.pool.id, epoch, park });
+        exchange(self.core, last, claim)
+    }
+
+    fn run(&self, claimed: Claimed) -> Ending {
+        if self.core.is_stopping() {
+            return self.core.give_back(claimed, &self.name).into_ending();
+        }
         let ended = self.core.run(claimed, &self.name);
         let asked = ended.attempt.signals.set(|asked| {
             asked.ended = true;
@@ -93,47 +124,27 @@ impl<'a> Worker<'a> {
             self.core.abandoned().retain(|other| !Arc::ptr_eq(other, &ended.attempt));
             self.pool.returned(asked.replaced);
         }
-        ended
-    }
-
-    /// Hands the last attempt's end over and, if wanted, waits for the next job.
-    fn exchange(&self, last: Option<Ended>, epoch: Option<u64>) -> Result<Option<Claimed>> {
-        if last.is_none() && epoch.is_none() {
-            return Ok(None);
-        }
-        let park = self.pool.every.is_none();
-        let claim = epoch.map(|epoch| ClaimRequest { pool: self.pool.id, epoch, park });
-        exchange(self.core, last, claim)
+        ended.into_ending()
     }
 }
 
-/// Hands an attempt's end over and takes the answers: first its fate, then the next job if one
-/// was asked for.
+/// Hands an attempt's end over and waits for what was asked for: that it is recorded, the next
+/// job.
 pub(super) fn exchange(
     core: &Core,
-    mut last: Option<Ended>,
+    last: Option<Ending>,
     claim: Option<ClaimRequest>,
 ) -> Result<Option<Claimed>> {
     // The writer holds the only sender: if it ends, waiting ends too.
     let (to, mailbox) = bounded(2);
-    let finish = last.as_ref().map(|ended| ended.finish.clone());
-    core.jobs.store().submit(Work { finish, claim, to })?;
+    let (mut unrecorded, mut unanswered) = (last.is_some(), claim.is_some());
+    core.jobs.store().submit(Work { finish: last, claim, to })?;
     // A held finish is answered later than its claim, and a pool that closes answers the claim
     // first: the answers come in any order, and both are waited for.
-    let mut unanswered = claim.is_some();
     let mut next = None;
-    while last.is_some() || unanswered {
+    while unrecorded || unanswered {
         match mailbox.recv().map_err(|_| Error::Poisoned)? {
-            WorkerMail::Finished(recorded) => {
-                let Some(ended) = last.take() else { continue };
-                match recorded {
-                    Ok(recorded) => core.tell_ended(ended, &recorded),
-                    Err(error) => {
-                        core.jobs.attempts_here().end(&ended.attempt);
-                        log::error!(job = ended.attempt.id().0; "legwork: its end could not be recorded: {error}");
-                    }
-                }
-            }
+            WorkerMail::Finished => unrecorded = false,
             WorkerMail::Claimed(claimed) => {
                 next = Some(*claimed);
                 unanswered = false;

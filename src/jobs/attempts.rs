@@ -45,13 +45,14 @@ impl Attempts {
         running.attempts.insert(claim.id, Arc::clone(attempt));
     }
 
-    pub(crate) fn end(&self, attempt: &Arc<Attempt>) {
+    pub(crate) fn end(&self, attempt: &Attempt) {
         let mut running = lock(&self.inner);
         if let Some(claim) = &attempt.claim {
             // A cancel that came too late for it.
             running.early.remove(claim);
         }
-        if running.attempts.get(&attempt.id()).is_some_and(|there| Arc::ptr_eq(there, attempt)) {
+        if running.attempts.get(&attempt.id()).is_some_and(|there| std::ptr::eq(&**there, attempt))
+        {
             running.attempts.remove(&attempt.id());
         }
     }

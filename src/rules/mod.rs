@@ -5,4 +5,5 @@ pub(crate) mod name;
 pub(crate) mod queues;
 pub(crate) mod retry;
 pub(crate) mod state;
+pub(crate) mod suspect;
 pub(crate) mod text;

@@ -27,13 +27,15 @@ pub(crate) enum Change {
     Snooze,
     /// The attempt was interrupted or its process died; the job is claimable again.
     GiveBack,
+    /// Its process died once too often while it was the only suspect under way.
+    Quarantine,
     /// Somebody asked for a finished or retrying job to run again now.
     RunAgain,
 }
 
 impl Change {
     #[cfg(test)]
-    pub(crate) const ALL: [Change; 9] = [
+    pub(crate) const ALL: [Change; 10] = [
         Change::Due,
         Change::Start,
         Change::Complete,
@@ -42,6 +44,7 @@ impl Change {
         Change::Cancel,
         Change::Snooze,
         Change::GiveBack,
+        Change::Quarantine,
         Change::RunAgain,
     ];
 }
@@ -53,7 +56,7 @@ pub(crate) const fn next(from: State, change: Change) -> Option<State> {
         (Ready, Change::Start) => Some(Running),
         (Running, Change::Complete) => Some(Completed),
         (Running, Change::Retry) => Some(Retrying),
-        (Running, Change::Fail) => Some(Failed),
+        (Running, Change::Fail | Change::Quarantine) => Some(Failed),
         (Running, Change::Snooze) => Some(Scheduled),
         (Running, Change::GiveBack) => Some(Ready),
         // A running job is asked first; `Running` is left when its attempt ends.
@@ -104,9 +107,14 @@ mod tests {
 
     #[test]
     fn only_running_jobs_end_an_attempt() {
+        use Change::{Complete, Fail, GiveBack, Quarantine, Retry, Snooze};
         for from in State::ALL {
-            for change in [Change::Complete, Change::Retry, Change::Fail, Change::Snooze] {
-                assert_eq!(next(from, change).is_some(), from == Running, "{from} {change:?}");
+            for change in Change::ALL {
+                let ends =
+                    matches!(change, Complete | Retry | Fail | Snooze | GiveBack | Quarantine);
+                if ends {
+                    assert_eq!(next(from, change).is_some(), from == Running, "{from} {change:?}");
+                }
             }
         }
     }

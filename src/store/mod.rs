@@ -251,9 +251,43 @@ pub(crate) enum WorkerMail {
     Nothing,
 }
 
-/// What an engine registers, and what it took over from dead instances.
+/// An engine that wants to take part.
+pub(crate) struct Joining {
+    pub(crate) lock: Arc<InstanceLock>,
+    /// See [`EngineBuilder::crash_limit`](crate::EngineBuilder::crash_limit).
+    pub(crate) crash_limit: u32,
+}
+
+/// What an engine has become, and what was taken over from dead instances.
 #[derive(Debug, Default)]
 pub(crate) struct Joined {
     pub(crate) instance: InstanceId,
+    pub(crate) taken: Taken,
+}
+
+/// What was taken over from instances that are gone.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// Given back, or cancelled if they were to stop.
     pub(crate) rescued: Vec<JobId>,
+    pub(crate) quarantined: Vec<Quarantined>,
+}
+
+impl Taken {
+    /// All jobs that were taken over.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = JobId> {
+        let quarantined = self.quarantined.iter().map(|job| job.id);
+        self.rescued.iter().copied().chain(quarantined)
+    }
+}
+
+/// A job that has taken too many processes with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Quarantined {
+    pub(crate) id: JobId,
+    pub(crate) kind: String,
+    /// The deaths counted against it.
+    pub(crate) deaths: u32,
+    /// As it stands in the history.
+    pub(crate) reason: String,
 }

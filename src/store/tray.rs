@@ -17,7 +17,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock::Micros;
-use crate::id::JobId;
 
 use super::{ClaimRef, Claimed, Ending, LaneId};
 
@@ -127,7 +126,8 @@ impl Tray {
         inner.begin(&claimed, at, false);
         inner.ends.extend(last);
         let due = inner.ends.len() >= ENDS || inner.ahead.len() < inner.low || !inner.watched;
-        let call = due && !std::mem::replace(&mut inner.called, due || inner.called);
+        let call = due && !inner.called;
+        inner.called |= due;
         Visit::Next { claimed, call }
     }
 
@@ -207,6 +207,13 @@ impl Tray {
         back
     }
 
+    /// Takes out the jobs that come after a place.
+    pub(crate) fn take_back_after(&self, first: Place) -> Vec<Claimed> {
+        let mut inner = self.lock();
+        let after = inner.ahead.split_off(&first);
+        after.into_values().collect()
+    }
+
     /// Takes out the jobs that have lain there while no worker came by.
     pub(crate) fn take_stale(&self) -> Vec<Claimed> {
         let stale = {
@@ -248,17 +255,7 @@ impl Tray {
         let busy = !inner.ahead.is_empty() || !inner.ends.is_empty();
         let unknown = inner.out.iter().any(|out| !out.known);
         inner.watched = busy || unknown;
-        if busy {
-            Some(TICK)
-        } else {
-            unknown.then_some(PATIENCE)
-        }
-    }
-
-    /// The id of a job that lies in the tray.
-    #[cfg(test)]
-    pub(crate) fn holds(&self, id: JobId) -> bool {
-        self.lock().ahead.values().any(|claimed| claimed.claim.id == id)
+        if busy { Some(TICK) } else { unknown.then_some(PATIENCE) }
     }
 }
 

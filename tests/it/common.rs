@@ -149,10 +149,16 @@ impl Child {
     }
 
     /// Waits until it ends by itself, which must be a success.
-    pub fn end(mut self) -> Vec<String> {
-        let lines = std::iter::from_fn(|| self.line()).collect();
-        assert!(self.process.wait().unwrap().success());
+    pub fn end(self) -> Vec<String> {
+        let (lines, success) = self.end_somehow();
+        assert!(success);
         lines
+    }
+
+    /// Waits until it ends by itself; whether that was a success.
+    pub fn end_somehow(mut self) -> (Vec<String>, bool) {
+        let lines = std::iter::from_fn(|| self.line()).collect();
+        (lines, self.process.wait().unwrap().success())
     }
 }
 

@@ -73,6 +73,8 @@ fn effect_child() {
     let engine = Engine::builder(&jobs)
         .register_with::<Effect>(db)
         .pool(Pool::new(["*"]).workers(2))
+        // Killed on purpose, and mostly in the middle of a job.
+        .crash_limit(0)
         .start()
         .unwrap();
     while common::child_role() == "for ever" {

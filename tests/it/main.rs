@@ -17,3 +17,4 @@ mod order_flow;
 mod pools;
 mod reading;
 mod scripted;
+mod suspects;

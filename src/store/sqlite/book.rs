@@ -43,6 +43,10 @@ pub(super) struct Book {
     pub(super) draws: usize,
     /// What is paused has changed since the writer last asked.
     pauses_changed: bool,
+    /// Suspects may be ready.
+    pub(super) suspects: bool,
+    /// At how many deaths a suspect is quarantined, 0 for never; of the engine that joined last.
+    pub(super) crash_limit: u32,
 }
 
 /// Whether a failed operation has taken its whole transaction with it.
@@ -92,6 +96,8 @@ impl Book {
             last_token: 0,
             draws: 0,
             pauses_changed: false,
+            suspects: false,
+            crash_limit: 0,
         }
     }
 
@@ -160,6 +166,7 @@ impl Book {
             self.read_lanes(seen)?;
             self.read_pauses()?;
             self.read_alarms()?;
+            self.suspects = self.has_ready_suspects()?;
         }
         self.others = self.has_other_instances()?;
         self.version = Some(version);
@@ -348,6 +355,12 @@ impl Book {
     /// A job of the lane became ready.
     pub(super) fn ready(&mut self, lane: LaneId, key: Key) {
         self.lanes.lower(lane, key);
+        self.made_ready.insert(lane);
+    }
+
+    /// A suspect became claimable. Its lane's bound is about the others.
+    pub(super) fn suspect_ready(&mut self, lane: LaneId) {
+        self.suspects = true;
         self.made_ready.insert(lane);
     }
 

@@ -1,5 +1,6 @@
 //! Claiming: what falls due becomes ready, and the next ready job of a pool becomes a worker's, at
-//! once or ahead.
+//! once or ahead. Suspects are found apart from the others; see
+//! [`suspects`](super::suspects).
 
 use rusqlite::{Row, params};
 
@@ -19,7 +20,7 @@ use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 pub(super) const NEXT_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
   FROM legwork_jobs INDEXED BY legwork_next_ready
- WHERE state = 3 AND instance IS NULL AND lane = (?1+0)  -- ready
+ WHERE state = 3 AND instance IS NULL AND crashes IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
  LIMIT (?2+0)";
 
@@ -49,8 +50,8 @@ pub(super) const MAKE_READY: &str = "UPDATE legwork_jobs SET state = 3 WHERE id 
 /// Jobs that overtake a full tray in one transaction.
 const URGENT: usize = 16;
 
-struct Found {
-    key: Key,
+pub(super) struct Found {
+    pub(super) key: Key,
     args: String,
     options: Option<String>,
     meta: Option<String>,
@@ -58,7 +59,7 @@ struct Found {
     first_started_at: Option<Micros>,
 }
 
-fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
+pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found {
         key: Key { id: row.get(0)?, priority: row.get(1)?, run_at: row.get(2)? },
         args: row.get(3)?,
@@ -109,9 +110,20 @@ impl Book {
         let Some(spec) = self.lanes.spec(pool) else { return Ok(None) };
         let instance = spec.instance;
         let order = spec.queues.order(random);
+        let suspects = self.next_suspects(pool, instance)?;
         for rank in order {
-            if let Some((lane, found)) = self.find_first(pool, rank)? {
-                return self.take(lane, found, instance, Some(now)).map(Some);
+            let first = self.find_first(pool, rank)?;
+            let suspect = suspects.get(rank).copied().flatten();
+            match (first, suspect) {
+                (Some((lane, found)), suspect)
+                    if suspect.is_none_or(|(_, key)| found.key < key) =>
+                {
+                    return self.take(lane, found, instance, Some(now)).map(Some);
+                }
+                (_, Some((lane, key))) => {
+                    return self.take_suspect(lane, key, instance, now).map(Some);
+                }
+                (_, None) => {}
             }
         }
         Ok(None)
@@ -126,13 +138,17 @@ impl Book {
         random: &Random,
     ) -> Result<Vec<(Place, Claimed)>> {
         let Some(spec) = self.lanes.spec(pool) else { return Ok(Vec::new()) };
-        let instance = spec.instance;
+        let (instance, ranks) = (spec.instance, spec.queues.ranks());
         if spec.queues.is_weighted() {
             return self.draw_ahead(pool, instance, tray, random);
         }
+        if self.next_suspects(pool, instance)?.iter().any(Option::is_some) {
+            // It waits for a worker that looks at the file.
+            return Ok(Vec::new());
+        }
         let last = tray.last_place();
         let mut ahead = Vec::new();
-        for rank in 0..spec.queues.ranks() {
+        for rank in 0..ranks {
             while let Some((lane, next_best)) = self.lanes.first(pool, rank) {
                 let urgent = last.is_some_and(|last| {
                     self.lanes.bound(lane).is_some_and(|bound| place(rank, bound) < last)
@@ -198,6 +214,11 @@ impl Book {
         Ok(None)
     }
 
+    /// Whether a look into the file may find a job for the pool.
+    pub(super) fn may_claim(&self, pool: PoolId) -> bool {
+        self.suspects || self.lanes.any(pool)
+    }
+
     /// Whether the pool has a job to claim.
     pub(super) fn has_ready(&mut self, pool: PoolId) -> Result<bool> {
         let ranks = self.lanes.spec(pool).map_or(0, |spec| spec.queues.ranks());
@@ -206,12 +227,12 @@ impl Book {
                 return Ok(true);
             }
         }
-        Ok(false)
+        self.has_suspect_for(pool)
     }
 
     /// Whether anything in the lane is ready, whoever may run it.
     pub(super) fn lane_has_ready(&self, lane: LaneId) -> Result<bool> {
-        self.read_ready(lane, 1).map(|ready| !ready.is_empty())
+        Ok(!self.read_ready(lane, 1)?.is_empty() || self.lane_has_suspect(lane)?)
     }
 
     fn read_ready(&self, lane: LaneId, limit: usize) -> Result<Vec<Found>> {
@@ -263,7 +284,7 @@ impl Book {
     }
 
     /// Claims a job: as started at this time, or ahead.
-    fn take(
+    pub(super) fn take(
         &mut self,
         lane: LaneId,
         found: Found,

@@ -24,7 +24,8 @@ SELECT id, lane, 3, priority, ?2, enqueued_at, args, options, tags, meta  -- rea
   FROM legwork_history WHERE id = ?1";
 const FORGET: &str = "DELETE FROM legwork_history WHERE id = ?1";
 const RUN_NOW: &str = "
-UPDATE legwork_jobs SET state = 3, run_at = ?2, attempts = 0, first_started_at = NULL WHERE id = ?1";
+UPDATE legwork_jobs
+   SET state = 3, run_at = ?2, attempts = 0, first_started_at = NULL, crashes = NULL WHERE id = ?1";
 const ASK_TO_STOP: &str = "UPDATE legwork_jobs SET cancel_requested = 1 WHERE id = ?1";
 const CANCEL_WAITING: &str = "
 INSERT INTO legwork_history

@@ -59,7 +59,11 @@ fn insert_row(
 impl Book {
     /// Inserts `rows`, in their order; those that somebody waits for, and that nothing ready goes
     /// before, as claimed.
-    pub(super) fn insert(&mut self, rows: &[NewRow], demand: &mut Demand<'_>) -> Result<Vec<JobId>> {
+    pub(super) fn insert(
+        &mut self,
+        rows: &[NewRow],
+        demand: &mut Demand<'_>,
+    ) -> Result<Vec<JobId>> {
         let lanes = self.lanes_of(rows)?;
         let first = self.take_ids(rows.len());
         let ids = || (first..).map(JobId);

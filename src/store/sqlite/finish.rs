@@ -27,20 +27,22 @@ SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, coalesce(star
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 pub(super) const REMOVE: &str = "DELETE FROM legwork_jobs WHERE id = ?1";
 
-/// Gives a claimed job a new state and frees it.
+/// Gives a claimed job a new state and frees it. A recorded end of its attempt clears a suspect (`?10`:
+/// it stays one, since it was only given back).
 pub(super) const FREE_CLAIMED: &str = "
 UPDATE legwork_jobs
    SET state = ?4, run_at = coalesce(?5, run_at), attempts = attempts + ?6,
        first_started_at = CASE ?6 WHEN 0 THEN first_started_at
-                                  ELSE coalesce(first_started_at, started_at, ?10) END,
+                                  ELSE coalesce(first_started_at, started_at, ?11) END,
        instance = NULL, token = NULL, started_at = NULL,
        progress_done = coalesce(?7, progress_done), progress_total = coalesce(?8, progress_total),
-       message = coalesce(?9, message)
+       message = coalesce(?9, message), crashes = CASE ?10 WHEN 1 THEN crashes END
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 
 const IS_COMPLETED: &str = "SELECT 1 FROM legwork_history WHERE id = ?1 AND state = 6";
 pub(super) const READ_CLAIMED: &str = "
-SELECT lane, priority, run_at, cancel_requested IS NOT NULL FROM legwork_jobs
+SELECT lane, priority, run_at, cancel_requested IS NOT NULL, crashes IS NOT NULL
+  FROM legwork_jobs
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 const ADD_ATTEMPT: &str = "
 INSERT INTO legwork_attempts (job, attempt, started_at, ended_at, worker, error, counted)
@@ -60,6 +62,7 @@ struct Held {
     priority: i64,
     run_at: Micros,
     cancel_requested: bool,
+    suspect: bool,
 }
 
 fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
@@ -71,6 +74,7 @@ fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
                     priority: row.get(1)?,
                     run_at: row.get(2)?,
                     cancel_requested: row.get(3)?,
+                    suspect: row.get(4)?,
                 })
             })
             .optional()
@@ -79,16 +83,16 @@ fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
 }
 
 /// A move into the history.
-struct Move<'a> {
-    state: State,
-    counted: u32,
+pub(super) struct Move<'a> {
+    pub(super) state: State,
+    pub(super) counted: u32,
     /// When the attempt began, if the file does not know.
-    started_at: Micros,
-    at: Micros,
-    prune_at: Micros,
-    progress: Option<&'a Progress>,
-    output: Option<&'a str>,
-    reason: Option<&'a str>,
+    pub(super) started_at: Micros,
+    pub(super) at: Micros,
+    pub(super) prune_at: Micros,
+    pub(super) progress: Option<&'a Progress>,
+    pub(super) output: Option<&'a str>,
+    pub(super) reason: Option<&'a str>,
 }
 
 impl<'a> Move<'a> {
@@ -118,7 +122,7 @@ fn columns(progress: Option<&Progress>) -> (Option<i64>, Option<i64>, Option<&st
 }
 
 /// `false`: the claim no longer stands.
-fn move_claimed(conn: &Connection, claim: ClaimRef, to: &Move<'_>) -> Result<bool> {
+pub(super) fn move_claimed(conn: &Connection, claim: ClaimRef, to: &Move<'_>) -> Result<bool> {
     let (done, total, message) = columns(to.progress);
     let moved = conn
         .prepare_cached(MOVE_CLAIMED)
@@ -215,8 +219,11 @@ impl Book {
             return Ok(if settled { Finished::Settled } else { Finished::Stale });
         };
         add_logs(&self.conn, finish.claim.id, &finish.logs)?;
-        let children =
-            if finish.children.is_empty() { Vec::new() } else { self.insert(&finish.children, demand)? };
+        let children = if finish.children.is_empty() {
+            Vec::new()
+        } else {
+            self.insert(&finish.children, demand)?
+        };
         Ok(Finished::Recorded { state, children })
     }
 
@@ -282,9 +289,11 @@ impl Book {
             move_claimed(&self.conn, finish.claim, &to)?;
             self.prune_at(to.prune_at);
         } else {
-            self.free(finish, state, counted, run_at)?;
+            let given_back = change == Change::GiveBack;
+            self.free(finish, state, counted, run_at, given_back)?;
             match run_at {
                 Some(at) => self.due_at(at),
+                None if held.suspect && given_back => self.suspect_ready(held.lane),
                 None => self.ready(
                     held.lane,
                     Key { priority: held.priority, run_at: held.run_at, id: finish.claim.id.0 },
@@ -300,6 +309,7 @@ impl Book {
         state: State,
         counted: u32,
         run_at: Option<Micros>,
+        still_suspect: bool,
     ) -> Result<()> {
         let (done, total, message) = columns(finish.progress.as_ref());
         let claim = finish.claim;
@@ -316,6 +326,7 @@ impl Book {
                     done,
                     total,
                     message,
+                    still_suspect,
                     finish.started_at,
                 ])
             })

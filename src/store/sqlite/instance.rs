@@ -7,6 +7,8 @@
 //! A lock file that is missing proves nothing (somebody may have cleaned the directory), so the
 //! row in `legwork_instances` carries other evidence: a reboot, a process id that is gone or was
 //! given to a process started later, a database file that is a copy.
+//!
+//! What becomes of the jobs is told in [`rescue`](super::rescue).
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -16,13 +18,12 @@ use rusqlite::params;
 
 use super::book::Book;
 use super::errors::storing;
-use super::finish::{AttemptRow, add_attempt};
-use super::lanes::Key;
+use super::rescue::Why;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::Retention;
-use crate::store::{InstanceId, Joined};
+use crate::store::{InstanceId, Joined, Joining, Taken};
 
 /// The lock that says: this process lives. Freed by the kernel when the last thread that holds
 /// the value, or the process, is gone.
@@ -122,22 +123,17 @@ const OTHERS: &str = "
 SELECT id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start, pid_space
   FROM legwork_instances WHERE id <> ?1";
 const REMOVE: &str = "DELETE FROM legwork_instances WHERE id = ?1";
-/// What an instance holds.
-pub(super) const HELD: &str = "
-SELECT id, lane, priority, run_at, attempts, started_at, cancel_requested IS NOT NULL
-  FROM legwork_jobs WHERE instance = ?1";
-/// A running job becomes ready again, uncounted; one that was only claimed ahead just loses its claim.
-const GIVE_BACK: &str = "
-UPDATE legwork_jobs SET state = 3, instance = NULL, token = NULL, started_at = NULL WHERE id = ?1";
 
 impl Book {
     /// Registers this process and gives back what dead ones held.
     pub(super) fn join(
         &mut self,
-        lock: &InstanceLock,
+        joining: &Joining,
         now: Micros,
         keep: Retention,
     ) -> Result<Joined> {
+        let lock = &joining.lock;
+        self.crash_limit = joining.crash_limit;
         let id = self.next_instance()?;
         let me = &lock.identity;
         self.conn
@@ -158,16 +154,16 @@ impl Book {
             )
             .map_err(storing)?;
         let side = lock.path.parent().unwrap_or(Path::new("")).to_owned();
-        let mut rescued = Vec::new();
+        let mut taken = Taken::default();
         for (other, identity) in self.other_instances(id)? {
             // The lock is held until the rescue is written, so that only one process does it.
-            if let Some(_proof) = proof_of_death(&identity, me, &side) {
-                rescued.extend(self.give_back(other, now, keep, "its process died")?);
+            if let Some(proof) = proof_of_death(&identity, me, &side) {
+                self.take_over(other, proof.says(), now, keep, &mut taken)?;
                 self.conn.execute(REMOVE, [other]).map_err(storing)?;
                 let _ = fs::remove_file(side.join(&identity.lock_file));
             }
         }
-        Ok(Joined { instance: id, rescued })
+        Ok(Joined { instance: id, taken })
     }
 
     /// Takes this process's row away; whatever it still held becomes claimable.
@@ -177,9 +173,10 @@ impl Book {
         now: Micros,
         keep: Retention,
     ) -> Result<Vec<JobId>> {
-        let held = self.give_back(id, now, keep, "its engine was stopped")?;
+        let mut taken = Taken::default();
+        self.take_over(id, Why::Stopped, now, keep, &mut taken)?;
         self.conn.execute(REMOVE, [id]).map_err(storing)?;
-        Ok(held)
+        Ok(taken.rescued)
     }
 
     fn other_instances(&self, id: InstanceId) -> Result<Vec<(InstanceId, Identity)>> {
@@ -202,77 +199,34 @@ impl Book {
         .and_then(Iterator::collect)
         .map_err(storing)
     }
-
-    fn give_back(
-        &mut self,
-        instance: InstanceId,
-        now: Micros,
-        keep: Retention,
-        why: &str,
-    ) -> Result<Vec<JobId>> {
-        type Row = (i64, i64, i64, Micros, u32, Option<Micros>, bool);
-        let held: Vec<Row> = self
-            .conn
-            .prepare_cached(HELD)
-            .and_then(|mut ask| {
-                ask.query_map([instance], |row| {
-                    Ok((
-                        row.get(0)?,
-                        row.get(1)?,
-                        row.get(2)?,
-                        row.get(3)?,
-                        row.get(4)?,
-                        row.get(5)?,
-                        row.get(6)?,
-                    ))
-                })?
-                .collect()
-            })
-            .map_err(storing)?;
-        let mut given = Vec::with_capacity(held.len());
-        for (id, lane, priority, run_at, attempts, started_at, cancelled) in held {
-            self.conn
-                .prepare_cached(GIVE_BACK)
-                .and_then(|mut give| give.execute([id]))
-                .map_err(storing)?;
-            if let Some(started_at) = started_at {
-                add_attempt(
-                    &self.conn,
-                    &AttemptRow {
-                        job: id,
-                        attempt: attempts + 1,
-                        started_at,
-                        ended_at: now,
-                        worker: None,
-                        error: &format!("interrupted: {why}"),
-                        counted: false,
-                    },
-                )?;
-            }
-            self.ready(lane, Key { priority, run_at, id });
-            if cancelled {
-                self.cancel_given_back(id, now, keep)?;
-            }
-            given.push(JobId(id));
-        }
-        Ok(given)
-    }
 }
 
 /// A lock on the dead instance's file, or other proof that its process is gone.
 enum Proof {
     Locked(#[expect(dead_code, reason = "held for its lock")] File),
-    Evidence,
+    /// The process is gone while the machine has been running.
+    Gone,
+    /// The machine was started since, or the file is a copy: no process has died of itself.
+    Elsewhere,
+}
+
+impl Proof {
+    fn says(&self) -> Why {
+        match self {
+            Proof::Locked(_) | Proof::Gone => Why::Died,
+            Proof::Elsewhere => Why::Lost,
+        }
+    }
 }
 
 fn proof_of_death(them: &Identity, me: &Identity, side: &Path) -> Option<Proof> {
     if them.boot_id != me.boot_id {
-        return Some(Proof::Evidence);
+        return Some(Proof::Elsewhere);
     }
     // The row came here by copying the file: whoever it was never held jobs of this one. A file
     // that was only moved keeps its inode.
     if them.db_inode != me.db_inode && them.db_path != me.db_path {
-        return Some(Proof::Evidence);
+        return Some(Proof::Elsewhere);
     }
     // The lock decides where there is one: a process may be hidden from us and live.
     let path = side.join(&them.lock_file);
@@ -282,7 +236,7 @@ fn proof_of_death(them: &Identity, me: &Identity, side: &Path) -> Option<Proof> 
     let Some(file) = file else {
         let gone = them.pid_space == me.pid_space
             && u32::try_from(them.pid).is_ok_and(|pid| start_of(pid) != Some(them.pid_start));
-        return gone.then_some(Proof::Evidence);
+        return gone.then_some(Proof::Gone);
     };
     match file.try_lock() {
         Ok(()) => Some(Proof::Locked(file)),

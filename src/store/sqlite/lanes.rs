@@ -152,13 +152,6 @@ impl Lanes {
         self.pools.get(&pool)?.rank_of.get(&lane).copied()
     }
 
-    /// The pools that may run jobs of this lane now, each with the lane's rank.
-    pub(super) fn served_by(&self, lane: LaneId) -> impl Iterator<Item = (PoolId, usize)> {
-        self.pools
-            .iter()
-            .filter_map(move |(pool, seats)| Some((*pool, *seats.rank_of.get(&lane)?)))
-    }
-
     /// Whether nothing that is ready goes before this place in the pool's order, for all that is
     /// known: a bound that is too low says no.
     pub(super) fn is_next(&self, pool: PoolId, rank: usize, key: Key) -> bool {

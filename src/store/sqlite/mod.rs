@@ -14,6 +14,8 @@ mod open;
 mod prune;
 mod query;
 mod readers;
+mod rescue;
+mod suspects;
 pub(crate) mod writer;
 
 #[cfg(test)]
@@ -40,7 +42,8 @@ use self::writer::{Mail, Operation, Writer, deadline};
 use super::tray::Tray;
 use super::waiters::{Waiters, Watch};
 use super::{
-    Control, Controlled, Finish, InstanceId, Joined, Note, PoolId, PoolSpec, Settings, Work,
+    Control, Controlled, Finish, InstanceId, Joined, Joining, Note, PoolId, PoolSpec, Settings,
+    Work,
 };
 use crate::clock::Micros;
 use crate::error::{Error, Result};
@@ -171,8 +174,9 @@ impl Store {
     // ---- running -------------------------------------------------------------------------
 
     /// Registers an engine, once what dead instances held has been given back.
-    pub(crate) fn join(&self, lock: &Arc<InstanceLock>) -> Result<Joined> {
-        self.ask(Arc::clone(lock), Some(self.settings.busy_timeout), Mail::Join)
+    pub(crate) fn join(&self, lock: &Arc<InstanceLock>, crash_limit: u32) -> Result<Joined> {
+        let joining = Joining { lock: Arc::clone(lock), crash_limit };
+        self.ask(joining, Some(self.settings.busy_timeout), Mail::Join)
     }
 
     /// Takes an engine's row away.
@@ -347,7 +351,8 @@ fn copy_into(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
     source.execute("VACUUM INTO ?1", [name]).map_err(storing)?;
     drop(source);
     let copy = Connection::open(to).map_err(storing)?;
-    // The jobs that were running here are claimable there.
+    // The jobs that were running here are claimable there. No process of theirs has died, so they
+    // are no suspects by it; those that were stay so.
     copy.execute_batch(
         "UPDATE legwork_jobs SET state = 3, instance = NULL, token = NULL, started_at = NULL,
                 cancel_requested = NULL

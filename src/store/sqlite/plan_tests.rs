@@ -4,7 +4,7 @@
 use rusqlite::Connection;
 use rusqlite::types::Null;
 
-use super::{book, claim, finish, instance, migrate, prune, query};
+use super::{book, claim, finish, migrate, prune, query, rescue, suspects};
 use crate::record::Filter;
 use crate::state::State;
 
@@ -21,6 +21,7 @@ fn file() -> Connection {
          INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args)
          SELECT i, 1 + i % 2, CASE i % 3 WHEN 0 THEN 1 WHEN 1 THEN 3 ELSE 5 END, i % 5, i, i, '{}' FROM n;
          UPDATE legwork_jobs SET state = 4, instance = 1, token = id, started_at = 1 WHERE id <= 8;
+         UPDATE legwork_jobs SET crashes = '[]' WHERE id = 8 OR state = 3 AND id % 10 = 1;
          WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
          INSERT INTO legwork_history (id, lane, state, priority, run_at, enqueued_at, attempts,
                                       finished_at, prune_at, args)
@@ -58,6 +59,23 @@ fn a_claim_finds_the_first_job_of_a_lane_in_its_index() {
 }
 
 #[test]
+fn suspects_are_found_in_indexes_of_their_own() {
+    let conn = file();
+    assert_uses(&conn, suspects::NEXT_SUSPECT, "legwork_next_suspect");
+    assert_uses(&conn, suspects::RUNS_SUSPECT, "legwork_running_suspects");
+}
+
+#[test]
+fn the_job_that_has_been_ready_longest_is_sought_among_the_ready_ones_only() {
+    let conn = file();
+    for (sql, index) in
+        query::OLDEST_READY.iter().zip(["legwork_next_ready", "legwork_next_suspect"])
+    {
+        assert_uses(&conn, sql, index);
+    }
+}
+
+#[test]
 fn due_jobs_are_found_and_foreseen_in_their_index() {
     let conn = file();
     for (at, index) in ["legwork_next_scheduled", "legwork_next_retrying"].iter().enumerate() {
@@ -81,7 +99,7 @@ fn news_of_other_connections_are_found_in_their_index() {
 
 #[test]
 fn what_an_instance_holds_is_found_in_its_index() {
-    assert_uses(&file(), instance::HELD, "legwork_held (instance=?)");
+    assert_uses(&file(), rescue::HELD, "legwork_held (instance=?)");
 }
 
 #[test]

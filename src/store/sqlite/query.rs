@@ -21,12 +21,12 @@ const LIVE: &str = "
 SELECT job.id, lane.kind, lane.queue, job.state, job.priority, job.enqueued_at, job.run_at,
        job.started_at, NULL AS finished_at, job.attempts, job.args, job.tags, job.meta,
        job.progress_done, job.progress_total, job.message, NULL AS output, NULL AS reason,
-       job.cancel_requested IS NOT NULL
+       job.cancel_requested IS NOT NULL, json_array_length(job.crashes)
   FROM legwork_jobs AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 const FINISHED: &str = "
 SELECT job.id, lane.kind, lane.queue, job.state, job.priority, job.enqueued_at, job.run_at,
        job.started_at, job.finished_at, job.attempts, job.args, job.tags, job.meta,
-       job.progress_done, job.progress_total, job.message, job.output, job.reason, 0
+       job.progress_done, job.progress_total, job.message, job.output, job.reason, 0, NULL
   FROM legwork_history AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 
 fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
@@ -59,6 +59,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         output: row.get(16)?,
         reason: row.get(17)?,
         cancel_requested: row.get(18)?,
+        crashes: row.get(19)?,
     })
 }
 
@@ -243,14 +244,24 @@ pub(super) fn next_due(conn: &Connection) -> Result<Option<Micros>> {
     Ok(due)
 }
 
+/// The earliest start time of the ready jobs, above suspicion and not; an index serves each.
+pub(super) const OLDEST_READY: [&str; 2] = [
+    "SELECT min(run_at) FROM legwork_jobs INDEXED BY legwork_next_ready
+      WHERE state = 3 AND instance IS NULL AND crashes IS NULL",
+    "SELECT min(run_at) FROM legwork_jobs INDEXED BY legwork_next_suspect
+      WHERE state = 3 AND instance IS NULL AND crashes IS NOT NULL",
+];
+
 /// How long the job that has been ready longest has waited.
 pub(super) fn oldest_ready(conn: &Connection, now: Micros) -> Result<Option<Duration>> {
-    let oldest: Option<Micros> = conn
-        .prepare_cached(
-            "SELECT min(run_at) FROM legwork_jobs WHERE state = 3 AND instance IS NULL  -- ready",
-        )
-        .and_then(|mut ask| ask.query_row([], |row| row.get(0)))
-        .map_err(storing)?;
+    let mut oldest: Option<Micros> = None;
+    for sql in OLDEST_READY {
+        let first: Option<Micros> = conn
+            .prepare_cached(sql)
+            .and_then(|mut ask| ask.query_row([], |row| row.get(0)))
+            .map_err(storing)?;
+        oldest = oldest.into_iter().chain(first).min();
+    }
     Ok(oldest.map(|at| between(at, now)))
 }
 

@@ -80,19 +80,31 @@ CREATE TABLE legwork_jobs (
     progress_done    INTEGER,
     progress_total   INTEGER,
     message          TEXT,
+    -- NULL: above suspicion. In a suspect (it was held by a process that died), a JSON array: when
+    -- it was the only suspect under way as its process died.
+    crashes          TEXT CHECK (crashes IS NULL OR json_valid(crashes)),
     CHECK ((instance IS NULL) = (token IS NULL)),
     CHECK (instance IS NULL OR state IN (3, 4)),
     CHECK ((state = 4) = (started_at IS NOT NULL)),
-    CHECK (state <> 4 OR instance IS NOT NULL)
+    CHECK (state <> 4 OR instance IS NOT NULL),
+    -- A suspect waits in the open or runs; it is never claimed ahead.
+    CHECK (crashes IS NULL OR state = 4 OR (state = 3 AND instance IS NULL))
 ) STRICT;
--- Serves: the next job of a lane, in claim order.
+-- Serves: the next job of a lane, in claim order. Suspects have an index of their own, so that a
+-- claim passes by those that have to wait for another suspect.
 CREATE INDEX legwork_next_ready ON legwork_jobs (lane, priority, run_at, id)
-    WHERE state = 3 AND instance IS NULL;
+    WHERE state = 3 AND instance IS NULL AND crashes IS NULL;
+-- Serves: the next suspect, in claim order over all lanes.
+CREATE INDEX legwork_next_suspect ON legwork_jobs (priority, run_at, id)
+    WHERE state = 3 AND instance IS NULL AND crashes IS NOT NULL;
 -- Serve: what falls due next. Two, since SQLite uses a partial index only for its own condition.
 CREATE INDEX legwork_next_scheduled ON legwork_jobs (run_at) WHERE state = 1;
 CREATE INDEX legwork_next_retrying ON legwork_jobs (run_at) WHERE state = 5;
 -- Serves: what an instance holds, for its rescue, and what is running.
 CREATE INDEX legwork_held ON legwork_jobs (instance) WHERE instance IS NOT NULL;
+-- Serves: whether a process runs a suspect.
+CREATE INDEX legwork_running_suspects ON legwork_jobs (instance)
+    WHERE instance IS NOT NULL AND crashes IS NOT NULL;
 
 -- The finished jobs, with all that running them again needs.
 CREATE TABLE legwork_history (
@@ -157,11 +169,12 @@ WITH states (state, word) AS (
 jobs AS (
     SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at,
            NULL AS finished_at, args, tags, meta, progress_done, progress_total, message,
-           NULL AS output, NULL AS reason
+           NULL AS output, NULL AS reason, json_array_length(crashes) AS crashes
       FROM legwork_jobs
     UNION ALL
     SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at,
-           finished_at, args, tags, meta, progress_done, progress_total, message, output, reason
+           finished_at, args, tags, meta, progress_done, progress_total, message, output, reason,
+           NULL AS crashes
       FROM legwork_history
 )
 SELECT jobs.id, lanes.kind, lanes.queue, states.word AS state, jobs.priority, jobs.attempts,
@@ -170,7 +183,7 @@ SELECT jobs.id, lanes.kind, lanes.queue, states.word AS state, jobs.priority, jo
        strftime('%Y-%m-%dT%H:%M:%fZ', jobs.started_at / 1e6, 'unixepoch') AS started_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', jobs.finished_at / 1e6, 'unixepoch') AS finished_at,
        jobs.args, jobs.tags, jobs.meta, jobs.progress_done, jobs.progress_total, jobs.message,
-       jobs.output, jobs.reason
+       jobs.output, jobs.reason, jobs.crashes
   FROM jobs
   JOIN legwork_lanes AS lanes ON lanes.id = jobs.lane
   JOIN states ON states.state = jobs.state;

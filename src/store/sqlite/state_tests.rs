@@ -6,8 +6,10 @@ use std::time::Duration;
 use rusqlite::{StatementStatus, params};
 
 use super::book::{self, Book, Undone};
+use super::demand::Demand;
 use super::finish as finish_sql;
-use super::{claim, enqueue, migrate, prune};
+use super::rescue::Why;
+use super::{claim, enqueue, migrate, prune, suspects};
 use crate::clock::Random;
 use crate::error::Result;
 use crate::id::JobId;
@@ -15,7 +17,7 @@ use crate::new_job::{NewJob, Retention};
 use crate::rules::queues::Queues;
 use crate::rules::state::{Change, next};
 use crate::state::State;
-use crate::store::{ClaimRef, Control, Finish, PoolSpec, Verdict};
+use crate::store::{ClaimRef, Control, Finish, PoolSpec, Taken, Verdict};
 
 const NOW: i64 = 1_000;
 
@@ -49,7 +51,7 @@ fn with_job_in(state: State) -> Book {
     }
     conn.set_prepared_statement_cache_capacity(super::open::STATEMENTS);
     let mut book = Book::new(conn);
-    book.next_token = 2;
+    book.last_token = 1;
     book.lanes.open_pool(
         1,
         PoolSpec {
@@ -80,6 +82,7 @@ fn finish(claim: ClaimRef, verdict: Verdict) -> Finish {
         verdict,
         attempt: 1,
         worker: Arc::from("w"),
+        started_at: 1,
         ended_at: NOW,
         keep: None,
         progress: None,
@@ -113,9 +116,155 @@ fn undergo(book: &mut Book, change: Change) -> Result<()> {
         Change::Fail => Verdict::Fail { error: error() },
         Change::Snooze => Verdict::Snooze { run_at: 2_000 },
         Change::GiveBack => Verdict::GiveBack { why: Some(error()) },
+        Change::Quarantine => {
+            suspect(book, "[900,950]");
+            return rescue(book).map(drop);
+        }
     };
     let mine = ClaimRef { id: JobId(1), instance: 1, token: 1 };
-    book.finish(&finish(mine, verdict), keep).map(drop)
+    book.finish(&finish(mine, verdict), keep, &mut Demand::default()).map(drop)
+}
+
+/// Puts the job under suspicion, if it runs or is ready.
+fn suspect(book: &Book, crashes: &str) {
+    book.conn
+        .execute("UPDATE legwork_jobs SET crashes = ?1 WHERE state IN (3, 4)", [crashes])
+        .unwrap();
+}
+
+/// The process of instance 1 has died.
+fn rescue(book: &mut Book) -> Result<Taken> {
+    book.crash_limit = 3;
+    let mut taken = Taken::default();
+    book.take_over(1, Why::Died, NOW, Retention::default(), &mut taken).map(|()| taken)
+}
+
+fn crashes_of(book: &Book) -> Option<String> {
+    book.conn.query_row("SELECT crashes FROM legwork_jobs WHERE id = 1", [], |r| r.get(0)).unwrap()
+}
+
+#[test]
+fn a_recorded_end_of_an_attempt_clears_a_suspect_and_only_giving_it_back_does_not() {
+    for change in Change::ALL {
+        let mut book = with_job_in(State::Running);
+        suspect(&book, "[900]");
+        if change == Change::Quarantine {
+            continue;
+        }
+        undergo(&mut book, change).unwrap();
+        if state_of(&book).is_finished() {
+            continue;
+        }
+        let kept =
+            matches!(change, Change::GiveBack | Change::Due | Change::Start | Change::RunAgain);
+        assert_eq!(crashes_of(&book).is_some(), kept, "{change:?}");
+        book.commit().unwrap();
+    }
+}
+
+#[test]
+fn an_instance_that_was_stopped_or_lost_with_its_machine_leaves_suspicion_as_it_is() {
+    for why in [Why::Stopped, Why::Lost] {
+        for before in [None, Some("[]"), Some("[900,950]")] {
+            let mut book = with_job_in(State::Running);
+            if let Some(before) = before {
+                suspect(&book, before);
+            }
+            book.crash_limit = 3;
+            let mut taken = Taken::default();
+            book.take_over(1, why, NOW, Retention::default(), &mut taken).unwrap();
+            assert_eq!(taken.rescued, [JobId(1)]);
+            assert_eq!(crashes_of(&book).as_deref(), before);
+        }
+    }
+}
+
+#[test]
+fn a_death_makes_a_suspect_then_counts_and_with_no_limit_does_neither() {
+    let mut book = with_job_in(State::Running);
+    rescue(&mut book).unwrap();
+    assert_eq!(crashes_of(&book).as_deref(), Some("[]"));
+    book.claim(1, NOW, &Random::seeded(1)).unwrap().expect("a suspect is claimed");
+    rescue(&mut book).unwrap();
+    assert_eq!(crashes_of(&book).as_deref(), Some("[1000]"));
+
+    let mut book = with_job_in(State::Running);
+    book.take_over(1, Why::Died, NOW, Retention::default(), &mut Taken::default()).unwrap();
+    assert_eq!(crashes_of(&book), None);
+}
+
+/// Jobs 2, 3 and so on beside job 1, ready.
+fn add_ready(book: &mut Book, jobs: impl IntoIterator<Item = NewJob>) {
+    let rows: Vec<_> = jobs.into_iter().map(|job| job.into_row(NOW, 100).unwrap()).collect();
+    book.insert(&rows, &mut Demand::default()).unwrap();
+}
+
+fn job(kind: &str) -> NewJob {
+    NewJob::of_kind_json(kind, "{}").queue("q")
+}
+
+fn claimed(book: &mut Book, pool: u64) -> Option<i64> {
+    book.claim(pool, NOW, &Random::seeded(1)).unwrap().map(|claimed| claimed.claim.id.0)
+}
+
+#[test]
+fn a_suspect_waits_for_the_other_one_and_is_passed_by_everybody_else() {
+    let mut book = with_job_in(State::Ready);
+    add_ready(&mut book, [job("k"), job("k").priority(1)]);
+    book.conn.execute("UPDATE legwork_jobs SET crashes = '[]' WHERE id < 3", []).unwrap();
+    book.suspects = true;
+    assert_eq!(claimed(&mut book, 1), Some(1));
+    assert_eq!(claimed(&mut book, 1), Some(3), "above suspicion, although it comes later");
+    assert_eq!(claimed(&mut book, 1), None);
+    assert!(book.has_ready(1).unwrap(), "the second suspect waits");
+    let end = finish(
+        ClaimRef { id: JobId(1), instance: 1, token: 2 },
+        Verdict::Complete { output: None },
+    );
+    book.finish(&end, Retention::default(), &mut Demand::default()).unwrap();
+    assert_eq!(claimed(&mut book, 1), Some(2));
+    assert!(!book.has_ready(1).unwrap());
+}
+
+#[test]
+fn suspects_keep_their_place_in_the_claim_order_and_are_found_behind_those_nobody_may_run() {
+    let mut book = with_job_in(State::Completed);
+    let strange = (0..300).map(|_| job("strange").priority(-1));
+    add_ready(&mut book, strange);
+    add_ready(&mut book, [job("k").priority(2), job("k").priority(1), job("k").priority(3)]);
+    book.conn
+        .execute("UPDATE legwork_jobs SET crashes = '[]' WHERE id <> 303 AND id <> 304", [])
+        .unwrap();
+    book.suspects = true;
+    assert!(book.has_ready(1).unwrap());
+    assert_eq!(claimed(&mut book, 1), Some(303));
+    assert_eq!(claimed(&mut book, 1), Some(302), "the suspect, before what comes after it");
+    assert_eq!(claimed(&mut book, 1), Some(304));
+    let strange = book.lanes.id("q", "strange").unwrap();
+    assert!(book.lane_has_ready(strange).unwrap(), "jobs of unknown kinds are reported");
+}
+
+#[test]
+fn two_instances_of_one_process_run_one_suspect_between_them() {
+    for (pid_of_the_other, expected) in [(70, None), (71, Some(2))] {
+        let mut book = with_job_in(State::Ready);
+        for (id, pid) in [(1, 70), (2, pid_of_the_other)] {
+            book.conn
+                .execute(
+                    "INSERT INTO legwork_instances VALUES (?1, 'f', 1, 'db', 1, 'boot', ?2, 5, 's', 0)",
+                    [id, pid],
+                )
+                .unwrap();
+        }
+        let kinds = Arc::new(["k".to_owned()].into());
+        let queues = Queues::parse(&[]).unwrap();
+        book.lanes.open_pool(2, PoolSpec { instance: 2, queues, kinds });
+        add_ready(&mut book, [job("k")]);
+        suspect(&book, "[]");
+        book.suspects = true;
+        assert_eq!(claimed(&mut book, 1), Some(1));
+        assert_eq!(claimed(&mut book, 2), expected, "process {pid_of_the_other}");
+    }
 }
 
 #[test]
@@ -137,7 +286,7 @@ fn a_finish_with_another_token_or_instance_changes_nothing() {
         for verdict in [Verdict::Complete { output: None }, Verdict::Fail { error: "e".into() }] {
             let mut book = with_job_in(State::Running);
             let stale = finish(ClaimRef { id: JobId(1), instance, token }, verdict);
-            let done = book.finish(&stale, Retention::default()).unwrap();
+            let done = book.finish(&stale, Retention::default(), &mut Demand::default()).unwrap();
             assert_eq!(done, crate::store::Finished::Stale);
             assert_eq!(state_of(&book), State::Running);
         }
@@ -156,6 +305,9 @@ fn illegal_rows_are_refused_by_the_file_itself() {
         "args = 'no json'",
         "attempts = -1",
         "priority = 'high'",
+        "crashes = 'no json'",
+        "crashes = '[]', state = 1",
+        "crashes = '[]', instance = 1, token = 1",
     ] {
         let changed = book.conn.execute(&format!("UPDATE legwork_jobs SET {set} WHERE id = 1"), []);
         assert!(changed.is_err(), "{set}");
@@ -187,7 +339,8 @@ fn hot_statements_are_prepared_once() {
         let job = |delay| {
             NewJob::of_kind_json("k", "{}").queue("q").delay(delay).into_row(NOW, 100).unwrap()
         };
-        book.insert(&[job(Duration::ZERO), job(Duration::from_micros(1 + round))]).unwrap();
+        let rows = [job(Duration::ZERO), job(Duration::from_micros(1 + round))];
+        book.insert(&rows, &mut Demand::default()).unwrap();
         book.make_due_ready(NOW + 100).unwrap();
         while let Some(claimed) = book.claim(1, NOW, &Random::seeded(1)).unwrap() {
             let verdict = if claimed.attempts == 0 {
@@ -195,9 +348,16 @@ fn hot_statements_are_prepared_once() {
             } else {
                 Verdict::Complete { output: None }
             };
-            book.finish(&finish(claimed.claim, verdict), Retention::default()).unwrap();
+            let end = finish(claimed.claim, verdict);
+            book.finish(&end, Retention::default(), &mut Demand::default()).unwrap();
             book.make_due_ready(NOW + 100).unwrap();
         }
+        add_ready(&mut book, [self::job("k")]);
+        suspect(&book, "[]");
+        book.suspects = true;
+        assert!(claimed(&mut book, 1).is_some());
+        rescue(&mut book).unwrap();
+        book.conn.execute("DELETE FROM legwork_jobs", []).unwrap();
         book.prune(NOW, 0).unwrap();
         book.commit().unwrap();
         book.has_news().unwrap();
@@ -207,6 +367,7 @@ fn hot_statements_are_prepared_once() {
         .into_iter()
         .chain(book::NEXT_DUE)
         .chain([book::NEXT_PRUNE, prune::EXPIRED, enqueue::INSERT])
+        .chain([suspects::NEXT_SUSPECT, suspects::RUNS_SUSPECT])
         .chain([
             finish_sql::MOVE_CLAIMED,
             finish_sql::FREE_CLAIMED,

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::Writer;
 use super::group::{Answers, FinishOperation, Group, Parked};
 use crate::error::Result;
-use crate::store::{ClaimRef, Claimed, Finish, Finished, Notice, Verdict, WorkerMail};
+use crate::store::tray::Place;
+use crate::store::{ClaimRef, Claimed, Finish, Finished, Notice, PoolId, Verdict, WorkerMail};
 
 impl Writer {
     pub(super) fn answer(&mut self, group: Group, answers: Answers) {
@@ -34,11 +35,20 @@ impl Writer {
             let _ = op.answer.send(done);
         }
         for (op, done) in group.joins.into_iter().zip(answers.joins) {
-            done.iter().flat_map(|done| &done.rescued).for_each(|id| self.waiters.tell(*id));
+            done.iter().flat_map(|done| done.taken.ids()).for_each(|id| self.waiters.tell(id));
             let _ = op.answer.send(done);
         }
-        for (_, parked, claimed) in answers.claims {
-            self.hand_over(parked, claimed);
+        self.forget_reclaimed(&answers.unclaimed);
+        for (pool, started) in &group.starts {
+            if let Some(tray) = self.trays.get(pool) {
+                tray.known(started);
+            }
+        }
+        for (pool, parked, claimed) in answers.claims {
+            self.hand_over(pool, parked, claimed);
+        }
+        for (pool, jobs) in answers.ahead {
+            self.put_ahead(pool, jobs);
         }
     }
 
@@ -56,12 +66,44 @@ impl Writer {
             self.counted_into_history(1);
             self.waiters.tell(op.finish.claim.id);
         }
-        let _ = op.to.send(WorkerMail::Finished(done));
+        if let Some(told) = &op.told {
+            told.told(&op.finish, &done);
+        }
+        if let Some(to) = op.to {
+            let _ = to.send(WorkerMail::Finished);
+        }
     }
 
-    pub(super) fn hand_over(&mut self, parked: Parked, claimed: Claimed) {
+    /// The claims of jobs that were taken out of the trays are gone from the file.
+    fn forget_reclaimed(&mut self, unclaimed: &[ClaimRef]) {
+        if unclaimed.is_empty() {
+            return;
+        }
+        for claim in unclaimed {
+            if let Some(running) = self.running.get_mut(&claim.instance) {
+                running.remove(&claim.token);
+            }
+        }
+        self.reclaimed.retain(|job| !unclaimed.contains(&job.claim));
+    }
+
+    fn put_ahead(&mut self, pool: PoolId, jobs: Vec<(Place, Claimed)>) {
+        for (_, claimed) in &jobs {
+            let claim = claimed.claim;
+            self.running.entry(claim.instance).or_default().insert(claim.token);
+        }
+        match self.trays.get(&pool) {
+            Some(tray) => self.reclaimed.extend(tray.put(jobs)),
+            None => self.reclaimed.extend(jobs.into_iter().map(|(_, claimed)| claimed)),
+        }
+    }
+
+    fn hand_over(&mut self, pool: PoolId, parked: Parked, claimed: Claimed) {
         let claim = claimed.claim;
         self.running.entry(claim.instance).or_default().insert(claim.token);
+        if let Some(tray) = self.trays.get(&pool) {
+            tray.began(&claimed);
+        }
         if parked.to.send(WorkerMail::Claimed(Box::new(claimed))).is_err() {
             self.give_back(claim);
         }
@@ -74,6 +116,7 @@ impl Writer {
             verdict: Verdict::GiveBack { why: None },
             attempt: 1,
             worker: Arc::from("legwork-writer"),
+            started_at: self.settings.clock.micros(),
             ended_at: self.settings.clock.micros(),
             keep: None,
             progress: None,
@@ -81,8 +124,7 @@ impl Writer {
             children: Vec::new(),
             settle: false,
         };
-        let (to, _) = crossbeam_channel::bounded(1);
-        self.held.push(FinishOperation { finish, to });
+        self.held.push(FinishOperation { finish, told: None, to: None });
         self.trouble.get_or_insert((Instant::now(), Duration::from_millis(10)));
     }
 

@@ -8,11 +8,10 @@ use crossbeam_channel::Sender;
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::NewRow;
-use crate::store::sqlite::instance::InstanceLock;
 use crate::store::tray::{Place, Started, Tray};
 use crate::store::{
-    ClaimRef, Claimed, Control, Controlled, Ending, Finish, Finished, InstanceId, Joined, Note,
-    PoolId, PoolSpec, Told, Work, WorkerMail,
+    ClaimRef, Claimed, Control, Controlled, Ending, Finish, Finished, InstanceId, Joined, Joining,
+    Note, PoolId, PoolSpec, Told, Work, WorkerMail,
 };
 
 /// What can be posted to the writer.
@@ -20,7 +19,7 @@ pub(in crate::store::sqlite) enum Mail {
     Work(Work),
     Insert(Operation<Vec<NewRow>, Vec<JobId>>),
     Control(Operation<Control, Controlled>),
-    Join(Operation<Arc<InstanceLock>, Joined>),
+    Join(Operation<Joining, Joined>),
     Leave(Operation<InstanceId, Vec<JobId>>),
     Note(Note),
     OpenPool(PoolId, PoolSpec, Arc<Tray>),
@@ -70,7 +69,7 @@ pub(super) struct Group {
     pub(super) finishes: Vec<FinishOperation>,
     pub(super) inserts: Vec<Operation<Vec<NewRow>, Vec<JobId>>>,
     pub(super) controls: Vec<Operation<Control, Controlled>>,
-    pub(super) joins: Vec<Operation<Arc<InstanceLock>, Joined>>,
+    pub(super) joins: Vec<Operation<Joining, Joined>>,
     pub(super) leaves: Vec<Operation<InstanceId, Vec<JobId>>>,
     pub(super) notes: Vec<Note>,
     /// Starts of jobs that were claimed ahead.
@@ -90,6 +89,11 @@ impl Group {
             + self.leaves.len()
             + self.notes.len()
             + self.starts.len()
+    }
+
+    pub(super) fn add(&mut self, finish: FinishOperation) {
+        self.rows += finish.finish.children.len();
+        self.finishes.push(finish);
     }
 
     pub(super) fn is_large(&self) -> bool {
@@ -145,11 +149,20 @@ pub(super) struct Answers {
     pub(super) controls: Vec<Result<Controlled>>,
     pub(super) joins: Vec<Result<Joined>>,
     pub(super) leaves: Vec<Result<Vec<JobId>>>,
-    pub(super) claims: Vec<(Parked, Claimed)>,
+    pub(super) claims: Vec<(PoolId, Parked, Claimed)>,
     /// Jobs for the trays.
     pub(super) ahead: Vec<(PoolId, Vec<(Place, Claimed)>)>,
     /// Claims that were taken back.
     pub(super) unclaimed: Vec<ClaimRef>,
+}
+
+impl Answers {
+    pub(super) fn put_ahead(&mut self, pool: PoolId, place: Place, claimed: Claimed) {
+        match self.ahead.iter_mut().find(|(of, _)| *of == pool) {
+            Some((_, jobs)) => jobs.push((place, claimed)),
+            None => self.ahead.push((pool, vec![(place, claimed)])),
+        }
+    }
 }
 
 /// How a transaction came to nothing.

@@ -9,8 +9,10 @@
 //! jobs to be pruned. With neither it sleeps for good.
 
 mod answer;
+mod apply;
 mod group;
 mod spare;
+mod stock;
 mod trouble;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -19,13 +21,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use self::group::{Answers, Failed, FinishOperation, Group, Parked};
+use self::group::{FinishOperation, Group, Parked};
 pub(super) use self::group::{Mail, Operation, deadline};
 use crate::clock::Micros;
-use crate::error::{Error, Result};
-use crate::store::sqlite::book::{Book, Undone};
+use crate::error::Error;
+use crate::store::sqlite::book::Book;
+use crate::store::tray::Tray;
 use crate::store::waiters::Waiters;
-use crate::store::{Durability, InstanceId, Notice, PoolId, Settings, WorkerMail};
+use crate::store::{Claimed, Durability, InstanceId, Notice, PoolId, Settings, WorkerMail};
 
 pub(super) struct Writer {
     book: Book,
@@ -33,6 +36,9 @@ pub(super) struct Writer {
     settings: Settings,
     waiters: Arc<Waiters>,
     parked: HashMap<PoolId, VecDeque<Parked>>,
+    trays: HashMap<PoolId, Arc<Tray>>,
+    /// Taken out of the trays; their claims are still in the file.
+    reclaimed: Vec<Claimed>,
     /// The newest epoch of each pool that was unparked.
     epochs: HashMap<PoolId, u64>,
     /// Attempts under way per instance, by token: claims answered and not yet finished.
@@ -67,6 +73,8 @@ impl Writer {
             settings,
             waiters,
             parked: HashMap::new(),
+            trays: HashMap::new(),
+            reclaimed: Vec::new(),
             epochs: HashMap::new(),
             running: HashMap::new(),
             when_empty: Vec::new(),
@@ -83,7 +91,8 @@ impl Writer {
 
     /// Works until it is told to stop, then records what is still in the mailbox.
     pub(super) fn run(mut self) {
-        while let Some(group) = self.collect() {
+        while let Some(mut group) = self.collect() {
+            self.visit_trays(&mut group);
             self.record(group);
             self.prune_if_due();
             self.leave_a_gap();
@@ -140,8 +149,9 @@ impl Writer {
         Some(group)
     }
 
-    fn wait(&self) -> Result<Mail, RecvTimeoutError> {
-        match self.next_alarm() {
+    fn wait(&mut self) -> Result<Mail, RecvTimeoutError> {
+        let alarm = self.next_alarm().into_iter().chain(self.watch_trays()).min();
+        match alarm {
             None => self.mail.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(wait) => self.mail.recv_timeout(wait),
         }
@@ -183,9 +193,8 @@ impl Writer {
                     let parked = Parked { to: work.to.clone(), at_once: late || !claim.park };
                     self.parked.entry(claim.pool).or_default().push_back(parked);
                 }
-                if let Some(finish) = work.finish {
-                    group.rows += finish.children.len();
-                    group.finishes.push(FinishOperation { finish, to: work.to });
+                if let Some(ending) = work.finish {
+                    group.add(FinishOperation::new(ending, Some(work.to)));
                 }
             }
             Mail::Insert(operation) => {
@@ -196,12 +205,14 @@ impl Writer {
             Mail::Join(operation) => group.joins.push(operation),
             Mail::Leave(operation) => group.leaves.push(operation),
             Mail::Note(note) => group.notes.push(note),
-            Mail::OpenPool(pool, spec) => {
+            Mail::OpenPool(pool, spec, tray) => {
                 self.book.open_pool(pool, spec);
+                self.trays.insert(pool, tray);
                 group.look = true;
             }
             Mail::ClosePool(pool) => {
                 self.unpark(pool);
+                self.close_tray(pool, group);
                 self.epochs.remove(&pool);
                 // Nobody empties these queues any more; dropping the sender says so.
                 self.when_empty.retain(|(_, pools, _)| !pools.contains(&pool));
@@ -216,6 +227,7 @@ impl Writer {
                 self.when_empty.push((instance, pools, tell));
                 group.look = true;
             }
+            Mail::Call => {}
             Mail::Look => group.look = true,
             Mail::Stop => self.stopping = true,
         }
@@ -233,8 +245,9 @@ impl Writer {
     fn has_work(&self, group: &Group) -> bool {
         group.look
             || group.operations() > 0
+            || !self.reclaimed.is_empty()
             || self.is_due()
-            || self.parked.iter().any(|(pool, parked)| !parked.is_empty() && self.book.lanes.any(*pool))
+            || self.parked.iter().any(|(pool, parked)| !parked.is_empty() && self.book.may_claim(*pool))
             // Somebody else may have made something ready; asking costs a microsecond.
             || (self.parked.values().any(|parked| !parked.is_empty())
                 && self.book.has_news().unwrap_or(true))
@@ -247,6 +260,7 @@ impl Writer {
     }
 
     fn record(&mut self, mut group: Group) {
+        self.serve_from_trays();
         if self.has_work(&group) && self.lock(&mut group) {
             self.record_locked(group);
         }
@@ -319,99 +333,5 @@ impl Writer {
                     || group.finishes.iter().any(|op| !op.finish.children.is_empty())
             }
         }
-    }
-
-    fn record_locked(&mut self, group: Group) {
-        match self.transaction(&group, true) {
-            Ok(answers) => self.answer(group, answers),
-            Err(failed) => self.recover(group, failed),
-        }
-    }
-
-    /// Applies the group, claims for whoever waits if it may, and commits. On failure everything is
-    /// rolled back.
-    fn transaction(&mut self, group: &Group, may_claim: bool) -> Result<Answers, Failed> {
-        let mut answers = Answers::default();
-        let mut applied = self.apply(group, &mut answers);
-        if may_claim {
-            applied = applied.and_then(|()| self.claim_for_parked(&mut answers));
-        }
-        let committed = applied
-            .map_err(|error| (error, false))
-            .and_then(|()| self.book.commit().map_err(|error| (error, true)));
-        committed.map_err(|(error, at_commit)| {
-            self.book.roll_back();
-            Failed { error, at_commit, claims: std::mem::take(&mut answers.claims) }
-        })?;
-        Ok(answers)
-    }
-
-    fn apply(&mut self, group: &Group, answers: &mut Answers) -> Result<()> {
-        let keep = self.settings.retention;
-        let now = self.settings.clock.micros();
-        let book = &mut self.book;
-        // Before the finishes: an attempt posts its notes first, and the claim that they name ends
-        // with its finish.
-        for note in &group.notes {
-            if let Err(error) = settle(book.operation(|book| book.note(note)))? {
-                log::warn!("legwork: progress of job {} not written: {error}", note.claim.id);
-            }
-        }
-        for op in &group.finishes {
-            let mut done = settle(book.operation(|book| book.finish(&op.finish, keep)))?;
-            if let Err(error) = &done {
-                let refused = op.finish.refused(error);
-                done = settle(book.operation(|book| book.finish(&refused, keep)))?;
-            }
-            answers.finishes.push(done);
-        }
-        for op in &group.inserts {
-            answers.inserts.push(settle(book.operation(|book| book.insert(&op.what)))?);
-        }
-        for op in &group.controls {
-            let done = settle(book.operation(|book| book.control(&op.what, now, keep)))?;
-            if done.is_err() {
-                // What was paused in memory may have been rolled back.
-                book.read_pauses()?;
-            }
-            answers.controls.push(done);
-        }
-        for op in &group.leaves {
-            answers.leaves.push(settle(book.operation(|book| book.leave(op.what, now, keep)))?);
-        }
-        for op in &group.joins {
-            answers.joins.push(settle(book.operation(|book| book.join(&op.what, now, keep)))?);
-        }
-        Ok(())
-    }
-
-    fn claim_for_parked(&mut self, answers: &mut Answers) -> Result<()> {
-        if !self.held.is_empty() {
-            // Workers pause until what they have done can be recorded.
-            return Ok(());
-        }
-        let now = self.settings.clock.micros();
-        if self.book.lanes.has_pools() && self.book.next_due.is_some_and(|at| at <= now) {
-            self.book.make_due_ready(now)?;
-        }
-        for (&pool, parked) in &mut self.parked {
-            while !parked.is_empty() {
-                let Some(claimed) = self.book.claim(pool, now, &self.settings.random)? else {
-                    break;
-                };
-                let Some(parked) = parked.pop_front() else { break };
-                answers.claims.push((pool, parked, claimed));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// An operation's own failure is its answer; the loss of the transaction is everybody's.
-fn settle<T>(done: Result<T, Undone>) -> Result<Result<T>> {
-    match done {
-        Ok(value) => Ok(Ok(value)),
-        Err(Undone::Operation(error)) => Ok(Err(error)),
-        Err(Undone::Everything(error)) => Err(error),
     }
 }

@@ -12,12 +12,9 @@ impl Writer {
     /// A full disk or an I/O error has undone the whole group: its operations are tried one by
     /// one, finishes first, so that one that cannot be written does not take the others along.
     pub(super) fn recover(&mut self, group: Group, failed: Failed) {
-        for (pool, parked, claimed) in failed.claims.into_iter().rev() {
-            if failed.at_commit {
-                // The commit may have taken effect after all; a stale give-back changes nothing.
-                self.give_back(claimed.claim);
-            }
-            self.parked.entry(pool).or_default().push_front(parked);
+        if failed.at_commit {
+            // The commit may have taken effect after all; a stale give-back changes nothing.
+            failed.claims.into_iter().for_each(|claim| self.give_back(claim));
         }
         let unknown = failed.at_commit && matches!(failed.error, Error::Io(_));
         if unknown || group.operations() <= 1 {
@@ -31,7 +28,7 @@ impl Writer {
         }
         for mut one in group.split() {
             if self.lock(&mut one) {
-                match self.transaction(&one, false) {
+                match self.record_alone(&one) {
                     Ok(answers) => self.answer(one, answers),
                     Err(failed) => self.recover(one, failed),
                 }
