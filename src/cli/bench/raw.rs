@@ -25,7 +25,7 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 const NEXT_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
   FROM legwork_jobs INDEXED BY legwork_next_ready
- WHERE state = 3 AND instance IS NULL AND lane = (?1+0)
+ WHERE state = 3 AND instance IS NULL AND crashes IS NULL AND lane = (?1+0)
  ORDER BY priority, run_at, id
  LIMIT (?2+0)";
 const CLAIM: &str = "
