@@ -123,7 +123,7 @@ pub(super) fn exchange(
     let mut unanswered = claim.is_some();
     let mut next = None;
     while last.is_some() || unanswered {
-        match mailbox.recv().map_err(|_| Error::Poisoned)? {
+        match mailbox.recv().map_err(|_| core.jobs.store().dead())? {
             WorkerMail::Finished(recorded) => {
                 let Some(ended) = last.take() else { continue };
                 match recorded {

@@ -24,6 +24,7 @@ pub(super) use self::group::{Mail, Operation, deadline};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::store::sqlite::book::{Book, Undone};
+use crate::store::sqlite::tripwire::Tripwire;
 use crate::store::waiters::Waiters;
 use crate::store::{Durability, InstanceId, Notice, PoolId, Settings, WorkerMail};
 
@@ -43,6 +44,7 @@ pub(super) struct Writer {
     /// A transaction has failed: when to try again, and how long that pause is.
     trouble: Option<(Instant, Duration)>,
     reported_kinds: HashSet<String>,
+    tripwire: Arc<Tripwire>,
     history_rows: Option<u64>,
     prune_not_before: Option<Instant>,
     /// Since when groups have followed each other without a pause.
@@ -60,6 +62,7 @@ impl Writer {
         mail: Receiver<Mail>,
         settings: Settings,
         waiters: Arc<Waiters>,
+        tripwire: Arc<Tripwire>,
     ) -> Writer {
         Writer {
             book,
@@ -73,6 +76,7 @@ impl Writer {
             held: Vec::new(),
             trouble: None,
             reported_kinds: HashSet::new(),
+            tripwire,
             history_rows: None,
             prune_not_before: None,
             busy_since: None,
@@ -84,7 +88,13 @@ impl Writer {
     /// Works until it is told to stop, then records what is still in the mailbox.
     pub(super) fn run(mut self) {
         while let Some(group) = self.collect() {
-            self.record(group);
+            if self.tripwire.sprung().is_none() {
+                self.record(group);
+            }
+            if let Some(gone) = self.tripwire.sprung() {
+                // Whoever waits for an answer learns of it by the end of this thread.
+                return (self.settings.observer)(Notice::Gone { error: gone.to_string() });
+            }
             self.prune_if_due();
             self.leave_a_gap();
         }
