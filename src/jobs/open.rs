@@ -34,13 +34,16 @@ struct Slot {
 pub(super) fn open(path: PathBuf, wanted: Wanted, busy_timeout: Duration) -> Result<Arc<Shared>> {
     let slot = slot(&path)?;
     let mut file = lock(&slot.file);
-    if let Some(shared) = file.upgrade()
-        && shared.store.check_in_place().is_ok()
-    {
-        wanted.check_agrees(shared.store.settings())?;
-        return Ok(shared);
+    if let Some(shared) = file.upgrade() {
+        match shared.store.check_in_place() {
+            Ok(()) => {
+                wanted.check_agrees(shared.store.settings())?;
+                return Ok(shared);
+            }
+            Err(Error::Gone { .. }) => shared.store.with_patience(busy_timeout).close_gone()?,
+            Err(_) => {}
+        }
     }
-    // Closed, or dead, or no longer the file of this name.
     let shared = Arc::new(Shared::open(path, wanted, busy_timeout)?);
     *file = Arc::downgrade(&shared);
     Ok(shared)

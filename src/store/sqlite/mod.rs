@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rusqlite::Connection;
 
 use self::book::Book;
@@ -64,6 +64,8 @@ struct OpenFile {
     settings: Settings,
     mail: Sender<Mail>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Closes when the writer's thread has ended and its connection is closed.
+    ended: Receiver<()>,
     readers: Readers,
     waiters: Arc<Waiters>,
     next_pool: AtomicU64,
@@ -89,9 +91,11 @@ impl Store {
             Arc::clone(&tripwire),
         );
         let for_writer = Arc::clone(&waiters);
+        let (alive, ended) = bounded(0);
         let thread = thread::Builder::new()
             .name("legwork-writer".into())
             .spawn(move || {
+                let _alive: Sender<()> = alive;
                 // However the thread ends, whoever waits for a finish must learn of it.
                 let _guard = TellAll(for_writer);
                 writer.run();
@@ -109,6 +113,7 @@ impl Store {
             settings,
             mail,
             writer: Mutex::new(Some(thread)),
+            ended,
             waiters,
             next_pool: AtomicU64::new(1),
             tripwire,
@@ -167,6 +172,19 @@ impl Store {
             let _ = self.file.mail.send(Mail::Look);
         }
         self.check_alive()
+    }
+
+    /// Closes the connections to a file that is gone: the database may still be there and only its
+    /// `-wal` be another, and then old and new connections must not meet in one `-shm`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the writer has not ended within the busy time-out.
+    pub(crate) fn close_gone(&self) -> Result<()> {
+        self.file.readers.close();
+        match self.file.ended.recv_timeout(self.busy_timeout) {
+            Err(RecvTimeoutError::Timeout) => Err(Error::Busy { waited: self.busy_timeout }),
+            _ => Ok(()),
+        }
     }
 
     /// Why the writer no longer answers.

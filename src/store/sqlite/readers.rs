@@ -64,6 +64,11 @@ impl Readers {
         Ok(conn)
     }
 
+    /// Closes all that are not reading; the others follow when they have read.
+    pub(super) fn close(&self) {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     fn pool(&self) -> Result<Pool<Manager>> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = &*pool {
