@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use legwork::{
-    Clock, Durability, Engine, Error, Event, Jobs, JobsBuilder, Pool, Random, Retention, State,
+    Clock, Durability, Engine, Error, Event, Interrupt, Jobs, JobsBuilder, NewJob, Outcome, Pool,
+    Random, Retention, State,
 };
-use rusqlite::Connection;
 
-use crate::common::{Child, Place, SOON, child_file, place, say, stopped_clock, wait_for};
-use crate::scripted::QUICK;
+use crate::common::{Place, SOON, place, stopped_clock};
+use crate::scripted::{Act, acting};
 
-fn job() -> legwork::NewJob {
-    legwork::NewJob::of_kind("anything", serde_json::json!({}))
+fn job() -> NewJob {
+    NewJob::of_kind("anything", serde_json::json!({}))
 }
 
 /// Whether what is enqueued on one is told by the other: they share a writer.
@@ -202,7 +202,7 @@ fn each_handle_has_its_own_patience_limits_and_code() {
     assert!(together(&patient, &hasty));
     assert_eq!(seen.load(Ordering::SeqCst), 0);
 
-    let large = || legwork::NewJob::of_kind("large", serde_json::json!({ "n": "0123456789" }));
+    let large = || NewJob::of_kind("large", serde_json::json!({ "n": "0123456789" }));
     assert!(matches!(hasty.enqueue(large()), Err(Error::Invalid { .. })));
     patient.enqueue(large()).unwrap();
     assert_eq!(seen.load(Ordering::SeqCst), 1);
@@ -221,13 +221,18 @@ fn each_handle_has_its_own_patience_limits_and_code() {
 
 #[test]
 fn a_wait_and_a_cancel_on_one_handle_reach_the_engine_of_the_other() {
-    use crate::scripted::{Script, Scripted};
     let place = place();
     let (first, second) = (place.open(), place.open());
-    let script = Script::new();
-    let engine = script.engine(&first);
-    let id = second.enqueue(Scripted::until_cancelled()).unwrap();
-    script.wait_started(id);
+    let (started, told) = bounded(1);
+    let engine = acting(&first, move |_, cx| {
+        started.send(()).unwrap();
+        assert_eq!(cx.wait(SOON), Err(Interrupt::Cancelled));
+        Ok(Outcome::cancel("asked"))
+    })
+    .start()
+    .unwrap();
+    let id = second.enqueue(Act { n: 1 }).unwrap();
+    told.recv_timeout(SOON).unwrap();
     second.cancel(id).unwrap();
     assert_eq!(second.wait(id, SOON).unwrap().state, State::Cancelled);
     engine.stop(SOON).unwrap();
@@ -275,4 +280,109 @@ fn a_poisoned_writer_is_not_handed_out() {
     assert_eq!(second.get(kept).unwrap().state, State::Ready);
     assert!(matches!(first.enqueue(job()), Err(Error::Poisoned)));
     assert!(together(&second, &place.open()));
+}
+
+// ---- fork ------------------------------------------------------------------------------------
+
+#[cfg(unix)]
+mod fork {
+    use super::*;
+    use crate::common::{Child, child_file, say};
+
+    /// Forks. `inside` runs in the child, which then ends without unwinding into the test.
+    fn forked(inside: impl FnOnce()) -> bool {
+        #[allow(unsafe_code, reason = "the library's behaviour after a real fork is the test")]
+        // SAFETY: the child runs only `inside` and ends; it takes no lock that another thread of
+        // this process may have held, since these threads sleep.
+        unsafe {
+            match libc::fork() {
+                0 => {
+                    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(inside));
+                    libc::_exit(if done.is_ok() { 0 } else { 1 });
+                }
+                child => {
+                    let mut status = 0;
+                    assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+                    status == 0
+                }
+            }
+        }
+    }
+
+    fn refused<T>(what: &str, result: Result<T, Error>) {
+        match result {
+            Err(Error::Forked) => say(&format!("refused {what}")),
+            Err(error) => panic!("{what}: {error:?}"),
+            Ok(_) => panic!("{what} succeeded"),
+        }
+    }
+
+    #[test]
+    fn a_forked_child_gets_typed_errors_hangs_nowhere_and_takes_nothing_from_its_parent() {
+        let place = place();
+        let child = Child::start("sharing::fork::child", &place.path, "fork");
+        child.wait_for("child done");
+        assert_eq!(child.wait_for("parent done"), "completed");
+        child.end();
+    }
+
+    #[test]
+    #[ignore = "child process of `a_forked_child_gets_typed_errors_...`"]
+    fn child() {
+        let Some(file) = child_file() else { return };
+        let closed = file.with_extension("closed");
+        let kept = Jobs::open(&closed).unwrap().enqueue(job()).unwrap();
+        let jobs = Jobs::open(&file).unwrap();
+        let id = jobs.enqueue(job()).unwrap();
+        // A reader is open too.
+        jobs.get(id).unwrap();
+        let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).start().unwrap();
+        let manual = acting(&jobs, |_, _| Ok(Outcome::Done)).manual().unwrap();
+        let side = file.with_file_name("test.db-legwork");
+        let locks = || std::fs::read_dir(&side).unwrap().count();
+        assert_eq!(locks(), 2);
+
+        let mut held = Some((jobs, engine, manual));
+        let well = forked(|| {
+            let (jobs, engine, manual) = held.take().unwrap();
+            let mut conn = rusqlite::Connection::open_in_memory().unwrap();
+            refused("enqueue", jobs.enqueue(job()));
+            refused("enqueue_in", jobs.enqueue_in(&conn, job()));
+            refused("transaction", jobs.transaction(&mut conn, |_| Ok::<_, Error>(())));
+            refused("cancel", jobs.cancel(id));
+            refused("pause", jobs.pause(legwork::Scope::All));
+            refused("wake", jobs.wake());
+            refused("get", jobs.get(id));
+            refused("stats", jobs.stats());
+            refused("wait", jobs.wait(id, Duration::from_secs(3600)));
+            refused("health", jobs.health());
+            refused("backup", jobs.backup(file.with_extension("copy")));
+            refused("run_one", manual.run_one());
+            refused("run_until_empty", engine.run_until_empty());
+            refused("stop", engine.stop(Duration::from_secs(3600)));
+            refused("start", Engine::builder(&jobs).start());
+            refused("open", Jobs::open(&file));
+            drop((engine, manual));
+            drop(jobs);
+            refused("open after the handle is dropped", Jobs::open(&file));
+            // What the parent had closed before is free, and so is what nobody had open.
+            let again = Jobs::open(&closed).unwrap();
+            assert_eq!(again.get(kept).unwrap().state, State::Ready);
+            again.enqueue(job()).unwrap();
+            drop(again);
+            Jobs::open(file.with_extension("own")).unwrap().enqueue(job()).unwrap();
+            say("child done");
+        });
+        assert!(well);
+
+        let (jobs, engine, manual) = held.take().unwrap();
+        assert_eq!(locks(), 2);
+        let id = jobs.enqueue(Act { n: 1 }).unwrap();
+        let state = jobs.wait(id, SOON).unwrap().state;
+        drop(manual);
+        engine.stop(SOON).unwrap();
+        drop((engine, jobs));
+        assert_eq!(locks(), 0);
+        say(&format!("parent done {state}"));
+    }
 }
