@@ -133,8 +133,9 @@ pub enum Error {
     #[error("legwork's writer thread has panicked; open the file again")]
     Poisoned,
     /// The file or its `-wal` was removed or replaced while it was open. Nothing more is written
-    /// through this handle; a new one can be opened. The operation that met it may have been
-    /// written to a file that has lost its name: look before trying again.
+    /// through this handle; a new one can be opened. What was in the lost file is lost with it; if that
+    /// was the `-wal`, all since its last checkpoint. The operation that met it was not
+    /// acknowledged, but may be in the file: look before trying again.
     #[error(
         "{}: {why} while it was open; what was written since may be lost; open the file again",
         path.display()

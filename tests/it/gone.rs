@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use legwork::{Engine, Error, Event, Jobs, NewJob, Outcome, Scope, State};
+use legwork::{Engine, Error, Event, NewJob, Outcome, Scope, State};
 
 use crate::common::{Place, SOON, place, wait_for};
 use crate::scripted::{Act, acting};
@@ -81,6 +81,8 @@ fn a_handle_on_a_file_that_is_gone_refuses_everything_hangs_nowhere_and_says_so_
     .unwrap();
     let id = jobs.enqueue(Act { n: 1 }).unwrap();
     told.recv_timeout(SOON).unwrap();
+    // A reader is open; none can be opened later.
+    jobs.get(id).unwrap();
     let waiting = std::thread::spawn({
         let jobs = jobs.clone();
         move || jobs.wait(id, Duration::from_secs(3600))
@@ -117,10 +119,9 @@ fn the_end_of_a_job_is_found_to_be_lost_within_a_second_of_work() {
     let place = place();
     let jobs = place.open();
     let events = jobs.events();
-    let removed = beside(&place.path, "");
-    let mut left = [removed.clone(), beside(&removed, "-wal"), beside(&removed, "-shm")].to_vec();
+    let left = ["", "-wal", "-shm"].map(|suffix| beside(&place.path, suffix)).to_vec();
     let engine = acting(&jobs, {
-        let left = std::sync::Mutex::new(std::mem::take(&mut left));
+        let left = std::sync::Mutex::new(left);
         move |_, _| {
             left.lock().unwrap().drain(..).for_each(|path| fs::remove_file(path).unwrap());
             // Never completed: claims and ends go on without any synced group.
@@ -159,19 +160,36 @@ fn a_file_that_was_made_anew_is_another_file_with_a_new_writer() {
 }
 
 #[test]
-fn after_its_wal_was_removed_the_file_is_opened_again_sound_and_with_what_was_written() {
+fn after_its_wal_was_removed_a_file_is_opened_again_and_sound() {
     let place = place();
     let old = place.open();
-    let kept = old.enqueue(job()).unwrap();
-    old.get(kept).unwrap();
+    let id = old.enqueue(job()).unwrap();
+    old.get(id).unwrap();
     fs::remove_file(beside(&place.path, "-wal")).unwrap();
     gone("enqueue", old.enqueue(job()));
-    let new = Jobs::open(&place.path).unwrap();
-    // Nobody else had it open: SQLite has written the WAL back when the old connections closed.
-    assert_eq!(new.get(kept).unwrap().state, State::Ready);
-    new.enqueue(job()).unwrap();
+    let new = place.open();
+    let id = new.enqueue(job()).unwrap();
+    assert_eq!(new.get(id).unwrap().state, State::Ready);
     drop((old, new));
     let check = "PRAGMA integrity_check";
     let sound: String = place.connect().query_row(check, [], |row| row.get(0)).unwrap();
     assert_eq!(sound, "ok");
+}
+
+#[test]
+fn a_database_whose_wal_is_gone_is_not_written_to_when_it_is_closed() {
+    let place = place();
+    let jobs = place.open();
+    jobs.enqueue(job()).unwrap();
+    let facts = || {
+        let meta = fs::metadata(&place.path).unwrap();
+        (meta.len(), meta.modified().unwrap())
+    };
+    let before = facts();
+    replace(&beside(&place.path, "-wal"));
+    gone("enqueue", jobs.enqueue(job()));
+    drop(jobs);
+    assert_eq!(facts(), before);
+    // Nor is what stands under the name of the WAL removed.
+    assert_eq!(fs::read(beside(&place.path, "-wal")).unwrap(), b"another file\n");
 }

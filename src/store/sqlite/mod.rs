@@ -351,7 +351,9 @@ impl Store {
 
     fn reader(&self) -> Result<r2d2::PooledConnection<readers::Manager>> {
         self.check_alive()?;
-        self.file.readers.get(self.busy_timeout)
+        let reader = self.file.readers.get(self.busy_timeout);
+        // A connection to a file that has lost its name cannot be opened.
+        reader.map_err(|error| self.file.tripwire.check().err().unwrap_or(error))
     }
 
     /// Is told when `id` finishes from now on, or the writer ends.

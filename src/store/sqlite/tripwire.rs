@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
+
+use super::book::Book;
 use crate::error::{Error, Result};
 
 /// How often is looked after groups that are not synced.
@@ -92,6 +95,18 @@ impl Tripwire {
     /// What an earlier check has found.
     pub(super) fn sprung(&self) -> Option<Error> {
         self.sprung.get().map(|why| Error::Gone { path: self.path.clone(), why })
+    }
+}
+
+impl Book {
+    /// Lets go of a file that is gone. The last connection to close writes the WAL back into the
+    /// database and removes `-wal` by its name: what stands there now may be newer, and another's.
+    pub(super) fn let_go(&self) {
+        if let Err(error) =
+            self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
+            log::warn!("legwork: the file may be written to when it is closed: {error}");
+        }
     }
 }
 

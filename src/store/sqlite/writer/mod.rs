@@ -92,6 +92,7 @@ impl Writer {
                 self.record(group);
             }
             if let Some(gone) = self.tripwire.sprung() {
+                self.book.let_go();
                 // Whoever waits for an answer learns of it by the end of this thread.
                 return (self.settings.observer)(Notice::Gone { error: gone.to_string() });
             }
