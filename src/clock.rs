@@ -138,6 +138,18 @@ impl Clock {
         }
     }
 
+    /// Whether both are the same clock: clones of one another, or the system's.
+    pub(crate) fn is(&self, other: &Clock) -> bool {
+        match (&self.0, &other.0) {
+            (Kind::System { .. }, Kind::System { .. }) => true,
+            (Kind::Stopped(this), Kind::Stopped(other)) => Arc::ptr_eq(this, other),
+            (Kind::Function { now: this, .. }, Kind::Function { now: other, .. }) => {
+                Arc::ptr_eq(this, other)
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn micros(&self) -> Micros {
         to_micros(self.now())
     }
@@ -181,6 +193,11 @@ impl Random {
     /// The same sequence each time for the same seed.
     pub fn seeded(seed: u64) -> Random {
         Random(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
+    }
+
+    /// Whether both draw from one sequence.
+    pub(crate) fn is(&self, other: &Random) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Uniform in `0.0..1.0`.

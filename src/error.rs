@@ -132,6 +132,25 @@ pub enum Error {
     /// in it, and a new handle can be opened. The log has the panic.
     #[error("legwork's writer thread has panicked; open the file again")]
     Poisoned,
+    /// The file or its `-wal` was removed or replaced while it was open. Nothing more is written
+    /// through this handle; a new one can be opened. What was in the lost file is lost with it; if that
+    /// was the `-wal`, all since its last checkpoint. The operation that met it was not
+    /// acknowledged, but may be in the file: look before trying again.
+    #[error(
+        "{}: {why} while it was open; what was written since may be lost; open the file again",
+        path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+        /// What was removed or replaced.
+        why: &'static str,
+    },
+    /// This process was made by `fork` from the one that opened the file, and has not called
+    /// `exec` since. SQLite's connections and locks do not survive that, nor do legwork's threads.
+    /// Open files after forking, not before.
+    #[error("the file was opened before this process was forked; open files after the fork")]
+    Forked,
     /// The handle or engine was stopped.
     #[error("{0} has been stopped")]
     Stopped(&'static str),

@@ -145,6 +145,12 @@ pub enum Event {
     },
     /// The file can be written again; what was held is recorded.
     Recovered,
+    /// The file or its `-wal` was removed or replaced; every call returns
+    /// [`Error::Gone`](crate::Error::Gone) from now on. The last event of this file.
+    Gone {
+        /// The error.
+        error: String,
+    },
     /// Another connection has held the write lock for this long.
     DatabaseBusy {
         /// How long the writer has waited.

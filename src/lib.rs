@@ -71,7 +71,7 @@ pub use record::{
 };
 pub use rules::retry::{CustomRetry, Retry};
 pub use state::State;
-pub use store::Durability;
+pub use store::{Durability, SqliteInfo};
 
 /// The README's program is compiled as a test.
 #[doc = include_str!("../README.md")]

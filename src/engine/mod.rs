@@ -129,7 +129,11 @@ impl Engine {
         self.jobs().store().when_empty(self.core.instance, pools, tell)?;
         self.core.pools.iter().for_each(|pool| pool.ring());
         told.recv().map_err(|_| {
-            if self.core.is_stopping() { Error::Stopped("the engine") } else { Error::Poisoned }
+            if self.core.is_stopping() {
+                Error::Stopped("the engine")
+            } else {
+                self.jobs().store().dead()
+            }
         })
     }
 
@@ -173,9 +177,11 @@ impl Engine {
     /// process until its thread or the process ends. Stopping again returns the same way.
     ///
     /// # Errors
-    /// [`Error::Poisoned`]; the threads are stopped all the same.
+    /// [`Error::Poisoned`], [`Error::Gone`]; the threads are stopped all the same.
+    /// [`Error::Forked`]: the threads are those of the parent process.
     pub fn stop(&self, grace: Duration) -> Result<Vec<JobId>> {
         let core = &self.core;
+        core.jobs.store().check_process()?;
         if core.phase.swap(STOPPING, Ordering::AcqRel) == RUNNING {
             core.on_stopping.iter().for_each(|hook| hook());
         }
@@ -214,6 +220,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if self.jobs().store().is_forked() {
+            // The thread is the parent's; here there is none to let go of.
+            std::mem::forget(self.supervisor.get_mut().map(Option::take));
+            return;
+        }
         if let Err(error) = self.stop(Duration::ZERO) {
             log::debug!("legwork: stopping: {error}");
         }
@@ -329,6 +340,9 @@ fn tell_taken(jobs: &Jobs, taken: &Taken) {
 impl Drop for Core {
     /// The last thread is gone: the process no longer takes part.
     fn drop(&mut self) {
+        if self.jobs.store().is_forked() {
+            return;
+        }
         for pool in &self.pools {
             // Closed already if the engine was stopped; a manual engine closes them here.
             let _ = self.jobs.store().close_pool(pool.id);

@@ -143,7 +143,7 @@ pub(super) fn exchange(
     // first: the answers come in any order, and both are waited for.
     let mut next = None;
     while unrecorded || unanswered {
-        match mailbox.recv().map_err(|_| Error::Poisoned)? {
+        match mailbox.recv().map_err(|_| core.jobs.store().dead())? {
             WorkerMail::Finished => unrecorded = false,
             WorkerMail::Claimed(claimed) => {
                 next = Some(*claimed);

@@ -1,36 +1,48 @@
 //! How a file is opened.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-
-use time::OffsetDateTime;
 
 use crate::clock::{Clock, Random};
 use crate::error::Result;
-use crate::event::{Event, Hub};
 use crate::middleware::{Middleware, OnEnqueue};
 use crate::new_job::{NewJob, Retention};
-use crate::store::{Durability, Notice, Settings, Store};
+use crate::store::Durability;
 
-use super::{Attempts, Inner, Jobs, lock};
+use super::shared::Wanted;
+use super::{Inner, Jobs, open};
 #[cfg(doc)]
 use crate::error::Error;
 
 /// How a file is opened.
 ///
 /// Made by [`Jobs::builder`], ended by [`open`](JobsBuilder::open).
+///
+/// A file has one writer in a process, however many handles. These settings are the writer's:
+/// [`durability`](JobsBuilder::durability), [`retention`](JobsBuilder::retention),
+/// [`history_rows`](JobsBuilder::history_rows), [`clock`](JobsBuilder::clock),
+/// [`random`](JobsBuilder::random), [`sweep`](JobsBuilder::sweep),
+/// [`allow_network_fs`](JobsBuilder::allow_network_fs). The first handle decides them; a later one
+/// inherits what it leaves out, and is refused if it asks for something else. All others are each
+/// handle's own.
+///
+/// ```
+/// # use legwork::{Durability, Error, Jobs};
+/// # fn main() -> legwork::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("app.db");
+/// let first = Jobs::builder(&path).durability(Durability::Strict).open()?;
+/// let second = Jobs::open(&path)?;                                        // strict as well
+/// let third = Jobs::builder(&path).durability(Durability::Relaxed).open();
+/// assert!(matches!(third, Err(Error::Invalid { what: "durability", .. })));
+/// # Ok(()) }
+/// ```
 pub struct JobsBuilder {
     path: PathBuf,
-    durability: Durability,
+    wanted: Wanted,
     busy_timeout: Duration,
-    allow_network_fs: bool,
-    retention: Retention,
-    history_rows: u64,
     max_args: usize,
-    clock: Clock,
-    random: Random,
     middleware: Vec<Arc<dyn Middleware>>,
     on_enqueue: Vec<OnEnqueue>,
 }
@@ -39,14 +51,9 @@ impl JobsBuilder {
     pub(super) fn new(path: PathBuf) -> JobsBuilder {
         JobsBuilder {
             path,
-            durability: Durability::default(),
+            wanted: Wanted::default(),
             busy_timeout: Duration::from_secs(5),
-            allow_network_fs: false,
-            retention: Retention::default(),
-            history_rows: 1_000_000,
             max_args: 16 * 1024 * 1024,
-            clock: Clock::system(),
-            random: Random::new(),
             middleware: Vec::new(),
             on_enqueue: Vec::new(),
         }
@@ -54,7 +61,7 @@ impl JobsBuilder {
 
     /// What is synced before it is acknowledged. Default: [`Durability::Synced`].
     pub fn durability(mut self, durability: Durability) -> JobsBuilder {
-        self.durability = durability;
+        self.wanted.durability = Some(durability);
         self
     }
 
@@ -68,20 +75,28 @@ impl JobsBuilder {
     /// Opens files on network file systems too. WAL needs shared memory and working locks, which
     /// most of them do not have.
     pub fn allow_network_fs(mut self, allow: bool) -> JobsBuilder {
-        self.allow_network_fs = allow;
+        self.wanted.allow_network_fs = Some(allow);
         self
     }
 
     /// How long finished jobs are kept, unless their kind or the job says otherwise.
     pub fn retention(mut self, retention: Retention) -> JobsBuilder {
-        self.retention = retention;
+        self.wanted.retention = Some(retention);
         self
     }
 
     /// How many finished jobs are kept at most; beyond it those that would be pruned next go
     /// first. Default: 1,000,000.
     pub fn history_rows(mut self, most: u64) -> JobsBuilder {
-        self.history_rows = most;
+        self.wanted.history_rows = Some(most);
+        self
+    }
+
+    /// How often an engine looks whether another program has written to the file with plain SQL, by
+    /// a read of `PRAGMA data_version`. Also the net under a process that was killed between its
+    /// commit and its ring. Default: 5 seconds; [`Duration::ZERO`] turns it off.
+    pub fn sweep(mut self, every: Duration) -> JobsBuilder {
+        self.wanted.sweep = Some(every);
         self
     }
 
@@ -93,13 +108,13 @@ impl JobsBuilder {
 
     /// Where the time comes from. Default: [`Clock::system`].
     pub fn clock(mut self, clock: Clock) -> JobsBuilder {
-        self.clock = clock;
+        self.wanted.clock = Some(clock);
         self
     }
 
     /// Where jitter and weighted choices come from. Default: [`Random::new`].
     pub fn random(mut self, random: Random) -> JobsBuilder {
-        self.random = random;
+        self.wanted.random = Some(random);
         self
     }
 
@@ -124,65 +139,25 @@ impl JobsBuilder {
     /// Opens the file, or creates it, and brings legwork's tables in it up to date. A file that
     /// is created is readable by its owner alone.
     ///
+    /// If this process has the file open already, the new handle joins the others: they share the
+    /// writer, the readers and the [`events`](Jobs::events). A handle that is
+    /// [`Poisoned`](Error::Poisoned) or whose file is [`Gone`](Error::Gone) is not joined; the
+    /// file that has the name now is opened instead.
+    ///
     /// # Errors
     /// Before any write: [`Error::Foreign`], [`Error::Newer`], [`Error::Corrupt`],
     /// [`Error::ReadOnly`], [`Error::NetworkFs`]. [`Error::Busy`] if another connection holds the
-    /// write lock while the tables have to be made.
+    /// write lock while the tables have to be made. [`Error::Invalid`] if this process has the file
+    /// open with another setting of the writer. [`Error::Forked`] if the file was open in the
+    /// process that this one was forked from: SQLite's locks do not survive a fork.
     pub fn open(self) -> Result<Jobs> {
-        let events = Arc::new(Hub::default());
-        let trouble = Arc::new(Mutex::new(None));
-        let store = Store::open(Settings {
-            path: self.path,
-            durability: self.durability,
-            busy_timeout: self.busy_timeout,
-            allow_network_fs: self.allow_network_fs,
-            retention: self.retention,
-            history_rows: self.history_rows,
-            clock: self.clock.clone(),
-            random: self.random,
-            observer: observer(Arc::clone(&events), Arc::clone(&trouble), self.clock),
-        })?;
+        let shared = open::open(self.path, self.wanted, self.busy_timeout)?;
         Ok(Jobs(Arc::new(Inner {
-            store,
-            events,
-            trouble,
-            attempts: Attempts::default(),
+            store: shared.store.with_patience(self.busy_timeout),
+            shared,
             middleware: self.middleware,
             on_enqueue: self.on_enqueue,
             max_args: self.max_args,
-            workers: AtomicUsize::new(0),
         })))
     }
-}
-
-/// Turns the store's notices into events and log lines.
-fn observer(
-    events: Arc<Hub>,
-    trouble: Arc<Mutex<Option<(OffsetDateTime, String)>>>,
-    clock: Clock,
-) -> Arc<dyn Fn(Notice) + Send + Sync> {
-    Arc::new(move |notice| {
-        let note = |text: String| {
-            log::warn!("legwork: {text}");
-            *lock(&trouble) = Some((clock.now(), text));
-        };
-        match notice {
-            Notice::Busy { waited } => {
-                note(format!("another connection has held the write lock for {waited:?}"));
-                events.tell(|| Event::DatabaseBusy { waited });
-            }
-            Notice::Held { error } => {
-                note(format!("finished work is held until it can be recorded: {error}"));
-                events.tell(|| Event::WriteFailed { error });
-            }
-            Notice::Recovered => {
-                log::info!("legwork: writing works again");
-                events.tell(|| Event::Recovered);
-            }
-            Notice::UnknownKind { kind } => {
-                log::warn!(kind = kind.as_str(); "legwork: jobs of a kind that no engine here knows are waiting");
-                events.tell(|| Event::UnknownKind { kind });
-            }
-        }
-    })
 }

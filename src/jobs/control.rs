@@ -90,7 +90,7 @@ impl Jobs {
         total.changed += (done.changed.len() + done.asked.len()) as u64;
         total.skipped += done.skipped.len() as u64;
         for claim in &done.asked {
-            self.0.attempts.cancel(*claim);
+            self.0.shared.attempts.cancel(*claim);
         }
         if cancels {
             for &id in &done.changed {

@@ -58,7 +58,7 @@ impl Jobs {
 
     fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<JobId>> {
         // Names for the events and log lines, if anybody wants them.
-        let told = self.0.events.is_watched() || log::log_enabled!(log::Level::Debug);
+        let told = self.0.shared.events.is_watched() || log::log_enabled!(log::Level::Debug);
         let names: Vec<(String, String)> = if told {
             rows.iter().map(|row| (row.kind.clone(), row.queue.clone())).collect()
         } else {
@@ -148,11 +148,11 @@ impl Jobs {
         if inside { Err(Error::InTransaction { verb }) } else { Ok(()) }
     }
 
-    /// Makes the engines of this handle look for new work now. Needed only after other programs
+    /// Makes the engines of this process look for new work in the file now. Needed only after other programs
     /// have written to the file with plain SQL.
     ///
     /// # Errors
-    /// [`Error::Poisoned`].
+    /// [`Error::Poisoned`], [`Error::Gone`], [`Error::Forked`].
     pub fn wake(&self) -> Result<()> {
         self.0.store.look()
     }

@@ -95,13 +95,14 @@ impl Jobs {
         }
     }
 
-    /// Waits until the job is finished and returns it. Does not poll: an engine of this handle
+    /// Waits until the job is finished and returns it. Does not poll: an engine of this process
     /// tells when it has recorded the end. (Ends recorded by other processes are not told.)
     ///
     /// # Errors
     /// [`Error::Timeout`] if it is not finished within `timeout` of real time;
     /// [`Error::NotFound`], also if it was deleted meanwhile; [`Error::Poisoned`].
     pub fn wait(&self, id: JobId, timeout: Duration) -> Result<JobRecord> {
+        self.0.store.check_process()?;
         let started = Instant::now();
         loop {
             let watch = self.0.store.watch(id);
@@ -123,7 +124,7 @@ impl Jobs {
 
     /// Events from now on.
     pub fn events(&self) -> Events {
-        self.0.events.subscribe()
+        self.0.shared.events.subscribe()
     }
 
     /// What a health probe wants to know, in one call.
@@ -131,11 +132,13 @@ impl Jobs {
     /// # Errors
     /// [`Error::Poisoned`] if the handle is dead; those of reading.
     pub fn health(&self) -> Result<Health> {
+        let oldest_ready = self.0.store.oldest_ready()?;
+        let shared = &self.0.shared;
         Ok(Health {
-            workers: self.0.workers.load(Ordering::Acquire),
-            running: self.0.attempts.count(),
-            oldest_ready: self.0.store.oldest_ready()?,
-            last_error: lock(&self.0.trouble).clone(),
+            workers: shared.workers.load(Ordering::Acquire),
+            running: shared.attempts.count(),
+            oldest_ready,
+            last_error: lock(&shared.trouble).clone(),
         })
     }
 }

@@ -5,24 +5,29 @@ mod builder;
 mod control;
 mod enqueue;
 mod look;
+mod open;
+mod shared;
 
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use time::OffsetDateTime;
-
 use crate::clock::{Clock, Random};
 use crate::error::Result;
-use crate::event::{Event, Hub};
+use crate::event::Event;
 use crate::middleware::{Middleware, OnEnqueue};
-use crate::store::Store;
+use crate::store::{SqliteInfo, Store};
 
 pub(crate) use self::attempts::Attempts;
 pub use self::builder::JobsBuilder;
+use self::shared::Shared;
 
-/// The handle on a database file. Cheap to clone, `Send + Sync`; all clones share one writer
-/// thread, which ends with the last of them.
+/// The handle on a database file. Cheap to clone, `Send + Sync`; all handles of a process on one
+/// file, clones or opened anew, share one writer thread, which ends with the last of them.
+///
+/// A child made by `fork` without `exec` cannot use a handle of its parent, nor open a file that its
+/// parent has open: every call returns [`Error::Forked`](crate::Error::Forked), and dropping
+/// the handle or an engine there does nothing.
 ///
 /// ```
 /// # use serde::{Serialize, Deserialize};
@@ -45,14 +50,22 @@ pub use self::builder::JobsBuilder;
 pub struct Jobs(Arc<Inner>);
 
 struct Inner {
+    shared: Arc<Shared>,
+    /// The shared file, with this handle's patience.
     store: Store,
-    events: Arc<Hub>,
-    trouble: Arc<Mutex<Option<(OffsetDateTime, String)>>>,
-    attempts: Attempts,
     middleware: Vec<Arc<dyn Middleware>>,
     on_enqueue: Vec<OnEnqueue>,
     max_args: usize,
-    workers: AtomicUsize,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.store.is_forked() {
+            // The connections are the parent's: closing them here, or joining a thread that exists
+            // only there, would harm it. So the file counts as open in this process for good.
+            std::mem::forget(Arc::clone(&self.shared));
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,6 +87,17 @@ impl Jobs {
         JobsBuilder::new(path.as_ref().to_owned())
     }
 
+    /// The SQLite that this program is linked with, and whether it is one of those with a known bug
+    /// that can damage files. Opening a file says so in the log as well, once a process.
+    ///
+    /// ```
+    /// let sqlite = legwork::Jobs::sqlite();
+    /// println!("SQLite {}, WAL-reset bug: {}", sqlite.version, sqlite.wal_reset_bug);
+    /// ```
+    pub fn sqlite() -> SqliteInfo {
+        SqliteInfo::here()
+    }
+
     /// The file, by its canonical path.
     pub fn path(&self) -> &Path {
         self.0.store.path()
@@ -93,7 +117,7 @@ impl Jobs {
     }
 
     pub(crate) fn attempts_here(&self) -> &Attempts {
-        &self.0.attempts
+        &self.0.shared.attempts
     }
 
     pub(crate) fn middleware(&self) -> &[Arc<dyn Middleware>] {
@@ -101,11 +125,11 @@ impl Jobs {
     }
 
     pub(crate) fn workers(&self) -> &AtomicUsize {
-        &self.0.workers
+        &self.0.shared.workers
     }
 
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
-        self.0.events.tell(event);
+        self.0.shared.events.tell(event);
     }
 }
 

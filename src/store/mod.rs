@@ -23,6 +23,7 @@ use crate::record::{LogLine, Progress, Scope};
 use crate::rules::queues::Queues;
 use crate::state::State;
 
+pub use sqlite::SqliteInfo;
 pub(crate) use sqlite::{InstanceLock, Store, app_error};
 
 /// What a group of writes must survive before it is acknowledged.
@@ -47,7 +48,8 @@ pub enum Durability {
     Relaxed,
 }
 
-/// How a file is opened; the values of [`JobsBuilder`](crate::JobsBuilder).
+/// How a file is opened; the values of [`JobsBuilder`](crate::JobsBuilder). All handles of a process
+/// share them, save `busy_timeout`, which is that of the first one.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) path: PathBuf,
@@ -58,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) history_rows: u64,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
+    /// How often to look for what other programs have written with plain SQL; `None`: never.
+    pub(crate) sweep: Option<Duration>,
     pub(crate) observer: Arc<dyn Fn(Notice) + Send + Sync>,
 }
 
@@ -72,6 +76,8 @@ pub(crate) enum Notice {
     Recovered,
     /// A kind that no engine here knows has jobs waiting.
     UnknownKind { kind: String },
+    /// The file is gone, and the writer with it.
+    Gone { error: String },
 }
 
 /// Which instance, in the file's numbering.

@@ -93,6 +93,10 @@ impl InstanceLock {
 
 impl Drop for InstanceLock {
     fn drop(&mut self) {
+        // A child made by fork has a copy of the value; the lock is its parent's.
+        if self.identity.pid != i64::from(std::process::id()) {
+            return;
+        }
         // Left behind it would only be litter: it is unlocked when the process ends.
         if let Err(error) = fs::remove_file(&self.path) {
             log::debug!("legwork: removing {}: {error}", self.path.display());

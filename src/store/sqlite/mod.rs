@@ -16,6 +16,8 @@ mod query;
 mod readers;
 mod rescue;
 mod suspects;
+mod tripwire;
+mod version;
 pub(crate) mod writer;
 
 #[cfg(test)]
@@ -25,12 +27,12 @@ mod state_tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rusqlite::Connection;
 
 use self::book::Book;
@@ -38,6 +40,8 @@ use self::errors::storing;
 pub(crate) use self::errors::storing as app_error;
 pub(crate) use self::instance::InstanceLock;
 use self::readers::Readers;
+use self::tripwire::Tripwire;
+pub use self::version::SqliteInfo;
 use self::writer::{Mail, Operation, Writer, deadline};
 use super::tray::Tray;
 use super::waiters::{Waiters, Watch};
@@ -51,15 +55,30 @@ use crate::id::JobId;
 use crate::new_job::NewRow;
 use crate::record::{AttemptRecord, Filter, JobRecord, LogLine, Page, Stats};
 
-/// An open file: its writer thread and its readers.
+/// An open file as one handle sees it: all handles of the process share the file, each has its own
+/// patience. A child made by fork can do nothing with it.
+#[derive(Clone)]
 pub(crate) struct Store {
+    file: Arc<OpenFile>,
+    busy_timeout: Duration,
+}
+
+/// What belongs to the file in this process: its writer thread and its readers.
+struct OpenFile {
     path: PathBuf,
     settings: Settings,
     mail: Sender<Mail>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Closes when the writer's thread has ended and its connection is closed.
+    ended: Receiver<()>,
     readers: Readers,
     waiters: Arc<Waiters>,
     next_pool: AtomicU64,
+    tripwire: Arc<Tripwire>,
+    /// Somebody has seen that the writer is gone, while its thread may still be unwinding.
+    seen_dead: AtomicBool,
+    /// The process that has the connections and the threads.
+    process: u32,
 }
 
 impl Store {
@@ -68,11 +87,20 @@ impl Store {
         let (conn, path) = open::open_writer(&settings)?;
         let (mail, mailbox) = unbounded();
         let waiters = Arc::new(Waiters::default());
-        let writer = Writer::new(Book::new(conn), mailbox, settings.clone(), Arc::clone(&waiters));
+        let tripwire = Arc::new(Tripwire::new(&path));
+        let writer = Writer::new(
+            Book::new(conn),
+            mailbox,
+            settings.clone(),
+            Arc::clone(&waiters),
+            Arc::clone(&tripwire),
+        );
         let for_writer = Arc::clone(&waiters);
+        let (alive, ended) = bounded(0);
         let thread = thread::Builder::new()
             .name("legwork-writer".into())
             .spawn(move || {
+                let _alive: Sender<()> = alive;
                 // However the thread ends, whoever waits for a finish must learn of it.
                 let _guard = TellAll(for_writer);
                 writer.run();
@@ -83,52 +111,121 @@ impl Store {
             // A writer that is gone needs no waking.
             let _ = turned.send(Mail::Look);
         });
-        Ok(Store {
-            readers: Readers::new(path.clone(), settings.busy_timeout),
+        let busy_timeout = settings.busy_timeout;
+        let file = OpenFile {
+            readers: Readers::new(path.clone()),
             path,
             settings,
             mail,
             writer: Mutex::new(Some(thread)),
+            ended,
             waiters,
             next_pool: AtomicU64::new(1),
-        })
+            tripwire,
+            seen_dead: AtomicBool::new(false),
+            process: std::process::id(),
+        };
+        Ok(Store { file: Arc::new(file), busy_timeout })
+    }
+
+    /// The same file, for a handle with this patience.
+    pub(crate) fn with_patience(&self, busy_timeout: Duration) -> Store {
+        Store { file: Arc::clone(&self.file), busy_timeout }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
     pub(crate) fn settings(&self) -> &Settings {
-        &self.settings
+        &self.file.settings
+    }
+
+    // ---- living --------------------------------------------------------------------------
+
+    /// # Errors
+    /// [`Error::Forked`] in a child of the process that opened the file. Asked before any lock is
+    /// taken or channel used: the thread at its other end does not exist there.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.is_forked() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    pub(crate) fn is_forked(&self) -> bool {
+        self.file.process != std::process::id()
+    }
+
+    /// # Errors
+    /// [`Error::Forked`]; [`Error::Gone`] if the file is; [`Error::Poisoned`] if the writer has
+    /// panicked.
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        self.check_process()?;
+        if let Some(gone) = self.file.tripwire.sprung() {
+            return Err(gone);
+        }
+        if self.file.is_dead() { Err(Error::Poisoned) } else { Ok(()) }
+    }
+
+    /// The same after a look whether the file is still where it was. If it is not, its writer is
+    /// told: what it would write now could mix with another file of the same name.
+    ///
+    /// # Errors
+    /// As [`check_alive`](Store::check_alive).
+    pub(crate) fn check_in_place(&self) -> Result<()> {
+        self.check_process()?;
+        if self.file.tripwire.check().is_err() {
+            // If it is gone already it needs no telling.
+            let _ = self.file.mail.send(Mail::Look);
+        }
+        self.check_alive()
+    }
+
+    /// Closes the connections to a file that is gone: the database may still be there and only its
+    /// `-wal` be another, and then old and new connections must not meet in one `-shm`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the writer has not ended within the busy time-out.
+    pub(crate) fn close_gone(&self) -> Result<()> {
+        self.file.readers.close();
+        match self.file.ended.recv_timeout(self.busy_timeout) {
+            Err(RecvTimeoutError::Timeout) => Err(Error::Busy { waited: self.busy_timeout }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why the writer no longer answers.
+    pub(crate) fn dead(&self) -> Error {
+        self.file.tripwire.sprung().unwrap_or_else(|| {
+            self.file.seen_dead.store(true, Ordering::Release);
+            Error::Poisoned
+        })
     }
 
     // ---- writing -------------------------------------------------------------------------
 
-    /// Posts mail; the writer being gone means that it has panicked.
+    /// Posts mail, unless the writer is known to be gone.
     fn post(&self, mail: Mail) -> Result<()> {
-        self.mail.send(mail).map_err(|_| Error::Poisoned)
+        self.check_process()?;
+        if let Some(gone) = self.file.tripwire.sprung() {
+            return Err(gone);
+        }
+        self.file.mail.send(mail).map_err(|_| self.dead())
     }
 
     /// Posts an operation and waits for the answer that follows its commit.
-    fn ask<T, A>(
-        &self,
-        what: T,
-        busy_timeout: Option<Duration>,
-        envelope: impl FnOnce(Operation<T, A>) -> Mail,
-    ) -> Result<A> {
+    fn ask<T, A>(&self, what: T, envelope: impl FnOnce(Operation<T, A>) -> Mail) -> Result<A> {
         let (answer, answered) = bounded(1);
-        let (posted, until) = deadline(busy_timeout.unwrap_or(Duration::MAX));
+        let (posted, until) = deadline(self.busy_timeout);
         self.post(envelope(Operation { what, posted, deadline: until, answer }))?;
-        answered.recv().map_err(|_| Error::Poisoned)?
+        answered.recv().map_err(|_| self.dead())?
     }
 
     /// Inserts all rows or none; durable when it returns, as far as the durability level says.
     pub(crate) fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<JobId>> {
-        self.ask(rows, Some(self.settings.busy_timeout), Mail::Insert)
+        self.ask(rows, Mail::Insert)
     }
 
     pub(crate) fn control(&self, control: Control) -> Result<Controlled> {
-        self.ask(control, Some(self.settings.busy_timeout), Mail::Control)
+        self.ask(control, Mail::Control)
     }
 
     /// Inserts one job on a connection of the app, in its transaction if it has one open.
@@ -149,7 +246,7 @@ impl Store {
         if conn.is_autocommit() {
             return Err(Error::invalid("connection", "`finish_in` needs an open transaction"));
         }
-        finish::finish_on(conn, finish, self.settings.retention)
+        finish::finish_on(conn, finish, self.settings().retention)
     }
 
     /// Makes the writer look for what another connection may have committed.
@@ -160,14 +257,14 @@ impl Store {
     fn check_same_file(&self, conn: &Connection) -> Result<()> {
         let other = conn.path().unwrap_or_default();
         // SQLite keeps the name as it resolved it; equal names are the common case.
-        if Path::new(other) == self.path
-            || (!other.is_empty() && fs::canonicalize(other).is_ok_and(|path| path == self.path))
+        if Path::new(other) == self.path()
+            || (!other.is_empty() && fs::canonicalize(other).is_ok_and(|path| path == self.path()))
         {
             return Ok(());
         }
         Err(Error::Foreign {
             path: PathBuf::from(other),
-            why: format!("the connection is not open on {}", self.path.display()),
+            why: format!("the connection is not open on {}", self.path().display()),
         })
     }
 
@@ -176,17 +273,17 @@ impl Store {
     /// Registers an engine, once what dead instances held has been given back.
     pub(crate) fn join(&self, lock: &Arc<InstanceLock>, crash_limit: u32) -> Result<Joined> {
         let joining = Joining { lock: Arc::clone(lock), crash_limit };
-        self.ask(joining, Some(self.settings.busy_timeout), Mail::Join)
+        self.ask(joining, Mail::Join)
     }
 
     /// Takes an engine's row away.
     pub(crate) fn leave(&self, instance: InstanceId) -> Result<Vec<JobId>> {
-        self.ask(instance, Some(self.settings.busy_timeout), Mail::Leave)
+        self.ask(instance, Mail::Leave)
     }
 
     /// Opens a pool, with an empty tray for its workers.
     pub(crate) fn open_pool(&self, spec: PoolSpec) -> Result<(PoolId, Arc<Tray>)> {
-        let pool = self.next_pool.fetch_add(1, Ordering::Relaxed);
+        let pool = self.file.next_pool.fetch_add(1, Ordering::Relaxed);
         let tray = Arc::new(Tray::default());
         self.post(Mail::OpenPool(pool, spec, Arc::clone(&tray)))?;
         Ok((pool, tray))
@@ -254,11 +351,11 @@ impl Store {
     }
 
     pub(crate) fn stats(&self) -> Result<Stats> {
-        query::stats(&*self.reader()?, self.settings.clock.micros())
+        query::stats(&*self.reader()?, self.settings().clock.micros())
     }
 
     pub(crate) fn oldest_ready(&self) -> Result<Option<Duration>> {
-        query::oldest_ready(&*self.reader()?, self.settings.clock.micros())
+        query::oldest_ready(&*self.reader()?, self.settings().clock.micros())
     }
 
     /// When the next waiting job falls due.
@@ -268,37 +365,37 @@ impl Store {
 
     fn reader(&self) -> Result<r2d2::PooledConnection<readers::Manager>> {
         self.check_alive()?;
-        self.readers.get()
-    }
-
-    /// # Errors
-    /// [`Error::Poisoned`] if the writer has panicked.
-    pub(crate) fn check_alive(&self) -> Result<()> {
-        if self.is_poisoned() { Err(Error::Poisoned) } else { Ok(()) }
-    }
-
-    fn is_poisoned(&self) -> bool {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.as_ref().is_none_or(JoinHandle::is_finished)
+        let reader = self.file.readers.get(self.busy_timeout);
+        // A connection to a file that has lost its name cannot be opened.
+        reader.map_err(|error| self.file.tripwire.check().err().unwrap_or(error))
     }
 
     /// Is told when `id` finishes from now on, or the writer ends.
     pub(crate) fn watch(&self, id: JobId) -> Watch {
-        self.waiters.watch(id)
+        self.file.waiters.watch(id)
     }
 
     pub(crate) fn leave_watch(&self, watch: Watch) {
-        self.waiters.leave(watch);
+        self.file.waiters.leave(watch);
     }
 
     /// A compact copy of the file as it is now, without claims. `to` must not exist.
     pub(crate) fn backup(&self, to: &Path) -> Result<()> {
         self.check_alive()?;
-        backup(&self.path, self.settings.busy_timeout, to)
+        backup(self.path(), self.busy_timeout, to)
     }
 }
 
-impl Drop for Store {
+impl OpenFile {
+    fn is_dead(&self) -> bool {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seen_dead.load(Ordering::Acquire)
+            || writer.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for OpenFile {
+    /// Never reached in a child made by fork: its handles are leaked there.
     fn drop(&mut self) {
         // If the writer is gone there is nothing to stop.
         let _ = self.mail.send(Mail::Stop);

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::errors::{code, is_busy, storing};
 use super::migrate;
+use super::version;
 use crate::error::{Error, Result};
 use crate::store::Settings;
 
@@ -22,6 +23,7 @@ pub(super) const STATEMENTS: usize = 64;
 pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> {
     let given = &settings.path;
     check_sqlite(given)?;
+    version::warn_of_bugs();
     let is_new = match fs::metadata(given) {
         Ok(meta) if meta.is_dir() => {
             return Err(Error::Foreign { path: given.clone(), why: "it is a directory".into() });

@@ -10,6 +10,7 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 use rusqlite::Connection;
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use super::errors::storing;
 use super::open::open_reader;
 use crate::error::{Error, Result};
 
@@ -18,14 +19,12 @@ const MOST: u32 = 4;
 
 pub(crate) struct Readers {
     path: PathBuf,
-    busy_timeout: Duration,
     pool: Mutex<Option<Pool<Manager>>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Manager {
     path: PathBuf,
-    busy_timeout: Duration,
 }
 
 impl ManageConnection for Manager {
@@ -33,7 +32,7 @@ impl ManageConnection for Manager {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> rusqlite::Result<Connection> {
-        open_reader(&self.path, self.busy_timeout)
+        open_reader(&self.path, Duration::ZERO)
     }
 
     fn is_valid(&self, _: &mut Connection) -> rusqlite::Result<()> {
@@ -47,19 +46,27 @@ impl ManageConnection for Manager {
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf, busy_timeout: Duration) -> Readers {
-        Readers { path, busy_timeout, pool: Mutex::new(None) }
+    pub(super) fn new(path: PathBuf) -> Readers {
+        Readers { path, pool: Mutex::new(None) }
     }
 
-    /// A connection for one read.
+    /// A connection for one read, as patient as the handle that reads.
     ///
     /// # Errors
     /// [`Error::Busy`] if none became free, or could be opened, within the busy time-out.
-    pub(super) fn get(&self) -> Result<PooledConnection<Manager>> {
-        self.pool()?.get().map_err(|error| {
+    pub(super) fn get(&self, busy_timeout: Duration) -> Result<PooledConnection<Manager>> {
+        let patience = busy_timeout.max(Duration::from_millis(100));
+        let conn = self.pool()?.get_timeout(patience).map_err(|error| {
             log::debug!("legwork: no reader: {error}");
-            Error::Busy { waited: self.busy_timeout }
-        })
+            Error::Busy { waited: busy_timeout }
+        })?;
+        conn.busy_timeout(busy_timeout).map_err(storing)?;
+        Ok(conn)
+    }
+
+    /// Closes all that are not reading; the others follow when they have read.
+    pub(super) fn close(&self) {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn pool(&self) -> Result<Pool<Manager>> {
@@ -72,14 +79,13 @@ impl Readers {
             .num_threads(1)
             .thread_name_pattern("legwork-readers")
             .build();
-        let manager = Manager { path: self.path.clone(), busy_timeout: self.busy_timeout };
+        let manager = Manager { path: self.path.clone() };
         let made = Pool::builder()
             .max_size(MOST)
             .min_idle(Some(0))
             .max_lifetime(None)
             .idle_timeout(None)
             .test_on_check_out(false)
-            .connection_timeout(self.busy_timeout.max(Duration::from_millis(100)))
             .thread_pool(Arc::new(opener))
             .build_unchecked(manager);
         *pool = Some(made.clone());

@@ -12,6 +12,10 @@ use crate::store::{ClaimRef, Claimed, Finish, Finished, Notice, PoolId, Verdict,
 
 impl Writer {
     pub(super) fn answer(&mut self, group: Group, answers: Answers) {
+        if self.tripwire.after_commit(self.must_sync(&group)).is_err() {
+            // Nothing is acknowledged; the thread ends with this group.
+            return;
+        }
         for (op, done) in group.finishes.into_iter().zip(answers.finishes) {
             self.finished(op, done);
         }

@@ -27,6 +27,7 @@ use crate::clock::Micros;
 use crate::error::Error;
 use crate::store::sqlite::book::Book;
 use crate::store::tray::Tray;
+use crate::store::sqlite::tripwire::Tripwire;
 use crate::store::waiters::Waiters;
 use crate::store::{Claimed, Durability, InstanceId, Notice, PoolId, Settings, WorkerMail};
 
@@ -49,6 +50,7 @@ pub(super) struct Writer {
     /// A transaction has failed: when to try again, and how long that pause is.
     trouble: Option<(Instant, Duration)>,
     reported_kinds: HashSet<String>,
+    tripwire: Arc<Tripwire>,
     history_rows: Option<u64>,
     prune_not_before: Option<Instant>,
     /// Since when groups have followed each other without a pause.
@@ -66,6 +68,7 @@ impl Writer {
         mail: Receiver<Mail>,
         settings: Settings,
         waiters: Arc<Waiters>,
+        tripwire: Arc<Tripwire>,
     ) -> Writer {
         Writer {
             book,
@@ -81,6 +84,7 @@ impl Writer {
             held: Vec::new(),
             trouble: None,
             reported_kinds: HashSet::new(),
+            tripwire,
             history_rows: None,
             prune_not_before: None,
             busy_since: None,
@@ -93,7 +97,14 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Some(mut group) = self.collect() {
             self.visit_trays(&mut group);
-            self.record(group);
+            if self.tripwire.sprung().is_none() {
+                self.record(group);
+            }
+            if let Some(gone) = self.tripwire.sprung() {
+                self.book.let_go();
+                // Whoever waits for an answer learns of it by the end of this thread.
+                return (self.settings.observer)(Notice::Gone { error: gone.to_string() });
+            }
             self.prune_if_due();
             self.leave_a_gap();
         }
