@@ -44,7 +44,8 @@ fn gone<T>(what: &str, result: Result<T, Error>) {
 
 #[test]
 fn nothing_is_acknowledged_in_a_file_or_wal_that_was_removed_or_replaced() {
-    let ways: [(&str, fn(&Place)); 5] = [
+    type Way = fn(&Place);
+    let ways: [(&str, Way); 5] = [
         ("the database file was removed", remove_all),
         ("the database file was removed", |place| fs::remove_file(&place.path).unwrap()),
         ("the database file was replaced", |place| replace(&place.path)),

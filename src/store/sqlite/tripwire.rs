@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn each_way_of_losing_a_file_is_told_and_stays_told() {
-        let break_it: [(&str, fn(&Path, &Path)); 4] = [
+        type Break = fn(&Path, &Path);
+        let break_it: [(&str, Break); 4] = [
             ("the database file was removed", |db, _| fs::remove_file(db).unwrap()),
             ("the database file was replaced", |db, _| replace(db)),
             ("its -wal was removed", |_, wal| fs::remove_file(wal).unwrap()),
