@@ -31,7 +31,7 @@ use crate::id::JobId;
 use crate::job::{Job, JobResult};
 use crate::jobs::Jobs;
 use crate::middleware::Middleware;
-use crate::store::{InstanceId, InstanceLock, PoolSpec, Taken};
+use crate::store::{InstanceId, InstanceLock, PoolSpec};
 
 /// How long jobs that were asked to stop get before they are given up, beyond the grace.
 const LITTLE: Duration = Duration::from_secs(1);
@@ -249,7 +249,7 @@ impl Core {
         let lock = Arc::new(InstanceLock::create(jobs.path())?);
         let joined = jobs.store().join(&lock, settings.crash_limit)?;
         jobs.attempts_here().joined(joined.instance);
-        tell_taken(&jobs, &joined.taken);
+        jobs.tell_taken(&joined.taken);
         let (supervisor, bell) = Supervisor::new(settings.stuck_grace);
         let mut core = Core {
             jobs,
@@ -317,23 +317,6 @@ impl Core {
 
     fn is_stopped(&self) -> bool {
         self.phase.load(Ordering::Acquire) == STOPPED
-    }
-}
-
-/// Tells what was taken over from dead processes.
-fn tell_taken(jobs: &Jobs, taken: &Taken) {
-    for &id in &taken.rescued {
-        log::warn!(job = id.0; "legwork: rescued from a dead process");
-        jobs.tell(|| Event::Rescued { id });
-    }
-    for job in &taken.quarantined {
-        log::error!(job = job.id.0, kind = job.kind.as_str(); "legwork: {}", job.reason);
-        jobs.tell(|| Event::Quarantined {
-            id: job.id,
-            kind: job.kind.clone(),
-            deaths: job.deaths,
-            reason: job.reason.clone(),
-        });
     }
 }
 

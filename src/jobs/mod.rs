@@ -16,7 +16,7 @@ use crate::clock::{Clock, Random};
 use crate::error::Result;
 use crate::event::Event;
 use crate::middleware::{Middleware, OnEnqueue};
-use crate::store::{SqliteInfo, Store};
+use crate::store::{SqliteInfo, Store, Taken};
 
 pub(crate) use self::attempts::Attempts;
 pub use self::builder::JobsBuilder;
@@ -126,6 +126,10 @@ impl Jobs {
 
     pub(crate) fn workers(&self) -> &AtomicUsize {
         &self.0.shared.workers
+    }
+
+    pub(crate) fn tell_taken(&self, taken: &Taken) {
+        shared::tell_taken(&self.0.shared.events, taken);
     }
 
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {

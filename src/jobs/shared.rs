@@ -12,7 +12,8 @@ use crate::clock::{Clock, Random};
 use crate::error::{Error, Result};
 use crate::event::{Event, Hub};
 use crate::new_job::Retention;
-use crate::store::{Durability, Notice, Settings, Store};
+use crate::state::State;
+use crate::store::{Durability, Notice, Settings, Store, Taken};
 
 use super::{Attempts, lock};
 
@@ -24,7 +25,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) events: Arc<Hub>,
     pub(super) trouble: Arc<Mutex<Option<(OffsetDateTime, String)>>>,
-    pub(super) attempts: Attempts,
+    pub(super) attempts: Arc<Attempts>,
     pub(super) workers: AtomicUsize,
 }
 
@@ -32,6 +33,7 @@ impl Shared {
     pub(super) fn open(path: PathBuf, wanted: Wanted, busy_timeout: Duration) -> Result<Shared> {
         let events = Arc::new(Hub::default());
         let trouble = Arc::new(Mutex::new(None));
+        let attempts = Arc::new(Attempts::default());
         let clock = wanted.clock.unwrap_or_default();
         let store = Store::open(Settings {
             path,
@@ -43,15 +45,14 @@ impl Shared {
             clock: clock.clone(),
             random: wanted.random.unwrap_or_default(),
             sweep: in_use(wanted.sweep.unwrap_or(SWEEP)),
-            observer: observer(Arc::clone(&events), Arc::clone(&trouble), clock),
+            observer: observer(
+                Arc::clone(&events),
+                Arc::clone(&trouble),
+                Arc::clone(&attempts),
+                clock,
+            ),
         })?;
-        Ok(Shared {
-            store,
-            events,
-            trouble,
-            attempts: Attempts::default(),
-            workers: AtomicUsize::new(0),
-        })
+        Ok(Shared { store, events, trouble, attempts, workers: AtomicUsize::new(0) })
     }
 }
 
@@ -112,6 +113,7 @@ fn in_use(sweep: Duration) -> Option<Duration> {
 fn observer(
     events: Arc<Hub>,
     trouble: Arc<Mutex<Option<(OffsetDateTime, String)>>>,
+    attempts: Arc<Attempts>,
     clock: Clock,
 ) -> Arc<dyn Fn(Notice) + Send + Sync> {
     Arc::new(move |notice| {
@@ -133,6 +135,12 @@ fn observer(
                 log::info!("legwork: writing works again");
                 events.tell(|| Event::Recovered);
             }
+            Notice::Taken(taken) => tell_taken(&events, &taken),
+            Notice::Asked(claim) => attempts.cancel(claim),
+            Notice::Cancelled(id) => {
+                let state = State::Cancelled;
+                events.tell(|| Event::Finished { id, kind: None, state, took: None });
+            }
             Notice::UnknownKind { kind } => {
                 log::warn!(kind = kind.as_str(); "legwork: jobs of a kind that no engine here knows are waiting");
                 events.tell(|| Event::UnknownKind { kind });
@@ -144,6 +152,23 @@ fn observer(
             }
         }
     })
+}
+
+/// Tells what was taken over from dead processes.
+pub(super) fn tell_taken(events: &Hub, taken: &Taken) {
+    for &id in &taken.rescued {
+        log::warn!(job = id.0; "legwork: rescued from a dead process");
+        events.tell(|| Event::Rescued { id });
+    }
+    for job in &taken.quarantined {
+        log::error!(job = job.id.0, kind = job.kind.as_str(); "legwork: {}", job.reason);
+        events.tell(|| Event::Quarantined {
+            id: job.id,
+            kind: job.kind.clone(),
+            deaths: job.deaths,
+            reason: job.reason.clone(),
+        });
+    }
 }
 
 #[cfg(test)]

@@ -74,6 +74,12 @@ pub(crate) enum Notice {
     Held { error: String },
     /// Held finishes have been recorded.
     Recovered,
+    /// Jobs were taken over from a process that died beside this one.
+    Taken(Taken),
+    /// Another process has asked a job that runs here to stop.
+    Asked(ClaimRef),
+    /// Another process has cancelled a job that was claimed here and had not started.
+    Cancelled(JobId),
     /// A kind that no engine here knows has jobs waiting.
     UnknownKind { kind: String },
     /// The file is gone, and the writer with it.
@@ -272,7 +278,7 @@ pub(crate) struct Joined {
 }
 
 /// What was taken over from instances that are gone.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Taken {
     /// Given back, or cancelled if they were to stop.
     pub(crate) rescued: Vec<JobId>,

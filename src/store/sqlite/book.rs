@@ -12,11 +12,12 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::errors::{self, storing};
+use super::instance::Instance;
 use super::lanes::{Key, LaneId, Lanes};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::record::Scope;
-use crate::store::{PoolId, PoolSpec};
+use crate::store::{InstanceId, PoolId, PoolSpec};
 
 pub(super) struct Book {
     pub(super) conn: Connection,
@@ -28,10 +29,21 @@ pub(super) struct Book {
     synced: Option<bool>,
     last_job: i64,
     last_change: i64,
+    roster: i64,
+    asked: i64,
     counter_moved: bool,
-    /// There are instances beside this handle's, which learn of new work from
-    /// `legwork_lanes.changed`.
-    others: bool,
+    /// The instances of this process.
+    own: BTreeSet<InstanceId>,
+    /// The same before this transaction, if it has changed them.
+    own_before: Option<BTreeSet<InstanceId>>,
+    /// The others, which learn of new work from `legwork_lanes.changed` and by their bells.
+    pub(super) others: Vec<Instance>,
+    /// `legwork_counter.roster` for which `others` holds.
+    roster_read: Option<i64>,
+    /// Others have news to look at, once this transaction has committed.
+    news_for_others: bool,
+    /// Somebody has asked running jobs to stop since the writer last looked.
+    asked_changed: bool,
     pub(super) made_ready: BTreeSet<LaneId>,
     created: Vec<LaneId>,
     /// When the next waiting job falls due.
@@ -57,16 +69,14 @@ pub(super) enum Undone {
     Everything(Error),
 }
 
-const READ_COUNTER: &str = "SELECT last_job, last_change FROM legwork_counter";
-const WRITE_COUNTER: &str = "UPDATE legwork_counter SET last_job = ?1, last_change = ?2";
+const READ_COUNTER: &str = "SELECT last_job, last_change, roster, asked FROM legwork_counter";
+const WRITE_COUNTER: &str =
+    "UPDATE legwork_counter SET last_job = ?1, last_change = ?2, roster = ?3, asked = ?4";
 pub(super) const MARK_CHANGED: &str = "UPDATE legwork_lanes SET changed = ?2 WHERE id = ?1";
 pub(super) const CHANGED_LANES: &str =
     "SELECT id, queue, kind FROM legwork_lanes INDEXED BY legwork_lanes_changed WHERE changed > ?1";
 const ALL_LANES: &str = "SELECT id, queue, kind FROM legwork_lanes";
 const PAUSES: &str = "SELECT scope, name FROM legwork_pauses";
-/// Whether there are more instances than so many.
-const OTHER_INSTANCES: &str =
-    "SELECT EXISTS (SELECT 1 FROM legwork_instances LIMIT 1 OFFSET (?1+0))";
 /// The next due job of one waiting state; asked for each of the two.
 pub(super) const NEXT_DUE: [&str; 2] = [
     "SELECT run_at FROM legwork_jobs INDEXED BY legwork_next_scheduled
@@ -87,8 +97,15 @@ impl Book {
             synced: None,
             last_job: 0,
             last_change: 0,
+            roster: 0,
+            asked: 0,
             counter_moved: false,
-            others: false,
+            own: BTreeSet::new(),
+            own_before: None,
+            others: Vec::new(),
+            roster_read: None,
+            news_for_others: false,
+            asked_changed: false,
             made_ready: BTreeSet::new(),
             created: Vec::new(),
             next_due: None,
@@ -156,19 +173,22 @@ impl Book {
         if self.version == Some(version) && (self.lanes_loaded || !self.lanes.has_pools()) {
             return Ok(());
         }
-        let seen = self.last_change;
-        (self.last_job, self.last_change) = self
+        let (seen, asked) = (self.last_change, self.asked);
+        (self.last_job, self.last_change, self.roster, self.asked) = self
             .conn
             .prepare_cached(READ_COUNTER)
-            .and_then(|mut ask| ask.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+            .and_then(|mut ask| {
+                ask.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            })
             .map_err(storing)?;
+        self.asked_changed |= self.asked != asked;
         if self.lanes.has_pools() {
             self.read_lanes(seen)?;
             self.read_pauses()?;
             self.read_alarms()?;
             self.suspects = self.has_ready_suspects()?;
         }
-        self.others = self.has_other_instances()?;
+        self.read_roster()?;
         self.version = Some(version);
         Ok(())
     }
@@ -224,12 +244,50 @@ impl Book {
         ask.query_row([], |row| row.get(0)).optional().map_err(storing)
     }
 
-    /// Whether anybody else must learn of new work. A handle with pools has an instance of its
-    /// own; one without has none, but may not be the only one.
-    fn has_other_instances(&self) -> Result<bool> {
-        let own = i64::from(self.lanes.has_pools());
-        let mut ask = self.conn.prepare_cached(OTHER_INSTANCES).map_err(storing)?;
-        ask.query_row([own], |row| row.get(0)).map_err(storing)
+    /// Reads who else runs jobs of this file, if somebody has come or gone.
+    fn read_roster(&mut self) -> Result<()> {
+        if self.roster_read != Some(self.roster) {
+            self.others = self.instances()?;
+            self.others.retain(|other| !self.own.contains(&other.id));
+            self.roster_read = Some(self.roster);
+        }
+        Ok(())
+    }
+
+    /// An instance of this process has come or gone.
+    pub(super) fn set_own(&mut self, id: InstanceId, here: bool) {
+        self.own_before.get_or_insert_with(|| self.own.clone());
+        if here {
+            self.own.insert(id);
+        } else {
+            self.own.remove(&id);
+        }
+    }
+
+    /// An instance has come, gone or changed.
+    pub(super) fn roster_moved(&mut self) {
+        self.roster += 1;
+        self.counter_moved = true;
+        self.news_for_others = true;
+    }
+
+    /// What was paused or resumed is news for others.
+    pub(super) fn news_for_others(&mut self) {
+        self.news_for_others = true;
+    }
+
+    /// A job that another instance holds was asked to stop.
+    pub(super) fn ask_other(&mut self, holder: InstanceId) {
+        if !self.own.contains(&holder) {
+            self.asked += 1;
+            self.counter_moved = true;
+            self.news_for_others = true;
+        }
+    }
+
+    /// Whether somebody has asked running jobs to stop since the last call.
+    pub(super) fn take_asked_changed(&mut self) -> bool {
+        std::mem::take(&mut self.asked_changed)
     }
 
     /// Runs one operation inside a savepoint: it happens whole or not at all, and its failure
@@ -265,9 +323,13 @@ impl Book {
         Undone::Everything(error)
     }
 
-    /// Writes what the transaction has moved, and commits it.
-    pub(super) fn commit(&mut self) -> Result<()> {
-        if self.others && !self.made_ready.is_empty() {
+    /// Writes what the transaction has moved, and commits it. `true`: others have to be told.
+    pub(super) fn commit(&mut self) -> Result<bool> {
+        if self.roster_read != Some(self.roster) {
+            self.read_roster()?;
+        }
+        if !self.others.is_empty() && !self.made_ready.is_empty() {
+            self.news_for_others = true;
             self.last_change += 1;
             self.counter_moved = true;
             let mut mark = self.conn.prepare_cached(MARK_CHANGED).map_err(storing)?;
@@ -278,12 +340,15 @@ impl Book {
         if self.counter_moved {
             self.conn
                 .prepare_cached(WRITE_COUNTER)
-                .and_then(|mut write| write.execute(params![self.last_job, self.last_change]))
+                .and_then(|mut write| {
+                    write.execute(params![self.last_job, self.last_change, self.roster, self.asked])
+                })
                 .map_err(storing)?;
         }
         self.run("COMMIT").map_err(storing)?;
+        let tell = self.news_for_others && !self.others.is_empty();
         self.settle();
-        Ok(())
+        Ok(tell)
     }
 
     /// Gives everything in the transaction up and forgets what was learnt in it.
@@ -294,14 +359,22 @@ impl Book {
                 log::error!("legwork: rolling back failed: {error}");
             }
         }
+        if let Some(own) = self.own_before.take() {
+            self.own = own;
+        }
         self.settle();
         self.version = None;
+        self.roster_read = None;
+        // What was raised here is not in the file: the next value seen is a new one.
+        self.asked = -1;
         self.lanes_loaded = false;
         self.lanes.forget();
     }
 
     fn settle(&mut self) {
         self.counter_moved = false;
+        self.news_for_others = false;
+        self.own_before = None;
         self.made_ready.clear();
         self.created.clear();
     }

@@ -165,6 +165,7 @@ impl Book {
             // One that is claimed ahead may have been started; whoever holds it will know.
             Some((instance, token)) => {
                 self.on_job(ASK_TO_STOP, id)?;
+                self.ask_other(instance);
                 done.asked.push(ClaimRef { id, instance, token });
             }
             None => {
@@ -227,6 +228,7 @@ impl Book {
         }
         .map_err(storing)?;
         drop(statement);
+        self.news_for_others();
         self.read_pauses()
     }
 }

@@ -4,11 +4,13 @@ mod book;
 mod claim;
 mod control;
 mod demand;
+mod doorbell;
 mod enqueue;
 mod errors;
 mod finish;
 mod instance;
 mod lanes;
+mod lock_file;
 mod migrate;
 mod open;
 mod prune;
@@ -38,7 +40,7 @@ use rusqlite::Connection;
 use self::book::Book;
 use self::errors::storing;
 pub(crate) use self::errors::storing as app_error;
-pub(crate) use self::instance::InstanceLock;
+pub(crate) use self::lock_file::InstanceLock;
 use self::readers::Readers;
 use self::tripwire::Tripwire;
 pub use self::version::SqliteInfo;
@@ -85,12 +87,13 @@ impl Store {
     /// Opens or creates the file and starts its writer.
     pub(crate) fn open(settings: Settings) -> Result<Store> {
         let (conn, path) = open::open_writer(&settings)?;
+        let settings = Settings { path: path.clone(), ..settings };
         let (mail, mailbox) = unbounded();
         let waiters = Arc::new(Waiters::default());
         let tripwire = Arc::new(Tripwire::new(&path));
         let writer = Writer::new(
             Book::new(conn),
-            mailbox,
+            (mail.clone(), mailbox),
             settings.clone(),
             Arc::clone(&waiters),
             Arc::clone(&tripwire),
@@ -235,7 +238,7 @@ impl Store {
         let id = enqueue::insert_on(conn, row)?;
         // The writer takes the write lock to look: when it has it, this transaction has ended. If
         // it has died meanwhile the job is in the transaction all the same.
-        let _ = self.look();
+        let _ = self.post(Mail::LookAndRing);
         Ok(id)
     }
 
@@ -249,9 +252,9 @@ impl Store {
         finish::finish_on(conn, finish, self.settings().retention)
     }
 
-    /// Makes the writer look for what another connection may have committed.
+    /// Makes the writer look for what another connection may have committed, and tell others of it.
     pub(crate) fn look(&self) -> Result<()> {
-        self.post(Mail::Look)
+        self.post(Mail::LookAndRing)
     }
 
     fn check_same_file(&self, conn: &Connection) -> Result<()> {
@@ -420,7 +423,7 @@ fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
     let failed = |why: String| Error::ReadOnly { path: to.to_owned(), why };
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
-    instance::private(&mut options);
+    lock_file::private(&mut options);
     // SQLite fills an empty file; made here so that nobody else can read it. No connection has
     // this file open yet, so closing it drops no locks.
     let file = options.open(to).map_err(|error| failed(error.to_string()))?;

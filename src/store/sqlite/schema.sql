@@ -17,9 +17,13 @@ CREATE TABLE legwork_counter (
     last_job      INTEGER NOT NULL,
     last_instance INTEGER NOT NULL,
     -- Counts the changes that made something claimable; see legwork_lanes.changed.
-    last_change   INTEGER NOT NULL
+    last_change   INTEGER NOT NULL,
+    -- Count the comings and goings in legwork_instances, and the requests to stop a running job:
+    -- so others see at a glance whether there is anything to read.
+    roster        INTEGER NOT NULL,
+    asked         INTEGER NOT NULL
 ) STRICT;
-INSERT INTO legwork_counter VALUES (1, 0, 0, 0);
+INSERT INTO legwork_counter VALUES (1, 0, 0, 0, 0, 0);
 
 -- A lane is a queue and a kind: the unit by which a pool serves, pauses and skips jobs. What a
 -- pool may not run costs it nothing, however much of it waits.
@@ -102,6 +106,8 @@ CREATE INDEX legwork_next_scheduled ON legwork_jobs (run_at) WHERE state = 1;
 CREATE INDEX legwork_next_retrying ON legwork_jobs (run_at) WHERE state = 5;
 -- Serves: what an instance holds, for its rescue, and what is running.
 CREATE INDEX legwork_held ON legwork_jobs (instance) WHERE instance IS NOT NULL;
+-- Serves: what an instance runs and was asked to stop, from whatever process.
+CREATE INDEX legwork_asked ON legwork_jobs (instance) WHERE cancel_requested = 1;
 -- Serves: whether a process runs a suspect.
 CREATE INDEX legwork_running_suspects ON legwork_jobs (instance)
     WHERE instance IS NOT NULL AND crashes IS NOT NULL;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Writer;
 use super::group::{Answers, FinishOperation, Group, Parked};
+use super::neighbours::Others;
 use crate::error::Result;
 use crate::store::tray::Place;
 use crate::store::{ClaimRef, Claimed, Finish, Finished, Notice, PoolId, Verdict, WorkerMail};
@@ -15,6 +16,9 @@ impl Writer {
         if self.tripwire.after_commit(self.must_sync(&group)).is_err() {
             // Nothing is acknowledged; the thread ends with this group.
             return;
+        }
+        if answers.ring {
+            self.ring_others();
         }
         for (op, done) in group.finishes.into_iter().zip(answers.finishes) {
             self.finished(op, done);
@@ -34,15 +38,24 @@ impl Writer {
         }
         for (op, done) in group.leaves.into_iter().zip(answers.leaves) {
             self.running.remove(&op.what);
+            self.neighbours.left(op.what);
             // One that was to stop has been cancelled; telling the others too does no harm.
             done.iter().flatten().for_each(|id| self.waiters.tell(*id));
             let _ = op.answer.send(done);
         }
         for (op, done) in group.joins.into_iter().zip(answers.joins) {
             done.iter().flat_map(|done| done.taken.ids()).for_each(|id| self.waiters.tell(id));
+            if let Ok(joined) = &done {
+                self.neighbours.joined(joined.instance, &op.what.lock);
+            }
             let _ = op.answer.send(done);
         }
         self.forget_reclaimed(&answers.unclaimed);
+        self.tell_of_others(Others {
+            taken: answers.taken,
+            asked: answers.asked,
+            cancelled: answers.cancelled,
+        });
         for (pool, started) in &group.starts {
             if let Some(tray) = self.trays.get(pool) {
                 tray.known(started);

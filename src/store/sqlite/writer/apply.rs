@@ -59,7 +59,10 @@ impl Writer {
             .map_err(|error| (error, false))
             .and_then(|()| self.book.commit().map_err(|error| (error, true)));
         match committed {
-            Ok(()) => Ok(answers),
+            Ok(ring) => {
+                answers.ring = ring || group.ring;
+                Ok(answers)
+            }
             Err((error, at_commit)) => {
                 self.book.roll_back();
                 Err(Failed { error, at_commit, claims: self.take_claims(answers) })
@@ -140,9 +143,18 @@ impl Writer {
                 .joins
                 .push(attempt(book, Care::Careful, |book| book.join(&op.what, now, keep))?);
         }
+        if group.rescue
+            && let Some(lock) = self.neighbours.lock()
+        {
+            match attempt(book, Care::Careful, |book| book.rescue(&lock, now, keep))? {
+                Ok(taken) => answers.taken = taken,
+                Err(error) => log::error!("legwork: a dead process is not cleared away: {error}"),
+            }
+        }
         let given = std::mem::take(&mut demand.given);
         drop(demand);
         self.seat(given, answers);
+        self.stop_what_was_asked(answers)?;
         if may_claim { self.claim_for_all(answers) } else { Ok(()) }
     }
 }

@@ -11,7 +11,7 @@ use crate::new_job::NewRow;
 use crate::store::tray::{Place, Started, Tray};
 use crate::store::{
     ClaimRef, Claimed, Control, Controlled, Ending, Finish, Finished, InstanceId, Joined, Joining,
-    Note, PoolId, PoolSpec, Told, Work, WorkerMail,
+    Note, PoolId, PoolSpec, Taken, Told, Work, WorkerMail,
 };
 
 /// What can be posted to the writer.
@@ -32,6 +32,10 @@ pub(in crate::store::sqlite) enum Mail {
     Call,
     /// Something may have changed: the clock was turned, another connection may have committed.
     Look,
+    /// A connection of the app may have committed; others must learn of it, too.
+    LookAndRing,
+    /// Another process has rung.
+    Rung,
     Stop,
 }
 
@@ -78,6 +82,10 @@ pub(super) struct Group {
     pub(super) rows: usize,
     /// Another connection may have committed: take the lock even if there is nothing to write.
     pub(super) look: bool,
+    /// Others must look, too, once this group is recorded.
+    pub(super) ring: bool,
+    /// Other instances may be dead.
+    pub(super) rescue: bool,
 }
 
 impl Group {
@@ -154,6 +162,13 @@ pub(super) struct Answers {
     pub(super) ahead: Vec<(PoolId, Vec<(Place, Claimed)>)>,
     /// Claims that were taken back.
     pub(super) unclaimed: Vec<ClaimRef>,
+    pub(super) taken: Taken,
+    /// Claims of running jobs that others have asked to stop.
+    pub(super) asked: Vec<ClaimRef>,
+    /// Jobs that had not started when others asked them to stop.
+    pub(super) cancelled: Vec<JobId>,
+    /// Others have something to look at.
+    pub(super) ring: bool,
 }
 
 impl Answers {

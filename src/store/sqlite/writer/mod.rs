@@ -11,6 +11,7 @@
 mod answer;
 mod apply;
 mod group;
+mod neighbours;
 mod spare;
 mod stock;
 mod trouble;
@@ -23,11 +24,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use self::group::{FinishOperation, Group, Parked};
 pub(super) use self::group::{Mail, Operation, deadline};
+use self::neighbours::Neighbours;
 use crate::clock::Micros;
 use crate::error::Error;
 use crate::store::sqlite::book::Book;
-use crate::store::tray::Tray;
 use crate::store::sqlite::tripwire::Tripwire;
+use crate::store::tray::Tray;
 use crate::store::waiters::Waiters;
 use crate::store::{Claimed, Durability, InstanceId, Notice, PoolId, Settings, WorkerMail};
 
@@ -56,6 +58,7 @@ pub(super) struct Writer {
     /// Since when groups have followed each other without a pause.
     busy_since: Option<Instant>,
     neighbour_seen: Option<Instant>,
+    neighbours: Neighbours,
     stopping: bool,
 }
 
@@ -65,7 +68,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 impl Writer {
     pub(super) fn new(
         book: Book,
-        mail: Receiver<Mail>,
+        (post, mail): (Sender<Mail>, Receiver<Mail>),
         settings: Settings,
         waiters: Arc<Waiters>,
         tripwire: Arc<Tripwire>,
@@ -89,6 +92,7 @@ impl Writer {
             prune_not_before: None,
             busy_since: None,
             neighbour_seen: None,
+            neighbours: Neighbours::new(post),
             stopping: false,
         }
     }
@@ -97,6 +101,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Some(mut group) = self.collect() {
             self.visit_trays(&mut group);
+            self.go_round(&mut group);
             if self.tripwire.sprung().is_none() {
                 self.record(group);
             }
@@ -161,7 +166,8 @@ impl Writer {
     }
 
     fn wait(&mut self) -> Result<Mail, RecvTimeoutError> {
-        let alarm = self.next_alarm().into_iter().chain(self.watch_trays()).min();
+        let alarm = self.next_alarm().into_iter().chain(self.watch_trays());
+        let alarm = alarm.chain(self.next_round()).min();
         match alarm {
             None => self.mail.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(wait) => self.mail.recv_timeout(wait),
@@ -213,7 +219,10 @@ impl Writer {
                 group.inserts.push(operation);
             }
             Mail::Control(operation) => group.controls.push(operation),
-            Mail::Join(operation) => group.joins.push(operation),
+            Mail::Join(operation) => {
+                self.neighbours.hang_bell(&operation.what.lock);
+                group.joins.push(operation);
+            }
             Mail::Leave(operation) => group.leaves.push(operation),
             Mail::Note(note) => group.notes.push(note),
             Mail::OpenPool(pool, spec, tray) => {
@@ -240,6 +249,14 @@ impl Writer {
             }
             Mail::Call => {}
             Mail::Look => group.look = true,
+            Mail::LookAndRing => {
+                group.look = true;
+                group.ring = true;
+            }
+            Mail::Rung => {
+                self.neighbours.rung();
+                group.look = true;
+            }
             Mail::Stop => self.stopping = true,
         }
     }
@@ -255,6 +272,7 @@ impl Writer {
     /// Whether there is anything to take the write lock for.
     fn has_work(&self, group: &Group) -> bool {
         group.look
+            || group.rescue
             || group.operations() > 0
             || !self.reclaimed.is_empty()
             || self.is_due()

@@ -40,7 +40,7 @@ impl Writer {
         let removed = self
             .book
             .prune(now, over_cap)
-            .and_then(|removed| self.book.commit().map(|()| removed))
+            .and_then(|removed| self.book.commit().map(|_| removed))
             .unwrap_or_else(|error| {
                 self.book.roll_back();
                 self.back_off();
