@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use comfy_table::{Cell, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use crate::record::JobRecord;
@@ -19,6 +19,9 @@ pub(super) enum Output {
 
 /// The version of all JSON that is printed.
 const VERSION: u32 = 1;
+
+/// Terminals less wide than this get long lines.
+const NARROWEST: u16 = 40;
 
 /// Prints one line of JSON, with its version.
 pub(super) fn json(mut value: Value) -> io::Result<()> {
@@ -41,6 +44,10 @@ pub(super) fn tsv(rows: impl IntoIterator<Item = Vec<String>>) -> io::Result<()>
 pub(super) fn table(heading: &[&str], rows: Vec<Vec<Cell>>, color: bool) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    // A terminal that does not tell its size, or a sliver: better long lines than columns of letters.
+    if table.width().is_some_and(|width| width < NARROWEST) {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
     if color {
         table.enforce_styling();
     }
@@ -61,16 +68,14 @@ pub(super) fn cell(text: impl AsRef<str>) -> Cell {
 /// A state, in its colour.
 pub(super) fn state_cell(state: State, color: bool) -> Cell {
     let cell = Cell::new(state);
-    if !color {
-        return cell;
+    match state {
+        _ if !color => cell,
+        State::Running => cell.fg(Color::Cyan),
+        State::Retrying | State::Cancelled => cell.fg(Color::Yellow),
+        State::Completed => cell.fg(Color::Green),
+        State::Failed => cell.fg(Color::Red),
+        _ => cell,
     }
-    cell.fg(match state {
-        State::Running => comfy_table::Color::Cyan,
-        State::Retrying | State::Cancelled => comfy_table::Color::Yellow,
-        State::Completed => comfy_table::Color::Green,
-        State::Failed => comfy_table::Color::Red,
-        _ => comfy_table::Color::Reset,
-    })
 }
 
 /// Prints to stdout at once.
