@@ -76,7 +76,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::WrongState { .. } => "see where it stands with `legwork show ID`",
         Error::Busy { .. } => "another program holds the write lock; try again",
         Error::Full(_) => "free some space and try again",
-        Error::Newer { .. } => "update this legwork",
+        Error::Newer { .. } => "a newer legwork is needed for it",
         Error::Corrupt(_) => "restore a backup",
         Error::Foreign { .. } => "name the database with --db FILE or LEGWORK_DB",
         Error::ReadOnly { .. } => "legwork writes to the file and to its directory",
