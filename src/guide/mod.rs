@@ -12,5 +12,8 @@ pub mod durability {}
 #[doc = include_str!("schema.md")]
 pub mod schema {}
 
+#[doc = include_str!("cli.md")]
+pub mod cli {}
+
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}

@@ -1,0 +1,153 @@
+//! What the commands that change jobs have in common: which jobs, whether really, and the answer.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::globals::Globals;
+use super::output::{self, Output};
+use super::trouble::{NOTHING_MATCHED, REFUSED, Trouble};
+use super::{Done, query};
+use crate::error::{Error, Result};
+use crate::id::JobId;
+use crate::jobs::Jobs;
+use crate::record::{Changed, Selection};
+use crate::state::State;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Arguments {
+    /// The jobs.
+    #[arg(value_name = "ID", required_unless_present = "filter", conflicts_with = "filter")]
+    ids: Vec<JobId>,
+    /// All that match, as in `legwork list`.
+    #[arg(long, value_name = "QUERY")]
+    filter: Vec<String>,
+    /// Only say how many would be changed.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// One of these commands.
+pub(super) struct Verb {
+    /// `retry`.
+    pub(super) word: &'static str,
+    /// `retried`.
+    pub(super) past: &'static str,
+    /// The states of a filter that names none.
+    pub(super) states: &'static [State],
+    /// Whether it can be done to a job in this state.
+    pub(super) applies: fn(State) -> bool,
+    pub(super) apply: fn(&Jobs, Selection) -> Result<Changed>,
+}
+
+pub(super) fn run(globals: &Globals, arguments: &Arguments, verb: &Verb) -> Done {
+    let now = OffsetDateTime::now_utc();
+    let query = query::parse(&arguments.filter, now)?;
+    if !arguments.filter.is_empty() && query == query::parse(&[], now)? {
+        return Err(Trouble::usage("--filter: the query is empty"));
+    }
+    let jobs = globals.open()?;
+    let (selection, matched) = if arguments.filter.is_empty() {
+        of_ids(&jobs, &arguments.ids, verb)?
+    } else {
+        let states = if query.has_state { &[][..] } else { verb.states };
+        let filter = states.iter().fold(query.filter, |filter, state| filter.state(*state));
+        let matched = jobs.count(&filter)?;
+        (Selection::Matching(filter), matched)
+    };
+    if matched == 0 {
+        answer(globals, verb, arguments.dry_run, 0, Changed::default())?;
+        return Ok(ExitCode::from(NOTHING_MATCHED));
+    }
+    if arguments.dry_run {
+        answer(globals, verb, true, matched, Changed::default())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if matched > 1 {
+        confirm(globals, verb, matched)?;
+    }
+    let by_id = arguments.filter.is_empty();
+    let changed = (verb.apply)(&jobs, selection)?;
+    answer(globals, verb, false, matched, changed)?;
+    // Who names a job means it; who filters takes what there is.
+    Ok(if by_id && changed.skipped > 0 { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
+}
+
+/// The jobs named, and to how many of them it can be done. One alone that is not there, or to which
+/// it cannot be done, is an error.
+fn of_ids(jobs: &Jobs, ids: &[JobId], verb: &Verb) -> Result<(Selection, u64), Trouble> {
+    if let [id] = ids {
+        let state = jobs.get(*id)?.state;
+        if !(verb.applies)(state) {
+            return Err(Error::WrongState { id: *id, state, verb: verb.word }.into());
+        }
+        return Ok((Selection::One(*id), 1));
+    }
+    let mut matched = 0;
+    for id in ids {
+        match jobs.get(*id) {
+            Ok(_) => matched += 1,
+            Err(Error::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((Selection::Many(ids.to_vec()), matched))
+}
+
+fn confirm(globals: &Globals, verb: &Verb, matched: u64) -> Result<(), Trouble> {
+    if globals.yes {
+        return Ok(());
+    }
+    let refused = |text: String| Trouble::new(REFUSED, text);
+    if !io::stdin().is_terminal() {
+        return Err(refused(format!("this would {} {matched} jobs", verb.word))
+            .hint("look with --dry-run; do it with --yes"));
+    }
+    let mut err = io::stderr().lock();
+    // Nobody to ask: then nobody answers yes.
+    let _ = write!(err, "{} {matched} jobs? [y/N] ", verb.word).and_then(|()| err.flush());
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    match (read, line.trim().to_ascii_lowercase().as_str()) {
+        (Ok(_), "y" | "yes") => Ok(()),
+        _ => Err(refused("nothing was changed".to_owned())),
+    }
+}
+
+fn answer(
+    globals: &Globals,
+    verb: &Verb,
+    dry_run: bool,
+    matched: u64,
+    done: Changed,
+) -> io::Result<()> {
+    let Changed { changed, skipped } = done;
+    match globals.output() {
+        Output::Json => output::json(json!({
+            "dry_run": dry_run,
+            "matched": matched,
+            "changed": changed,
+            "skipped": skipped,
+        })),
+        Output::Tsv => output::tsv([[matched, changed, skipped].map(|n| n.to_string()).to_vec()]),
+        Output::Table { .. } if matched == 0 => {
+            output::talk("no job matches");
+            Ok(())
+        }
+        Output::Table { .. } if dry_run => {
+            output::print(format_args!("would {} {}\n", verb.word, jobs(matched)))
+        }
+        Output::Table { .. } if skipped > 0 => output::print(format_args!(
+            "{} {}; {skipped} skipped: gone, or in a state in which it makes no sense\n",
+            verb.past,
+            jobs(changed)
+        )),
+        Output::Table { .. } => output::print(format_args!("{} {}\n", verb.past, jobs(changed))),
+    }
+}
+
+fn jobs(count: u64) -> String {
+    if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") }
+}

@@ -1,0 +1,38 @@
+//! `legwork enqueue KIND [JSON]`.
+
+use std::io::Read;
+
+use super::Done;
+use super::globals::Globals;
+use super::new_options::NewOptions;
+use super::trouble::Trouble;
+use crate::new_job::NewJob;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Arguments {
+    /// The kind of the job.
+    kind: String,
+    /// Its arguments as JSON; `-` reads them from stdin.
+    #[arg(value_name = "JSON", default_value = "{}", allow_hyphen_values = true)]
+    args: String,
+    #[command(flatten)]
+    options: NewOptions,
+}
+
+pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
+    let args = match arguments.args.as_str() {
+        "-" => from_stdin()?,
+        args => args.to_owned(),
+    };
+    let job = NewJob::of_kind_json(&arguments.kind, args);
+    arguments.options.enqueue(globals, &globals.create()?, job)
+}
+
+fn from_stdin() -> Result<String, Trouble> {
+    let mut args = String::new();
+    std::io::stdin()
+        .lock()
+        .read_to_string(&mut args)
+        .map_err(|error| Trouble::usage(format_args!("reading the arguments: {error}")))?;
+    Ok(args)
+}

@@ -1,0 +1,93 @@
+//! The options that every command has.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use super::output::Output;
+use super::trouble::{DATABASE, Trouble};
+use crate::jobs::Jobs;
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// In tables, always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Globals {
+    /// The database file.
+    #[arg(long, global = true, value_name = "FILE", env = "LEGWORK_DB")]
+    db: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// When to use colour.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: Color,
+    /// Say only what went wrong (with `work`, where -q names queues, write --quiet).
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+    /// Say more.
+    #[arg(short, long, global = true)]
+    pub(super) verbose: bool,
+    /// Do not ask before changing several jobs.
+    #[arg(long, global = true)]
+    pub(super) yes: bool,
+}
+
+impl Globals {
+    fn path(&self) -> Result<&Path, Trouble> {
+        match &self.db {
+            Some(path) if !path.as_os_str().is_empty() => Ok(path),
+            _ => Err(Trouble::usage("which database?")
+                .hint("name it with --db FILE or in the variable LEGWORK_DB")),
+        }
+    }
+
+    /// Opens the file, or creates it.
+    pub(super) fn create(&self) -> Result<Jobs, Trouble> {
+        Ok(Jobs::open(self.path()?)?)
+    }
+
+    /// Opens a file that must be there.
+    pub(super) fn open(&self) -> Result<Jobs, Trouble> {
+        let path = self.path()?;
+        // Its metadata only: nobody but SQLite opens the file.
+        if path.metadata().is_err() {
+            return Err(Trouble::new(DATABASE, format_args!("there is no {}", path.display()))
+                .hint("`legwork work`, `enqueue` and `run` create a database"));
+        }
+        Ok(Jobs::open(path)?)
+    }
+
+    /// How to answer.
+    pub(super) fn output(&self) -> Output {
+        if self.json {
+            return Output::Json;
+        }
+        if !std::io::stdout().is_terminal() {
+            return Output::Tsv;
+        }
+        let color = match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                let is_set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+                is_set("NO_COLOR").is_none() && is_set("TERM").is_none_or(|term| term != "dumb")
+            }
+        };
+        Output::Table { color }
+    }
+
+    /// Says a line on stderr, unless told to be quiet.
+    pub(super) fn say(&self, line: impl std::fmt::Display) {
+        if !self.quiet {
+            super::output::talk(line);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What `enqueue` and `run` have in common: the options of a new job, and what follows.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::globals::Globals;
+use super::output::{self, Output};
+use super::{Done, times, until};
+use crate::jobs::Jobs;
+use crate::new_job::NewJob;
+use crate::state::State;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct NewOptions {
+    /// Run it no sooner than this long from now (30s, 5m, 2h).
+    #[arg(long = "in", value_name = "SPAN", value_parser = times::span, conflicts_with = "at")]
+    after: Option<Duration>,
+    /// Run it no sooner than this (2026-05-01T08:00:00Z).
+    #[arg(long, value_name = "TIME", value_parser = times::instant)]
+    at: Option<OffsetDateTime>,
+    /// Its queue.
+    #[arg(long, value_name = "NAME")]
+    queue: Option<String>,
+    /// Its priority: lower numbers run first.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i64>,
+    /// A word to find it by; may be given several times.
+    #[arg(long = "tag", value_name = "WORD")]
+    tags: Vec<String>,
+    /// Wait until it is finished.
+    #[arg(long)]
+    wait: bool,
+}
+
+impl NewOptions {
+    /// Enqueues the job with these options, prints its id alone, and waits if told to.
+    pub(super) fn enqueue(&self, globals: &Globals, jobs: &Jobs, job: NewJob) -> Done {
+        let id = jobs.enqueue(self.set(job))?;
+        match globals.output() {
+            Output::Json => output::json(json!({ "id": id }))?,
+            _ => output::print(format_args!("{id}\n"))?,
+        }
+        if !self.wait {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let finished = until::finished(jobs, &[id], false, None)?;
+        if globals.json {
+            until::show(Output::Json, &finished)?;
+        }
+        for job in finished.iter().filter(|job| job.state != State::Completed) {
+            let reason = job.reason.as_deref().unwrap_or_default();
+            globals.say(format_args!("job {} is {}: {reason}", job.id, job.state));
+        }
+        Ok(until::exit_code(&finished))
+    }
+
+    fn set(&self, mut job: NewJob) -> NewJob {
+        if let Some(after) = self.after {
+            job = job.delay(after);
+        }
+        if let Some(at) = self.at {
+            job = job.run_at(at);
+        }
+        if let Some(queue) = &self.queue {
+            job = job.queue(queue);
+        }
+        if let Some(priority) = self.priority {
+            job = job.priority(priority);
+        }
+        self.tags.iter().fold(job, NewJob::tag)
+    }
+}

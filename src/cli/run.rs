@@ -1,0 +1,103 @@
+//! `legwork run -- CMD ARGS...`: a command as a job.
+
+use std::ffi::{OsStr, OsString};
+use std::time::Duration;
+
+use super::globals::Globals;
+use super::new_options::NewOptions;
+use super::shell::{ShellJob, Text};
+use super::trouble::Trouble;
+use super::{Done, times};
+use crate::new_job::NewJob;
+use crate::rules::retry::Retry;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    options: NewOptions,
+    /// How long it may run; then TERM, and after five seconds KILL, to its process group.
+    #[arg(long, value_name = "SPAN", value_parser = times::span)]
+    timeout: Option<Duration>,
+    /// How often it is tried at most.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: u32,
+    /// Exit codes that count as success beside 0.
+    #[arg(long, value_name = "CODES", value_delimiter = ',', allow_hyphen_values = true)]
+    ok_codes: Vec<i32>,
+    /// The only exit codes that are retried (124: the time-out, 128 + N: killed by signal N).
+    #[arg(long, value_name = "CODES", value_delimiter = ',', allow_hyphen_values = true)]
+    retry_codes: Vec<i32>,
+    /// Hand it to /bin/sh: the first argument is the script, the others are its $1, $2, ...
+    #[arg(long)]
+    shell: bool,
+    /// A variable to keep with the job, as it is now (NAME) or as given (NAME=VALUE); stored
+    /// readable in the database.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+    /// The command.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    argv: Vec<OsString>,
+}
+
+pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
+    let cwd = std::env::current_dir()
+        .map_err(|error| Trouble::usage(format_args!("the current directory: {error}")))?;
+    let job = ShellJob {
+        argv: arguments.argv.iter().map(|word| Text::from(word.as_os_str())).collect(),
+        shell: arguments.shell,
+        cwd: Some(Text::from(cwd.as_os_str())),
+        env: arguments.env.iter().map(|entry| variable(entry)).collect::<Result<_, _>>()?,
+        ok_codes: arguments.ok_codes.clone(),
+        retry_codes: arguments.retry_codes.clone(),
+    };
+    let mut job = NewJob::new(job);
+    if arguments.attempts > 1 {
+        job = job.retry(Retry::polynomial().attempts(arguments.attempts));
+    }
+    if let Some(timeout) = arguments.timeout {
+        job = job.timeout(timeout);
+    }
+    arguments.options.enqueue(globals, &globals.create()?, job)
+}
+
+/// `NAME` as it is now, or `NAME=VALUE`.
+fn variable(entry: &OsStr) -> Result<(String, Text), Trouble> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = entry.as_bytes();
+    let end = bytes.iter().position(|byte| *byte == b'=');
+    let name = &bytes[..end.unwrap_or(bytes.len())];
+    let name = std::str::from_utf8(name)
+        .ok()
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| Trouble::usage(format_args!("--env {entry:?}: not a name")))?;
+    let value = match end {
+        Some(end) => OsStr::from_bytes(&bytes[end + 1..]).to_owned(),
+        None => std::env::var_os(name).ok_or_else(|| {
+            Trouble::usage(format_args!("--env {name}: it is not set here"))
+                .hint("give its value with --env NAME=VALUE")
+        })?,
+    };
+    Ok((name.to_owned(), Text::from(value.as_os_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_variable_is_kept_as_given_or_as_it_is() {
+        let kept: BTreeMap<String, Text> = ["A=1", "B=x=y", "C="]
+            .iter()
+            .map(|entry| variable(OsStr::new(entry)).unwrap())
+            .collect();
+        let text = |text: &str| Text::Utf8(text.to_owned());
+        assert_eq!(kept["A"], text("1"));
+        assert_eq!(kept["B"], text("x=y"));
+        assert_eq!(kept["C"], text(""));
+        assert!(variable(OsStr::new("PATH")).is_ok());
+        assert!(variable(OsStr::new("=1")).is_err());
+        assert!(variable(OsStr::new("LEGWORK_SURELY_NOT_SET")).is_err());
+    }
+}

@@ -1,0 +1,261 @@
+//! Shell jobs: commands as jobs, of the kind `legwork.shell`.
+
+mod capture;
+mod child;
+mod text;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use self::capture::Capture;
+pub(super) use self::capture::{Stream, read, sweep};
+use self::child::Child;
+pub(super) use self::text::Text;
+use super::times;
+use super::trouble::{SIGNALLED, TIMED_OUT};
+use crate::context::Context;
+use crate::failure::{Failure, Interrupt};
+use crate::job::{Job, JobResult, Outcome};
+use crate::new_job::JobOptions;
+use crate::rules::retry::Retry;
+
+/// How long a command gets between TERM and KILL.
+const GRACE: Duration = Duration::from_secs(5);
+/// The same when its worker stops: the engine waits no longer than a second.
+const GRACE_AT_STOP: Duration = Duration::from_millis(500);
+/// How often a running command's row is looked at for a cancel by another process.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// After so many commands what was kept of jobs that are gone is removed.
+const SWEEP_EVERY: u64 = 1_000;
+
+/// What a shell could not find, and what it could not start: the usual codes.
+const NOT_FOUND: i32 = 127;
+const NOT_STARTED: i32 = 126;
+
+/// A command with all that it needs to run; the arguments of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ShellJob {
+    /// The program and its arguments; with `shell` a script and its `$1`, `$2`, ...
+    pub(super) argv: Vec<Text>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) shell: bool,
+    /// Default: the worker's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cwd: Option<Text>,
+    /// Beside the worker's own environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) env: BTreeMap<String, Text>,
+    /// Exit codes that count as success beside 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) ok_codes: Vec<i32>,
+    /// The only exit codes that are retried; empty: all are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) retry_codes: Vec<i32>,
+}
+
+/// What a completed command puts out.
+#[derive(Serialize)]
+struct Report {
+    exit_code: i32,
+}
+
+/// What the shell jobs of one worker process share.
+#[derive(Debug)]
+pub(super) struct Worker {
+    db: PathBuf,
+    ran: AtomicU64,
+    gave_up: AtomicU64,
+    given_back: AtomicU64,
+    hurry: AtomicBool,
+}
+
+impl Worker {
+    pub(super) fn new(db: &Path) -> Worker {
+        Worker {
+            db: db.to_owned(),
+            ran: AtomicU64::new(0),
+            gave_up: AtomicU64::new(0),
+            given_back: AtomicU64::new(0),
+            hurry: AtomicBool::new(false),
+        }
+    }
+
+    /// Jobs that gave up here.
+    pub(super) fn gave_up(&self) -> u64 {
+        self.gave_up.load(Ordering::Acquire)
+    }
+
+    /// Jobs that were interrupted by the stop.
+    pub(super) fn given_back(&self) -> u64 {
+        self.given_back.load(Ordering::Acquire)
+    }
+
+    /// The process is about to end: commands get no long grace any more.
+    pub(super) fn hurry(&self) {
+        self.hurry.store(true, Ordering::Release);
+    }
+}
+
+/// Why a command is ended before its time.
+enum Stop {
+    Asked(Interrupt),
+    CancelledElsewhere,
+}
+
+impl Job for ShellJob {
+    const KIND: &'static str = "legwork.shell";
+    type State = std::sync::Arc<Worker>;
+
+    fn options() -> JobOptions {
+        JobOptions::new().retry(Retry::none())
+    }
+
+    fn perform(&self, cx: &Context<Self::State>) -> JobResult {
+        let worker = cx.state();
+        if worker.ran.fetch_add(1, Ordering::AcqRel) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            sweep(cx.jobs());
+        }
+        let capture = |stream| Capture::begin(&worker.db, cx.id(), stream);
+        let mut child =
+            Child::start(self.command(cx)?, capture(Stream::Stdout), capture(Stream::Stderr))
+                .map_err(|error| self.not_started(&error))?;
+        let mut looked = Instant::now();
+        let Some(why) = child.run(|| stop(cx, &mut looked)) else {
+            let (status, last) = child.finish()?;
+            return self.ended(cx, status, last);
+        };
+        let grace = match why {
+            Stop::Asked(Interrupt::Stopping) => GRACE_AT_STOP,
+            _ => GRACE,
+        };
+        let killed = child.terminate(|waited| {
+            let hurry = worker.hurry.load(Ordering::Acquire);
+            waited >= if hurry { GRACE_AT_STOP } else { grace }
+        });
+        child.finish()?;
+        match why {
+            Stop::CancelledElsewhere => Ok(Outcome::cancel("cancelled while running")),
+            Stop::Asked(Interrupt::TimedOut) => Err(self.timed_out(cx, killed)),
+            Stop::Asked(interrupt) => {
+                if interrupt == Interrupt::Stopping {
+                    worker.given_back.fetch_add(1, Ordering::AcqRel);
+                }
+                Err(interrupt.into())
+            }
+        }
+    }
+
+    fn gave_up(&self, cx: &Context<Self::State>, _: &Failure) {
+        cx.state().gave_up.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+fn stop(cx: &Context<std::sync::Arc<Worker>>, looked: &mut Instant) -> Option<Stop> {
+    if let Err(interrupt) = cx.checkpoint() {
+        return Some(Stop::Asked(interrupt));
+    }
+    if looked.elapsed() >= LOOK_EVERY {
+        *looked = Instant::now();
+        return cancelled_elsewhere(cx).then_some(Stop::CancelledElsewhere);
+    }
+    None
+}
+
+/// Whether another process has cancelled the job. A stopgap: it goes, with its time between looks,
+/// once cancels reach the contexts of other processes.
+fn cancelled_elsewhere(cx: &Context<std::sync::Arc<Worker>>) -> bool {
+    cx.jobs().get(cx.id()).is_ok_and(|job| job.cancel_requested)
+}
+
+impl ShellJob {
+    /// The command for people.
+    pub(super) fn line(&self) -> String {
+        self.argv.iter().map(Text::lossy).collect::<Vec<_>>().join(" ")
+    }
+
+    fn command(&self, cx: &Context<std::sync::Arc<Worker>>) -> Result<Command, Failure> {
+        let mut words: Vec<OsString> = self.argv.iter().map(Text::to_os).collect();
+        if words.is_empty() {
+            return Err(Failure::msg("the job names no command").into_fatal());
+        }
+        if self.shell {
+            // Arguments are never part of the script: they are its `$1`, `$2`, ...
+            let script = words.remove(0);
+            let shell = ["/bin/sh".into(), "-c".into(), script, "sh".into()];
+            words.splice(0..0, shell);
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        if let Some(cwd) = &self.cwd {
+            command.current_dir(cwd.to_os());
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value.to_os())));
+        command.env("LEGWORK_JOB_ID", cx.id().to_string());
+        command.env("LEGWORK_ATTEMPT", cx.attempt().to_string());
+        Ok(command)
+    }
+
+    fn ended(
+        &self,
+        cx: &Context<std::sync::Arc<Worker>>,
+        status: ExitStatus,
+        last: Option<String>,
+    ) -> JobResult {
+        let code = code_of(status);
+        if code == 0 || self.ok_codes.contains(&code) {
+            cx.output(&Report { exit_code: code })?;
+            return Ok(Outcome::Done);
+        }
+        let text = match status.signal() {
+            Some(signal) => format!("killed by signal {signal}"),
+            None => format!("exit code {code}"),
+        };
+        let text = last.into_iter().fold(text, |text, last| format!("{text}: {last}"));
+        Err(self.failure(code, text))
+    }
+
+    fn timed_out(&self, cx: &Context<std::sync::Arc<Worker>>, killed: bool) -> Failure {
+        let after = cx.timeout().map(times::about).unwrap_or_default();
+        let how = if killed { "; it did not end by TERM and was killed" } else { "" };
+        self.failure(i32::from(TIMED_OUT), format!("timed out after {after}{how}"))
+    }
+
+    fn not_started(&self, error: &io::Error) -> Failure {
+        let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_STARTED };
+        let cwd = self.cwd.as_ref().filter(|cwd| !Path::new(&cwd.to_os()).is_dir());
+        let text = match (cwd, self.argv.first()) {
+            (Some(cwd), _) => format!("its directory {} is not there", cwd.lossy()),
+            (None, program) => {
+                let program = program.map(Text::lossy).unwrap_or_default();
+                format!("cannot start {program}: {error}")
+            }
+        };
+        self.failure(code, text)
+    }
+
+    /// Retried or not, by its exit code.
+    fn failure(&self, code: i32, text: String) -> Failure {
+        let failure = Failure::msg(text);
+        if self.retry_codes.is_empty() || self.retry_codes.contains(&code) {
+            failure
+        } else {
+            failure.into_fatal()
+        }
+    }
+}
+
+/// The exit code, or what a shell would say of a signal.
+fn code_of(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| i32::from(SIGNALLED) + signal))
+        .unwrap_or(-1)
+}

@@ -1,0 +1,100 @@
+//! Arguments that mean harm, and readers that have seen enough.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use serde_json::json;
+
+use crate::common::place;
+
+#[test]
+fn names_that_look_like_sql_are_names() {
+    let place = place();
+    let name = "x'); DROP TABLE legwork_jobs; --";
+    for _ in 0..2 {
+        place.args(["enqueue", name, "--queue", name, "--tag", name]).good();
+    }
+    let query = format!("kind:\"{name}\" queue:\"{name}\" tag:\"{name}\"");
+    let found = place.args(["list", "--json", &query]).coded(0).json();
+    assert_eq!(found["jobs"][1]["kind"], name);
+    let query = format!("queue:\"' OR 1=1 --{name}\"");
+    place.args(["cancel", "--yes", "--filter", &query]).coded(3);
+    assert_eq!(place.line("list").good().lines().count(), 2);
+}
+
+#[test]
+fn control_characters_are_refused_in_names_and_escaped_in_answers() {
+    let place = place();
+    for args in [["enqueue", "a\u{1b}[31mb"], ["enqueue", "a\nb"], ["enqueue", ""]] {
+        let ended = place.args(args).coded(2);
+        assert!(!ended.stderr.contains('\u{1b}'), "{ended:?}");
+    }
+    let id = place.script("", "printf 'a\\033[2Jb\\tc\\\\d' >&2; exit 1");
+    place.work().coded(1);
+    let answers = [
+        place.line("list").good(),
+        place.line(&format!("show {id}")).good(),
+        place.on_terminal("list --color never", "").good(),
+        place.on_terminal(&format!("show {id} --color never"), "").good(),
+    ];
+    for answer in answers {
+        assert!(!answer.contains('\u{1b}') && answer.contains("\\u{1b}[2J"), "{answer:?}");
+    }
+    assert_eq!(place.show(id)["stderr"], "a\u{1b}[2Jb\tc\\d", "JSON has its own escapes");
+    let list = place.line("list").good();
+    assert_eq!(
+        list.lines().next().unwrap().split('\t').count(),
+        12,
+        "a tab breaks no row: {list:?}"
+    );
+}
+
+#[test]
+fn a_command_is_no_shells_business() {
+    let place = place();
+    let words =
+        ["$(touch pwned)", "`touch pwned`", "; touch pwned", "| x", "&", "*", "a b", "", "'\""];
+    let id = place.args(["run", "--", "printf", "<%s>"].into_iter().chain(words)).id();
+    // With a shell the arguments are still no part of the script.
+    let shell = ["run", "--shell", "--", "printf '<%s>' \"$@\""];
+    let scripted = place.args(shell.into_iter().chain(words)).id();
+    place.work().good();
+    let expected: String = words.iter().map(|word| format!("<{word}>")).collect();
+    assert_eq!(place.show(id)["stdout"], expected);
+    assert_eq!(place.show(scripted)["stdout"], expected);
+    assert!(!place.file("pwned").exists());
+}
+
+#[test]
+fn arguments_that_are_no_utf8_arrive_byte_for_byte_or_are_refused() {
+    let place = place();
+    let odd = OsStr::from_bytes(b"\xff\xfe/\x80");
+    let print = [OsStr::new("run"), OsStr::new("--"), OsStr::new("printf"), OsStr::new("%s"), odd];
+    let id = place.args(print).id();
+    place.work().good();
+    assert_eq!(place.show(id)["job"]["args"]["argv"][2], json!([255, 254, 47, 128]));
+    let kept = place.file("test.db-legwork/output").join(format!("job-{id}.stdout"));
+    assert_eq!(std::fs::read(kept).unwrap(), odd.as_bytes());
+
+    let ended = place.args([OsStr::new("enqueue"), odd]).coded(2);
+    assert!(ended.stderr.contains("UTF-8"), "{ended:?}");
+    let db = place.dir.path().join(odd.to_str().map_or(OsStr::from_bytes(b"\xff.db"), OsStr::new));
+    place.args([OsStr::new("--db"), db.as_os_str(), OsStr::new("enqueue"), OsStr::new("x")]).good();
+    assert!(db.exists());
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let place = place();
+    let id = place.line("enqueue mail").id();
+    for line in
+        ["list", "list --json", "status", "status --json", &format!("show {id}"), "enqueue x"]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = place.command(line.split_whitespace());
+        let child = command.stdout(writer).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let ended = super::Ended::of(child.wait_with_output().unwrap()).coded(0);
+        assert!(!ended.stderr.contains("pipe") && !ended.stderr.contains("panic"), "{ended:?}");
+    }
+}

@@ -1,0 +1,151 @@
+//! Shell jobs: what a command gets, what becomes of it, what is kept of it.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+
+use super::{lives, pids, until};
+use crate::common::place;
+
+#[test]
+fn a_command_that_succeeds_completes_its_job() {
+    let place = place();
+    let id = place.line("run -- echo hello").id();
+    place.work().good();
+    let all = place.show(id);
+    assert_eq!(all["job"]["state"], "completed");
+    assert_eq!(all["job"]["output"], json!({ "exit_code": 0 }));
+    assert_eq!((&all["stdout"], &all["stderr"]), (&json!("hello\n"), &json!(null)));
+}
+
+#[test]
+fn an_exit_code_becomes_the_error_after_one_attempt() {
+    let place = place();
+    let failed = place.script("", "echo first >&2; echo; echo last words >&2; exit 3");
+    let killed = place.script("", "kill -9 $$");
+    let missing = place.line("run -- /no/such/program").id();
+    place.work().coded(1);
+    let reason = |id| place.show(id)["job"]["reason"].as_str().unwrap().to_owned();
+    assert_eq!(reason(failed), "exit code 3: last words");
+    assert_eq!(reason(killed), "killed by signal 9");
+    assert!(reason(missing).starts_with("cannot start /no/such/program: "), "{}", reason(missing));
+    for id in [failed, killed, missing] {
+        assert_eq!(
+            (place.state(id).as_str(), &place.show(id)["job"]["attempts"]),
+            ("failed", &json!(1))
+        );
+    }
+}
+
+#[test]
+fn ok_codes_complete_and_only_retry_codes_are_retried() {
+    let place = place();
+    let good = place.script("--ok-codes 7,9", "exit 9");
+    let again = place.script("--attempts 3 --retry-codes 75,124", "exit 75");
+    let final_ = place.script("--attempts 3 --retry-codes 75,124", "exit 1");
+    let any = place.script("--attempts 3", "exit 1");
+    let late = place.script("--attempts 3 --retry-codes 75,124 --timeout 100ms", "sleep 1000");
+    place.work();
+    assert_eq!(place.show(good)["job"]["output"], json!({ "exit_code": 9 }));
+    let states = [good, again, final_, any, late].map(|id| place.state(id));
+    assert_eq!(states, ["completed", "retrying", "failed", "retrying", "retrying"]);
+}
+
+#[test]
+fn a_command_gets_its_directory_its_variables_and_the_jobs_number() {
+    let place = place();
+    let script =
+        r#"printf '%s|%s|%s|%s|%s' "$PWD" "$KEPT" "$GIVEN" "$LEGWORK_JOB_ID" "$LEGWORK_ATTEMPT""#;
+    let dir = place.file("sub");
+    std::fs::create_dir(&dir).unwrap();
+    let args = ["run", "--env", "KEPT", "--env", "GIVEN=a b=c", "--shell", "--", script];
+    let mut command = place.command(args);
+    let id =
+        super::Ended::of(command.env("KEPT", "as it was").current_dir(&dir).output().unwrap()).id();
+    place.work().good();
+    let expected = format!("{}|as it was|a b=c|{id}|1", dir.canonicalize().unwrap().display());
+    assert_eq!(place.show(id)["stdout"], expected);
+    assert_eq!(place.line("run --env LEGWORK_NOT_SET -- true").code, 2);
+
+    let id =
+        super::Ended::of(place.command(["run", "--", "true"]).current_dir(&dir).output().unwrap())
+            .id();
+    std::fs::remove_dir(&dir).unwrap();
+    place.work().coded(1);
+    let reason = place.show(id)["job"]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("directory") && reason.contains("sub"), "{reason}");
+}
+
+#[test]
+fn at_the_time_out_the_whole_process_group_goes() {
+    let place = place();
+    // Neither the script nor its child ends by TERM.
+    let id = place.script(
+        "--timeout 1s",
+        "trap '' TERM; sleep 1000 & echo $$ > pids; echo $! >> pids; wait; sleep 1000",
+    );
+    place.work().coded(1);
+    let pids = pids(&place.file("pids"), 2);
+    until("both are gone", || !pids.iter().any(lives));
+    let reason = place.show(id)["job"]["reason"].as_str().unwrap().to_owned();
+    assert_eq!(reason, "timed out after 1s; it did not end by TERM and was killed");
+}
+
+#[test]
+fn a_command_that_ends_by_term_gets_to_clean_up() {
+    let place = place();
+    let id = place.script(
+        "--timeout 1s",
+        "trap 'echo cleaned up; exit 0' TERM; echo started; while :; do sleep 0.05; done",
+    );
+    place.work().coded(1);
+    let all = place.show(id);
+    assert_eq!(
+        (&all["job"]["state"], &all["stdout"]),
+        (&json!("failed"), &json!("started\ncleaned up\n"))
+    );
+    assert_eq!(all["job"]["reason"], "timed out after 1s");
+}
+
+#[test]
+fn a_cancel_from_another_process_reaches_the_whole_process_group() {
+    let place = place();
+    let id = place.script("", "sleep 1000 & echo $$ > pids; echo $! >> pids; wait");
+    let _worker = place.worker("work");
+    let pids = pids(&place.file("pids"), 2);
+    assert!(pids.iter().all(lives));
+    place.line(&format!("cancel {id}")).good();
+    place.line(&format!("wait {id} --timeout 60s")).coded(1);
+    assert_eq!(place.state(id), "cancelled");
+    until("both are gone", || !pids.iter().any(lives));
+}
+
+#[test]
+fn what_is_left_in_the_background_does_not_hold_the_job() {
+    let place = place();
+    let id = place.script("", "sleep 1000 & echo $! > pids; echo done");
+    place.work().good();
+    assert_eq!(place.show(id)["stdout"], "done\n");
+    let pid = pids(&place.file("pids"), 1)[0];
+    assert!(lives(&pid), "it was left alone");
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn head_and_tail_of_a_long_output_are_kept_in_private_files() {
+    let place = place();
+    let id = place.script("", "echo begin; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end");
+    place.work().good();
+    let stdout = place.show(id)["stdout"].as_str().unwrap().to_owned();
+    assert!(stdout.starts_with("begin\nxxx") && stdout.ends_with("xxx\nend\n"));
+    assert!(stdout.contains("bytes cut") && stdout.len() < 300_000, "{}", stdout.len());
+    let directory = place.file("test.db-legwork/output");
+    let file = directory.join(format!("job-{id}.stdout"));
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&directory), mode(&file)), (0o700, 0o600));
+
+    place.open().delete(id).unwrap();
+    place.work().good();
+    assert!(!file.exists(), "it goes when its job is gone");
+}

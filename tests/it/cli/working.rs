@@ -1,0 +1,112 @@
+//! `legwork work`: which jobs, how long, and how it stops.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{lives, pids, until};
+use crate::common::place;
+
+#[test]
+fn work_runs_the_queues_it_is_told_to() {
+    let place = place();
+    let a = place.script("--queue a", "exit 0");
+    let b = place.script("--queue b", "exit 0");
+    let c = place.script("--queue c", "exit 0");
+    place.line("work --until-empty -q a,nothing:1 -q c*:2").good();
+    assert_eq!([a, b, c].map(|id| place.state(id)), ["completed", "ready", "completed"]);
+    place.line("work --until-empty --every 1h -q -b").good();
+    assert_eq!(place.state(b), "ready");
+    place.line("work --until-empty --every 1h --quiet").good();
+    assert_eq!(place.state(b), "completed");
+}
+
+#[test]
+fn the_first_queue_of_a_pool_comes_first() {
+    let place = place();
+    for (queue, word) in [("low", "2"), ("high", "1"), ("low", "3")] {
+        place.script(&format!("--queue {queue}"), &format!("echo {word} >> order"));
+    }
+    place.line("work --until-empty -q high,low:1").good();
+    assert_eq!(std::fs::read_to_string(place.file("order")).unwrap(), "1\n2\n3\n");
+}
+
+#[test]
+fn work_leaves_jobs_of_other_kinds_alone() {
+    let place = place();
+    let other = place.line("enqueue mail").id();
+    let ended = place.work().coded(0);
+    assert_eq!(place.state(other), "ready");
+    assert!(ended.stderr.contains("kind=mail"), "and says so: {ended:?}");
+}
+
+#[test]
+fn max_jobs_and_idle_exit_end_the_work() {
+    let place = place();
+    for _ in 0..4 {
+        place.script("", "exit 0");
+    }
+    place.line("work --max-jobs 2 --workers 1").good();
+    assert_eq!(place.line("list state:completed").good().lines().count(), 2);
+    place.line("work --idle-exit 200ms").good();
+    assert_eq!(place.line("list state:completed").good().lines().count(), 4);
+}
+
+#[test]
+fn after_the_first_signal_a_running_command_gets_to_its_end() {
+    let place = place();
+    let id = place.script("", "echo $$ > pids; while [ ! -e go ]; do sleep 0.02; done; echo whole");
+    let next = place.script("", "exit 0");
+    let worker = place.worker("work --workers 1");
+    pids(&place.file("pids"), 1);
+    worker.signal(Signal::TERM);
+    std::fs::write(place.file("go"), "").unwrap();
+    worker.end().coded(0);
+    let all = place.show(id);
+    assert_eq!((&all["job"]["state"], &all["stdout"]), (&json!("completed"), &json!("whole\n")));
+    // Whether the next one was claimed before the signal came is open; it was not torn.
+    assert!(["ready", "completed"].contains(&place.state(next).as_str()));
+}
+
+#[test]
+fn when_the_grace_is_over_a_running_command_is_given_back_uncounted() {
+    let place = place();
+    let id = place.script("", "sleep 1000 & echo $$ > pids; echo $! >> pids; wait");
+    let worker = place.worker("work --grace 0s");
+    let pids = pids(&place.file("pids"), 2);
+    worker.signal(Signal::TERM);
+    worker.end().coded(143);
+    until("the whole group is gone", || !pids.iter().any(lives));
+    let all = place.show(id);
+    assert_eq!((&all["job"]["state"], &all["job"]["attempts"]), (&json!("ready"), &json!(0)));
+    assert_eq!(all["attempts"][0]["counted"], false);
+}
+
+#[test]
+fn the_second_signal_stops_at_once() {
+    let place = place();
+    // TERM does not end it.
+    let id = place.script("", "trap '' TERM; echo $$ > pids; while :; do sleep 0.05; done");
+    let worker = place.worker("work --grace 1h");
+    let pids = pids(&place.file("pids"), 1);
+    worker.signal(Signal::INT);
+    worker.signal(Signal::TERM);
+    let code = worker.end().code;
+    // Two signals at one time come in the order of their numbers.
+    assert!([130, 143].contains(&code), "{code}");
+    until("it is gone", || !pids.iter().any(lives));
+    assert_eq!(place.state(id), "ready");
+}
+
+#[test]
+fn a_command_whose_worker_was_stopped_runs_again() {
+    let place = place();
+    let id = place.script("", "echo run >> runs; [ -e go ] || sleep 1000");
+    let worker = place.worker("work --grace 0s");
+    until("it runs", || place.file("runs").exists());
+    worker.signal(Signal::INT);
+    worker.end().coded(130);
+    std::fs::write(place.file("go"), "").unwrap();
+    place.work().good();
+    assert_eq!(place.state(id), "completed");
+    assert_eq!(std::fs::read_to_string(place.file("runs")).unwrap(), "run\nrun\n");
+}
