@@ -15,5 +15,6 @@ mod layers;
 mod model;
 mod order_flow;
 mod pools;
+mod power_cut;
 mod reading;
 mod scripted;
