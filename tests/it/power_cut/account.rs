@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use legwork::Jobs;
+use legwork::{Durability, Jobs};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::types::FromSql;
 
 /// What is known of one job.
 #[derive(Default)]
@@ -37,6 +38,19 @@ pub struct Verdict {
     pub unfinished: Vec<i64>,
     /// What must not be at any level.
     pub broken: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether this must not be at a level. What the app commits itself is synced at all of them.
+    pub fn breaks(&self, level: Durability) -> bool {
+        let always = !self.broken.is_empty() || !self.lost_of_app.is_empty();
+        let synced = !self.lost.is_empty() || !self.undone.is_empty();
+        match level {
+            Durability::Relaxed => always,
+            Durability::Strict => always || synced || !self.unfinished.is_empty(),
+            _ => always || synced,
+        }
+    }
 }
 
 const CONTROLS_OF_JOBS: [&str; 3] = ["cancel", "delete", "retry"];
@@ -79,7 +93,7 @@ impl Account {
     }
 
     fn compare(&self, found: &Found) -> Verdict {
-        let mut verdict = Verdict { broken: found.contradictions(), ..Verdict::default() };
+        let mut verdict = Verdict { broken: found.broken.clone(), ..Verdict::default() };
         for (&id, known) in &self.jobs {
             self.compare_job(id, known, found, &mut verdict);
         }
@@ -93,7 +107,7 @@ impl Account {
 
     fn compare_job(&self, id: i64, known: &Known, found: &Found, verdict: &mut Verdict) {
         let control = known.control.as_ref().map(|(verb, done)| (verb.as_str(), *done));
-        match (found.jobs.get(&id), control) {
+        match (found.jobs.get(&id).map(|row| row.state), control) {
             (None, Some(("delete", _))) => {}
             // Ids follow the order of commits: what is missing below the last is a hole.
             (None, _) if id <= found.last_job => {
@@ -102,10 +116,10 @@ impl Account {
             (None, _) if known.by_app => verdict.lost_of_app.push(id),
             (None, _) => verdict.lost.push(id),
             (Some(_), Some(("delete", true))) => verdict.undone.push(format!("delete {id}")),
-            (Some(&state), Some(("cancel", true))) if state != CANCELLED => {
+            (Some(state), Some(("cancel", true))) if state != CANCELLED => {
                 verdict.undone.push(format!("cancel {id}"));
             }
-            (Some(&state), _) if known.ran && state < COMPLETED => verdict.unfinished.push(id),
+            (Some(state), _) if known.ran && state < COMPLETED => verdict.unfinished.push(id),
             (Some(_), _) => {}
         }
     }
@@ -115,69 +129,34 @@ impl Account {
 const COMPLETED: i64 = 6;
 const CANCELLED: i64 = 8;
 
+/// A row of `legwork_jobs` or `legwork_history`.
+struct Row {
+    state: i64,
+    kind: Kind,
+}
+
+#[derive(PartialEq)]
+enum Kind {
+    Parent,
+    Child { parent: i64 },
+    Receipt,
+    Other,
+}
+
 /// What is in a file.
+#[derive(Default)]
 struct Found {
-    /// The states of all jobs.
-    jobs: HashMap<i64, i64>,
-    /// Jobs that are in both tables.
-    twice: Vec<i64>,
+    jobs: HashMap<i64, Row>,
     last_job: i64,
     paused: BTreeSet<String>,
-    /// Each a query that must find nothing, and what it found.
-    strays: Vec<(&'static str, i64)>,
+    orders: BTreeSet<i64>,
+    paid: BTreeSet<i64>,
+    broken: Vec<String>,
 }
 
-impl Found {
-    fn in_file(file: &Path) -> Result<Found, String> {
-        let conn = Connection::open(file).map_err(|error| error.to_string())?;
-        // The last connection that closes would copy the whole WAL.
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
-        let jobs = Jobs::open(file).map_err(|error| format!("legwork refuses it: {error}"))?;
-        let found = Found::read(&conn).map_err(|error| error.to_string())?;
-        drop(jobs);
-        Ok(found)
-    }
-
-    fn read(conn: &Connection) -> rusqlite::Result<Found> {
-        let mut jobs = HashMap::new();
-        let mut twice = Vec::new();
-        let mut read = conn.prepare(
-            "SELECT id, state FROM legwork_jobs UNION ALL SELECT id, state FROM legwork_history",
-        )?;
-        let mut rows = read.query([])?;
-        while let Some(row) = rows.next()? {
-            if jobs.insert(row.get(0)?, row.get(1)?).is_some() {
-                twice.push(row.get(0)?);
-            }
-        }
-        let mut paused = conn.prepare("SELECT name FROM legwork_pauses")?;
-        let paused = paused.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        let tables = "SELECT count(*) FROM sqlite_schema WHERE name IN ('orders', 'paid')";
-        let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
-        let with_app = number(tables)? == 2;
-        let asked = WITHOUT_APP.iter().chain(WITH_APP.iter().filter(|_| with_app));
-        let strays = asked.map(|&(what, sql)| Ok((what, number(sql)?)));
-        let mut strays = strays.collect::<rusqlite::Result<Vec<_>>>()?;
-        let sound: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
-        strays.push(("errors found by integrity_check", i64::from(sound != "ok")));
-        let last_job = number("SELECT last_job FROM legwork_counter")?;
-        Ok(Found { jobs, twice, last_job, paused, strays })
-    }
-
-    fn contradictions(&self) -> Vec<String> {
-        let strays = self.strays.iter().filter(|(_, count)| *count > 0);
-        let mut broken: Vec<_> = strays.map(|(what, count)| format!("{count} {what}")).collect();
-        if !self.twice.is_empty() {
-            broken.push(format!("both finished and not: {:?}", self.twice));
-        }
-        if self.jobs.keys().max() > Some(&self.last_job) {
-            broken.push(format!("a job's id is above the counter's {}", self.last_job));
-        }
-        broken
-    }
-}
-
-const WITHOUT_APP: [(&str, &str); 4] = [
+/// What must find nothing.
+const STRAYS: [(&str, &str); 3] = [
+    ("errors", "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
     (
         "instances above the counter",
         "SELECT count(*) FROM legwork_instances
@@ -188,39 +167,160 @@ const WITHOUT_APP: [(&str, &str); 4] = [
         "SELECT count(*) FROM legwork_jobs
           WHERE instance IS NOT NULL AND instance NOT IN (SELECT id FROM legwork_instances)",
     ),
-    (
-        "children of a parent that is not completed",
-        "SELECT count(*) FROM legwork_all_jobs
-          WHERE kind = 'child' AND args ->> 'parent' NOT IN
-                (SELECT id FROM legwork_all_jobs WHERE kind = 'parent' AND state = 'completed')",
-    ),
-    (
-        "completed parents without a child",
-        "SELECT count(*) FROM legwork_all_jobs
-          WHERE kind = 'parent' AND state = 'completed' AND id NOT IN
-                (SELECT args ->> 'parent' FROM legwork_all_jobs WHERE kind = 'child')",
-    ),
 ];
 
-const WITH_APP: [(&str, &str); 4] = [
-    (
-        "orders without their job",
-        "SELECT count(*) FROM orders
-          WHERE job NOT IN (SELECT id FROM legwork_all_jobs WHERE kind = 'receipt')",
-    ),
-    (
-        "jobs without their order",
-        "SELECT count(*) FROM legwork_all_jobs
-          WHERE kind = 'receipt' AND id NOT IN (SELECT job FROM orders)",
-    ),
-    (
-        "payments of a job that is not completed",
-        "SELECT count(*) FROM paid WHERE job NOT IN
-                (SELECT id FROM legwork_all_jobs WHERE kind = 'receipt' AND state = 'completed')",
-    ),
-    (
-        "completed jobs without their payment",
-        "SELECT count(*) FROM legwork_all_jobs
-          WHERE kind = 'receipt' AND state = 'completed' AND id NOT IN (SELECT job FROM paid)",
-    ),
-];
+const ALL_JOBS: &str = "
+    SELECT jobs.id, state, kind, args ->> 'parent'
+      FROM legwork_jobs AS jobs JOIN legwork_lanes AS lanes ON lanes.id = lane
+     UNION ALL
+    SELECT jobs.id, state, kind, args ->> 'parent'
+      FROM legwork_history AS jobs JOIN legwork_lanes AS lanes ON lanes.id = lane";
+
+impl Found {
+    fn in_file(file: &Path) -> Result<Found, String> {
+        let conn = Connection::open(file).map_err(|error| error.to_string())?;
+        // The last connection that closes would copy the whole WAL.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        let jobs = Jobs::open(file).map_err(|error| format!("legwork refuses it: {error}"))?;
+        let mut found = Found::default();
+        found.read(&conn).map_err(|error| error.to_string())?;
+        drop(jobs);
+        found.look_for_contradictions();
+        Ok(found)
+    }
+
+    fn read(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+        for (what, sql) in STRAYS {
+            let count = number(sql)?;
+            self.must_not(count > 0, || format!("{count} {what}"));
+        }
+        let mut all = conn.prepare(ALL_JOBS)?;
+        let mut rows = all.query([])?;
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            let kind = match row.get_ref(2)?.as_str()? {
+                "parent" => Kind::Parent,
+                "child" => Kind::Child { parent: row.get(3)? },
+                "receipt" => Kind::Receipt,
+                _ => Kind::Other,
+            };
+            let twice = self.jobs.insert(id, Row { state: row.get(1)?, kind }).is_some();
+            self.must_not(twice, || format!("{id} is both finished and not"));
+        }
+        self.last_job = number("SELECT last_job FROM legwork_counter")?;
+        self.paused = set(conn, "SELECT name FROM legwork_pauses")?;
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name IN ('orders', 'paid')";
+        if number(tables)? == 2 {
+            self.orders = set(conn, "SELECT job FROM orders")?;
+            self.paid = set(conn, "SELECT job FROM paid")?;
+        }
+        Ok(())
+    }
+
+    fn must_not(&mut self, wrong: bool, what: impl FnOnce() -> String) {
+        if wrong {
+            self.broken.push(what());
+        }
+    }
+
+    /// What one transaction wrote must be there together.
+    fn look_for_contradictions(&mut self) {
+        let those = |wanted: &dyn Fn(&Row) -> bool| {
+            let jobs = self.jobs.iter().filter(|(_, row)| wanted(row));
+            jobs.map(|(&id, _)| id).collect::<BTreeSet<i64>>()
+        };
+        let receipts = those(&|row| row.kind == Kind::Receipt);
+        let settled = those(&|row| row.kind == Kind::Receipt && row.state == COMPLETED);
+        let done = those(&|row| row.kind == Kind::Parent && row.state == COMPLETED);
+        let with_child: BTreeSet<i64> = self
+            .jobs
+            .values()
+            .filter_map(|row| match row.kind {
+                Kind::Child { parent } => Some(parent),
+                _ => None,
+            })
+            .collect();
+        let highest = self.jobs.keys().max().copied().unwrap_or(0);
+        let last = self.last_job;
+        self.must_not(receipts != self.orders, || "orders and their jobs differ".to_owned());
+        self.must_not(settled != self.paid, || "payments and finished jobs differ".to_owned());
+        self.must_not(done != with_child, || "parents and children differ".to_owned());
+        self.must_not(highest > last, || format!("{highest} is there, the counter says {last}"));
+    }
+}
+
+fn set<T: FromSql + Ord>(conn: &Connection, sql: &str) -> rusqlite::Result<BTreeSet<T>> {
+    conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use legwork::NewJob;
+
+    use super::*;
+    use crate::common::{Place, place};
+
+    /// Fifty acknowledged jobs in a file that was closed in order.
+    fn fifty() -> (Place, Account) {
+        let place = place();
+        let jobs = place.open();
+        let job = || NewJob::of_kind("task", serde_json::json!({ "text": "x".repeat(200) }));
+        let ids = jobs.enqueue_many((0..50).map(|_| job())).unwrap();
+        let mut account = Account::default();
+        ids.iter().for_each(|id| account.note(&format!("acked {id}")));
+        (place, account)
+    }
+
+    fn after(sql: &str, marks: &[&str]) -> Verdict {
+        let (place, mut account) = fifty();
+        place.connect().execute_batch(sql).unwrap();
+        marks.iter().for_each(|mark| account.note(mark));
+        account.check(&place.path)
+    }
+
+    #[test]
+    fn a_file_as_it_should_be_is_found_so() {
+        assert_eq!(after("", &[]), Verdict::default());
+        let delete = "DELETE FROM legwork_jobs WHERE id = 7";
+        assert_eq!(after(delete, &["will delete 7"]), Verdict::default());
+        assert_eq!(after(delete, &["will delete 7", "did delete 7"]), Verdict::default());
+    }
+
+    #[test]
+    fn what_is_missing_or_too_much_is_noticed() {
+        assert_eq!(after("", &["acked 51 52"]).lost, [51, 52]);
+        assert_eq!(after("", &["kept 51"]).lost_of_app, [51]);
+        assert_eq!(after("", &["ran 3"]).unfinished, [3]);
+        assert_eq!(after("", &["did cancel 3"]).undone, ["cancel 3"]);
+        assert_eq!(after("", &["did delete 3"]).undone, ["delete 3"]);
+        assert_eq!(after("", &["did pause a"]).undone, ["pause a"]);
+        for sql in [
+            "DELETE FROM legwork_jobs WHERE id = 7",
+            "UPDATE legwork_counter SET last_job = 49",
+            "INSERT INTO legwork_history SELECT id, lane, 6, 0, 0, 0, 1, 0, 0, 0, args, NULL, NULL,
+                NULL, NULL, NULL, NULL, NULL, NULL FROM legwork_jobs WHERE id = 7",
+            "UPDATE legwork_jobs SET instance = 9, token = 1 WHERE id = 7",
+            "CREATE TABLE orders (job); CREATE TABLE paid (job); INSERT INTO orders VALUES (7)",
+            "UPDATE legwork_lanes SET kind = 'receipt'",
+            "UPDATE legwork_lanes SET kind = 'child';
+             UPDATE legwork_jobs SET args = '{\"parent\":1}'",
+        ] {
+            assert!(!after(sql, &[]).broken.is_empty(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn flipped_bytes_in_any_page_of_the_database_are_noticed() {
+        let (place, account) = fifty();
+        let sound = std::fs::read(&place.path).unwrap();
+        for page in 0..sound.len() / 4096 {
+            let mut bytes = sound.clone();
+            bytes[page * 4096..][..16].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            std::fs::write(&place.path, bytes).unwrap();
+            assert!(!account.check(&place.path).broken.is_empty(), "page {page}");
+        }
+        std::fs::write(&place.path, sound).unwrap();
+        assert_eq!(account.check(&place.path), Verdict::default());
+    }
+}

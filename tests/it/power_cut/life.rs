@@ -42,7 +42,7 @@ impl Life {
         Life { level, new_file: parts[1].parse().unwrap(), work: parts[2].parse().unwrap() }
     }
 
-    /// Two sessions: the second finds a file that was closed in order.
+    /// Two sessions; both close the file in order.
     pub fn live(self, file: &Path) {
         if !self.new_file {
             let app = Connection::open(file).unwrap();
@@ -51,15 +51,36 @@ impl Life {
         }
         for session in 0..2 {
             let jobs = Jobs::builder(file).durability(self.level).open().unwrap();
-            let app = connect(file);
+            let mut app = connect(file);
             app.execute_batch(TABLES).unwrap();
             if session == 0 {
-                // The app's commits restart the WAL often; without it that is left to legwork's.
-                app.pragma_update(None, "wal_autocheckpoint", 60).unwrap();
+                // While the app is alone its commits begin the WAL anew every few turns.
+                app.pragma_update(None, "wal_autocheckpoint", 20).unwrap();
+                enqueue_in_turn(&jobs, &mut app, self.work.min(12));
             }
             controls(&jobs);
-            work(&jobs, file, app, self.work);
+            work(&jobs, file, app, if session == 0 { self.work.div_ceil(3) } else { self.work });
+            // By now legwork's own commits do so, if it has worked enough.
+            (0..4).for_each(|_| drop(enqueue_in_bulk(&jobs, 5)));
+            close(jobs, file);
         }
+    }
+}
+
+/// The last connection that closes takes the WAL into the database and removes it, unless it can
+/// only read, as those of the handle that closes last.
+fn close(jobs: Jobs, file: &Path) {
+    let app = connect(file);
+    app.query_row("SELECT count(*) FROM orders", [], |_| Ok(())).unwrap();
+    drop(jobs);
+    drop(app);
+}
+
+/// The handle, then the app, and nobody else.
+fn enqueue_in_turn(jobs: &Jobs, app: &mut Connection, turns: usize) {
+    for _ in 0..turns {
+        let _ = enqueue_in_bulk(jobs, 5);
+        let _ = enqueue_orders(jobs, app, 1);
     }
 }
 
@@ -102,7 +123,7 @@ fn mark_acked(ids: &[JobId]) {
 }
 
 /// Everything at once: two threads enqueue, a third in the app's transactions, four workers run.
-fn work(jobs: &Jobs, file: &Path, app: Connection, amount: usize) {
+fn work(jobs: &Jobs, file: &Path, mut app: Connection, amount: usize) {
     let engine = Engine::builder(jobs)
         .register::<Task>()
         .register::<Parent>()
@@ -115,7 +136,7 @@ fn work(jobs: &Jobs, file: &Path, app: Connection, amount: usize) {
         let threads = [
             scope.spawn(|| enqueue_alone(jobs, amount)),
             scope.spawn(|| enqueue_in_bulk(jobs, amount)),
-            scope.spawn(|| enqueue_orders(jobs, app, amount)),
+            scope.spawn(|| enqueue_orders(jobs, &mut app, amount)),
         ];
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
@@ -158,10 +179,10 @@ fn enqueue_in_bulk(jobs: &Jobs, amount: usize) -> Vec<JobId> {
         mark_acked(&ids);
         ids
     };
-    (0..amount / 5).flat_map(enqueue).collect()
+    (0..amount.div_ceil(5)).flat_map(enqueue).collect()
 }
 
-fn enqueue_orders(jobs: &Jobs, mut app: Connection, amount: usize) -> Vec<JobId> {
+fn enqueue_orders(jobs: &Jobs, app: &mut Connection, amount: usize) -> Vec<JobId> {
     let mut order = |n: usize| {
         let tx = app.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
         let id = jobs.enqueue_in(&tx, Receipt).unwrap();
@@ -174,7 +195,7 @@ fn enqueue_orders(jobs: &Jobs, mut app: Connection, amount: usize) -> Vec<JobId>
         say(&format!("mark kept {id}"));
         Some(id)
     };
-    (0..amount / 2).filter_map(|n| order(n)).collect()
+    (0..amount.div_ceil(2)).filter_map(&mut order).collect()
 }
 
 fn at_once() -> JobOptions {

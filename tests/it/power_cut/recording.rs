@@ -160,9 +160,9 @@ impl Reader<'_> {
             }
             "unlink" | "unlinkat" => self.file(&text(quoted(rest))).map(Call::Remove),
             _ => {
-                let touched = rest.split(['"', '<', '>']).any(|part| {
-                    part.starts_with("\\x") && self.file(&text(part)).is_some()
-                });
+                let touched = rest
+                    .split(['"', '<', '>'])
+                    .any(|part| part.starts_with("\\x") && self.file(&text(part)).is_some());
                 assert!(!touched, "not understood: {name}({rest}");
                 None
             }
