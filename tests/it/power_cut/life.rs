@@ -56,15 +56,31 @@ impl Life {
             if session == 0 {
                 // While the app is alone its commits begin the WAL anew every few turns.
                 app.pragma_update(None, "wal_autocheckpoint", 20).unwrap();
-                enqueue_in_turn(&jobs, &mut app, self.work.min(12));
+                enqueue_in_turn(&jobs, &mut app, self.work.min(8));
+                controls(&jobs);
+                work(&jobs, file, app, self.work.div_ceil(5));
+            } else {
+                controls(&jobs);
+                work(&jobs, file, app, self.work);
+                if !self.new_file {
+                    let_legwork_begin_the_wal_anew(&jobs, file);
+                }
             }
-            controls(&jobs);
-            work(&jobs, file, app, if session == 0 { self.work.div_ceil(3) } else { self.work });
-            // By now legwork's own commits do so, if it has worked enough.
-            (0..4).for_each(|_| drop(enqueue_in_bulk(&jobs, 5)));
             close(jobs, file);
         }
     }
+}
+
+/// Its commits take the WAL into the database from a thousand pages on.
+fn let_legwork_begin_the_wal_anew(jobs: &Jobs, file: &Path) {
+    const ENOUGH: u64 = 1000 * (1024 + 24);
+    let wal = file.with_extension("db-wal");
+    // Of a kind that nobody runs.
+    let large = || NewJob::of_kind("large", serde_json::json!("x".repeat(20_000)));
+    while wal.metadata().unwrap().len() <= ENOUGH {
+        mark_acked(&[jobs.enqueue(large()).unwrap()]);
+    }
+    (0..3).for_each(|_| drop(enqueue_in_bulk(jobs, 5)));
 }
 
 /// The last connection that closes takes the WAL into the database and removes it, unless it can
