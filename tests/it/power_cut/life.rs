@@ -180,7 +180,7 @@ fn enqueue_alone(jobs: &Jobs, amount: usize) -> Vec<JobId> {
         };
         let id = id.unwrap();
         mark_acked(&[id]);
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             wait_for(jobs, id);
         }
         id
