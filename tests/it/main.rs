@@ -18,6 +18,7 @@ mod layers;
 mod model;
 mod order_flow;
 mod pools;
+mod power_cut;
 mod reading;
 mod scripted;
 mod sharing;
