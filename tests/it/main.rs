@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod attempts;
+#[cfg(feature = "cli")]
+mod bench;
 mod common;
 mod control;
 mod crash;

@@ -26,7 +26,7 @@ struct Amounts {
 impl Amounts {
     fn of(bench: &Bench) -> Amounts {
         let (many, few, round, rounds) =
-            bench.amount((1_000_000, 1_000, 50_000, 5), (20_000, 200, 1_000, 1));
+            bench.amount((1_000_000, 1_000, 25_000, 9), (20_000, 200, 1_000, 1));
         Amounts { many, few, round, rounds }
     }
 }
