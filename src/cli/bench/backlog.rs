@@ -9,7 +9,9 @@ use super::measure::{in_turn, median, rate};
 use super::place::Scratch;
 use super::raw;
 use super::work::{Crew, Noop, enqueue};
-use crate::{Jobs, NewJob, Scope};
+use crate::jobs::Jobs;
+use crate::new_job::NewJob;
+use crate::record::Scope;
 
 const WORKERS: usize = 4;
 /// A time that no experiment lives to see.

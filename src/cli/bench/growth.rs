@@ -6,7 +6,7 @@ use super::Bench;
 use super::error::{Error, Result};
 use super::figure::{Figure, Reach};
 use super::work::{Crew, Noop};
-use crate::Jobs;
+use crate::jobs::Jobs;
 
 const WORKERS: usize = 4;
 const CALL: usize = 1000;

@@ -10,7 +10,9 @@ use rusqlite::{Connection, Statement, params};
 
 use super::error::Result;
 use super::work::{ARGS, Noop};
-use crate::{DEFAULT_QUEUE, Job, Jobs};
+use crate::job::Job;
+use crate::jobs::Jobs;
+use crate::new_job::DEFAULT_QUEUE;
 
 /// The settings of legwork's own writer.
 pub(super) const AUTOCHECKPOINT: u32 = 1000;
@@ -248,7 +250,8 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Filter, State};
+    use crate::record::Filter;
+    use crate::state::State;
 
     /// A baseline that loses rows, or leaves them half done, would be an easy one.
     #[test]

@@ -14,7 +14,10 @@ use super::measure::{as_micros, in_turn, micros, percentile};
 use super::place::Scratch;
 use super::raw::{Raw, WARM};
 use super::work::LONG;
-use crate::{Context, Engine, Job, JobResult, Jobs, Outcome, Pool};
+use crate::context::Context;
+use crate::engine::{Engine, Pool};
+use crate::job::{Job, JobResult, Outcome};
+use crate::jobs::Jobs;
 
 const WORKERS: usize = 4;
 /// How long nothing goes on before each sample.
