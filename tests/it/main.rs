@@ -5,6 +5,7 @@
 mod attempts;
 #[cfg(feature = "cli")]
 mod cli;
+mod bench;
 mod common;
 mod control;
 mod crash;

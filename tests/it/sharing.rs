@@ -238,6 +238,12 @@ fn a_wait_and_a_cancel_on_one_handle_reach_the_engine_of_the_other() {
     engine.stop(SOON).unwrap();
 }
 
+/// How many lock files there are.
+fn locks_in(side: &std::path::Path) -> usize {
+    let files = std::fs::read_dir(side).unwrap().map(|file| file.unwrap().path());
+    files.filter(|file| file.extension().is_some_and(|kind| kind == "lock")).count()
+}
+
 #[test]
 fn engines_of_two_handles_work_side_by_side_with_an_instance_each() {
     let place = place();
@@ -250,7 +256,8 @@ fn engines_of_two_handles_work_side_by_side_with_an_instance_each() {
         let count = "SELECT count(*) FROM legwork_instances";
         place.connect().query_row(count, [], |row| row.get(0)).unwrap()
     };
-    let locks = || std::fs::read_dir(place.dir.path().join("test.db-legwork")).unwrap().count();
+    let side = place.dir.path().join("test.db-legwork");
+    let locks = || locks_in(&side);
     assert_eq!((instances(), locks()), (2, 2));
     assert_eq!(first.health().unwrap().workers, 4);
     one.stop(SOON).unwrap();
@@ -339,7 +346,7 @@ mod fork {
         let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).start().unwrap();
         let manual = acting(&jobs, |_, _| Ok(Outcome::Done)).manual().unwrap();
         let side = file.with_file_name("test.db-legwork");
-        let locks = || std::fs::read_dir(&side).unwrap().count();
+        let locks = || super::locks_in(&side);
         assert_eq!(locks(), 2);
 
         let mut held = Some((jobs, engine, manual));

@@ -9,7 +9,9 @@ use super::measure::{in_turn, median, rate};
 use super::place::Scratch;
 use super::raw;
 use super::work::{Crew, Noop, enqueue};
-use crate::{Jobs, NewJob, Scope};
+use crate::jobs::Jobs;
+use crate::new_job::NewJob;
+use crate::record::Scope;
 
 const WORKERS: usize = 4;
 /// A time that no experiment lives to see.
@@ -26,7 +28,7 @@ struct Amounts {
 impl Amounts {
     fn of(bench: &Bench) -> Amounts {
         let (many, few, round, rounds) =
-            bench.amount((1_000_000, 1_000, 50_000, 5), (20_000, 200, 1_000, 1));
+            bench.amount((1_000_000, 1_000, 25_000, 9), (20_000, 200, 1_000, 1));
         Amounts { many, few, round, rounds }
     }
 }

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::error::{Error, Result};
 use super::start::Stamp;
 use super::work::{Crew, LONG, Noop};
-use crate::Jobs;
+use crate::jobs::Jobs;
 
 const ROLE: &str = "LEGWORK_BENCH_CHILD";
 const FILE: &str = "LEGWORK_BENCH_FILE";

@@ -8,7 +8,7 @@ use super::figure::{Figure, Reach};
 use super::measure::{in_turn, median, rate};
 use super::raw::Raw;
 use super::work::{Crew, prepare};
-use crate::Jobs;
+use crate::jobs::Jobs;
 
 const WORKERS: usize = 4;
 const BATCH: usize = 1000;

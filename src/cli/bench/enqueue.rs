@@ -9,7 +9,7 @@ use super::measure::{in_turn, median, micros, percentile, rate};
 use super::raw::{Raw, WARM};
 use super::work::Noop;
 use super::{Bench, raw};
-use crate::Jobs;
+use crate::jobs::Jobs;
 
 /// One caller whose jobs are acknowledged when they are durable, on a warm WAL.
 pub(super) fn one_caller(bench: &Bench) -> Result<Vec<Figure>> {

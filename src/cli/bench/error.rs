@@ -6,7 +6,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
-    Legwork(#[from] crate::Error),
+    Legwork(#[from] crate::error::Error),
     #[error("bare SQLite: {0}")]
     Raw(#[from] rusqlite::Error),
     #[error(transparent)]

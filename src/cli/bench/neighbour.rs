@@ -10,7 +10,7 @@ use super::figure::{Figure, Reach};
 use super::measure::{as_micros, in_turn, median, percentile, rate};
 use super::raw::App;
 use super::work::{Crew, Noop};
-use crate::Jobs;
+use crate::jobs::Jobs;
 
 const CALLERS: usize = 4;
 const WORKERS: usize = 4;
@@ -80,7 +80,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 fn under_load<T>(crew: &Crew, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let over = AtomicBool::new(false);
     let brought = AtomicUsize::new(crew.tally.ran());
-    let call = || -> crate::Result<()> {
+    let call = || -> crate::error::Result<()> {
         while !over.load(Ordering::Relaxed) {
             if brought.load(Ordering::Relaxed) > crew.tally.ran() + MOST_WAITING {
                 thread::sleep(Duration::from_millis(1));

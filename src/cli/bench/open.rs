@@ -10,7 +10,8 @@ use super::figure::{Figure, Reach};
 use super::measure::{in_turn, median, micros};
 use super::raw::Raw;
 use super::work::{ARGS, Noop};
-use crate::{Job, Jobs};
+use crate::job::Job;
+use crate::jobs::Jobs;
 
 /// `legwork enqueue` from start to end, against a process of the same program that ends at once
 /// and one synced commit.

@@ -10,7 +10,9 @@ use rusqlite::{Connection, Statement, params};
 
 use super::error::Result;
 use super::work::{ARGS, Noop};
-use crate::{DEFAULT_QUEUE, Job, Jobs};
+use crate::job::Job;
+use crate::jobs::Jobs;
+use crate::new_job::DEFAULT_QUEUE;
 
 /// The settings of legwork's own writer.
 pub(super) const AUTOCHECKPOINT: u32 = 1000;
@@ -242,5 +244,41 @@ impl App {
         self.conn.prepare_cached("INSERT INTO orders (total) VALUES (?1)")?.execute([1999])?;
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Filter;
+    use crate::state::State;
+
+    /// A baseline that loses rows, or leaves them half done, would be an easy one.
+    #[test]
+    fn what_raw_does_is_what_legwork_would_have_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("raw.db");
+        let count = |state| {
+            Jobs::open(&file).unwrap().count(&Filter::new().kind(Noop::KIND).state(state)).unwrap()
+        };
+        let mut raw = Raw::open(&file).unwrap();
+        raw.insert(10).unwrap();
+        assert_eq!(count(State::Ready), 10);
+        let claimed = raw.claim(7).unwrap();
+        assert_eq!(claimed.iter().map(|job| job.id).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!((count(State::Ready), count(State::Running)), (3, 7));
+        raw.finish(&claimed).unwrap();
+        assert_eq!((count(State::Running), count(State::Completed)), (0, 7));
+        assert_eq!(raw.claim(7).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn an_added_history_is_legworks_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("raw.db");
+        add_completed(&file, 120, NOW).unwrap();
+        let jobs = Jobs::open(&file).unwrap();
+        assert_eq!(jobs.count(&Filter::new().state(State::Completed)).unwrap(), 120);
+        assert_eq!(jobs.enqueue(Noop::new()).unwrap().to_string(), "121", "no id twice");
     }
 }

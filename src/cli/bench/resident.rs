@@ -9,7 +9,9 @@ use super::child::{Child, Role};
 use super::error::{Error, Result};
 use super::figure::{Figure, Reach};
 use super::work::{Noop, enqueue};
-use crate::{Jobs, NewJob, Scope};
+use crate::jobs::Jobs;
+use crate::new_job::NewJob;
+use crate::record::Scope;
 
 const MIB: f64 = 1024.0 * 1024.0;
 /// For what follows the last commit.

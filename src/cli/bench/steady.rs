@@ -9,7 +9,7 @@ use super::figure::{Figure, Reach};
 use super::measure::{in_turn, median, rate};
 use super::raw::Raw;
 use super::work::{Crew, Noop};
-use crate::Jobs;
+use crate::jobs::Jobs;
 
 const CALLERS: usize = 4;
 const WORKERS: usize = 4;

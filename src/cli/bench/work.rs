@@ -9,7 +9,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
-use crate::{Context, Engine, Job, JobResult, Jobs, NewJob, Outcome, Pool, Scope};
+use crate::context::Context;
+use crate::engine::{Engine, Pool};
+use crate::job::{Job, JobResult, Outcome};
+use crate::jobs::Jobs;
+use crate::new_job::NewJob;
+use crate::record::Scope;
 
 /// Longer than anything takes that an experiment waits for.
 pub(super) const LONG: Duration = Duration::from_secs(120);

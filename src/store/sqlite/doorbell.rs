@@ -22,6 +22,7 @@ mod unix {
     use std::io;
     use std::net::Shutdown;
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixDatagram;
     use std::path::{Path, PathBuf};
     use std::thread::{self, JoinHandle};
@@ -44,6 +45,7 @@ mod unix {
         ) -> io::Result<Bell> {
             let path = side.join(name);
             let socket = short(side, name, |path| UnixDatagram::bind(path))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
             let ear = socket.try_clone()?;
             let thread =
                 thread::Builder::new().name("legwork-doorbell".into()).spawn(move || {
