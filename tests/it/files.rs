@@ -243,10 +243,12 @@ mod read_only {
         }
         let side = place.dir.path().join("test.db-legwork");
         assert_eq!(mode_of(&side), 0o700);
-        let locks: Vec<_> =
+        let beside: Vec<_> =
             fs::read_dir(&side).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(locks.len(), 1);
-        assert_eq!(mode_of(&locks[0]), 0o600);
+        assert_eq!(beside.len(), 2, "a lock file and a doorbell: {beside:?}");
+        for path in &beside {
+            assert_eq!(mode_of(path), 0o600, "{}", path.display());
+        }
 
         let copy = place.dir.path().join("copy.db");
         jobs.backup(&copy).unwrap();

@@ -4,8 +4,9 @@
 
 mod attempts;
 #[cfg(feature = "cli")]
-mod cli;
 mod bench;
+#[cfg(feature = "cli")]
+mod cli;
 mod common;
 mod control;
 mod crash;
