@@ -21,23 +21,23 @@ use crate::clock::Micros;
 use super::{ClaimRef, Claimed, Ending, LaneId};
 
 /// How long the writer leaves a tray in use alone at most: an end is recorded no later.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(2);
 
 /// A job in the tray that no worker has taken for so long goes back to the queue, and a start that
 /// the file does not know is written.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 
 /// So much work may lie in the tray.
-const STOCK: Duration = Duration::from_millis(2);
+const STOCK: Duration = Duration::from_millis(4);
 
 /// Jobs that take longer are not claimed ahead: a commit of their own costs them little.
 const SHORT: Duration = Duration::from_millis(1);
 
 /// Most jobs in one tray.
-const MOST: usize = 512;
+const MOST: usize = 1024;
 
 /// Ends that make a worker call the writer.
-const ENDS: usize = 128;
+const ENDS: usize = 512;
 
 /// The place of a job in the order of its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
