@@ -392,6 +392,48 @@ fn poisoned<T>(what: &str, result: Result<T, Error>) {
     }
 }
 
+/// A clock that panics in a thread of this name when it is read the second time after the break:
+/// the first is for the job's own times, outside the writer's work.
+fn clock_that_breaks_a_caller() -> (Clock, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(false));
+    let breaks = Arc::clone(&broken);
+    let read = std::sync::atomic::AtomicU32::new(0);
+    let clock = Clock::from_fn(move || {
+        let caller = std::thread::current().name() == Some("caller");
+        if caller && breaks.load(Ordering::SeqCst) {
+            let before = read.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(before, 0, "the clock breaks, as the test wants");
+        }
+        time::OffsetDateTime::now_utc()
+    });
+    (clock, broken)
+}
+
+#[test]
+fn a_panic_while_a_caller_records_his_own_job_poisons_the_handle_and_nothing_hangs() {
+    let place = place();
+    let (clock, broken) = clock_that_breaks_a_caller();
+    let jobs = place.builder().clock(clock).open().unwrap();
+    let kept = jobs.enqueue(Quick).unwrap();
+    let waiting = std::thread::spawn({
+        let jobs = jobs.clone();
+        move || jobs.wait(kept, Duration::from_secs(3600))
+    });
+    broken.store(true, Ordering::SeqCst);
+    let caller = std::thread::Builder::new().name("caller".into()).spawn({
+        let jobs = jobs.clone();
+        move || jobs.enqueue(Quick).map(drop)
+    });
+    assert!(caller.unwrap().join().is_err(), "the panic is the caller's");
+    poisoned("a wait that had begun", waiting.join().unwrap());
+    poisoned("enqueue", jobs.enqueue(Quick));
+    poisoned("get", jobs.get(kept));
+    drop(jobs);
+    let jobs = place.open();
+    assert_eq!(jobs.get(kept).unwrap().state, State::Ready);
+    assert_eq!(jobs.count(&Filter::new()).unwrap(), 1, "what was not committed is not there");
+}
+
 #[test]
 fn a_panic_in_the_writer_poisons_the_handle_and_nothing_hangs_and_no_job_is_lost() {
     let place = place();
@@ -411,7 +453,8 @@ fn a_panic_in_the_writer_poisons_the_handle_and_nothing_hangs_and_no_job_is_lost
     });
 
     broken.store(true, Ordering::SeqCst);
-    poisoned("enqueue", jobs.enqueue(Quick));
+    // What a lone caller enqueues is recorded in his own thread; this is for the writer's.
+    jobs.wake().unwrap();
     poisoned("a wait that had begun", waiting.join().unwrap());
     poisoned("wait", jobs.wait(ids[0], Duration::from_secs(3600)));
     poisoned("enqueue", jobs.enqueue(Quick));

@@ -44,7 +44,7 @@ pub(crate) use self::lock_file::InstanceLock;
 use self::readers::Readers;
 use self::tripwire::Tripwire;
 pub use self::version::SqliteInfo;
-use self::writer::{Mail, Operation, Writer, deadline};
+use self::writer::{Desk, Mail, Operation, Writer, deadline};
 use super::tray::Tray;
 use super::waiters::{Waiters, Watch};
 use super::{
@@ -70,6 +70,7 @@ struct OpenFile {
     path: PathBuf,
     settings: Settings,
     mail: Sender<Mail>,
+    desk: Arc<Desk>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Closes when the writer's thread has ended and its connection is closed.
     ended: Receiver<()>,
@@ -93,11 +94,13 @@ impl Store {
         let tripwire = Arc::new(Tripwire::new(&path));
         let writer = Writer::new(
             Book::new(conn),
-            (mail.clone(), mailbox),
+            (mail.clone(), mailbox.clone()),
             settings.clone(),
             Arc::clone(&waiters),
             Arc::clone(&tripwire),
         );
+        let desk = Arc::new(Desk::new(writer, mail.clone()));
+        let at_desk = Arc::clone(&desk);
         let for_writer = Arc::clone(&waiters);
         let (alive, ended) = bounded(0);
         let thread = thread::Builder::new()
@@ -106,7 +109,7 @@ impl Store {
                 let _alive: Sender<()> = alive;
                 // However the thread ends, whoever waits for a finish must learn of it.
                 let _guard = TellAll(for_writer);
-                writer.run();
+                at_desk.work(mailbox);
             })
             .map_err(|error| Error::Io(Box::new(error)))?;
         let turned = mail.clone();
@@ -120,6 +123,7 @@ impl Store {
             path,
             settings,
             mail,
+            desk,
             writer: Mutex::new(Some(thread)),
             ended,
             waiters,
@@ -216,19 +220,41 @@ impl Store {
 
     /// Posts an operation and waits for the answer that follows its commit.
     fn ask<T, A>(&self, what: T, envelope: impl FnOnce(Operation<T, A>) -> Mail) -> Result<A> {
+        self.ask_by(what, envelope, |mail| self.post(mail))
+    }
+
+    fn ask_by<T, A>(
+        &self,
+        what: T,
+        envelope: impl FnOnce(Operation<T, A>) -> Mail,
+        hand_in: impl FnOnce(Mail) -> Result<()>,
+    ) -> Result<A> {
         let (answer, answered) = bounded(1);
         let (posted, until) = deadline(self.busy_timeout);
-        self.post(envelope(Operation { what, posted, deadline: until, answer }))?;
+        hand_in(envelope(Operation { what, posted, deadline: until, answer }))?;
         answered.recv().map_err(|_| self.dead())?
+    }
+
+    /// The same, recorded in this thread if the writer has nothing else to do.
+    fn ask_at_once<T, A>(
+        &self,
+        what: T,
+        envelope: impl FnOnce(Operation<T, A>) -> Mail,
+    ) -> Result<A> {
+        self.check_alive()?;
+        self.ask_by(what, envelope, |mail| match self.file.desk.serve(mail) {
+            Ok(()) => Ok(()),
+            Err(mail) => self.post(mail),
+        })
     }
 
     /// Inserts all rows or none; durable when it returns, as far as the durability level says.
     pub(crate) fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<JobId>> {
-        self.ask(rows, Mail::Insert)
+        self.ask_at_once(rows, Mail::Insert)
     }
 
     pub(crate) fn control(&self, control: Control) -> Result<Controlled> {
-        self.ask(control, Mail::Control)
+        self.ask_at_once(control, Mail::Control)
     }
 
     /// Inserts one job on a connection of the app, in its transaction if it has one open.

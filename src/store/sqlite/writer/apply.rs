@@ -1,5 +1,7 @@
 //! One group, one transaction: what is written, in which order, and who gets a job of it.
 
+use std::time::Instant;
+
 use super::Writer;
 use super::group::{Answers, Failed, Group};
 use super::stock::seats;
@@ -19,7 +21,13 @@ enum Care {
 }
 
 impl Writer {
-    pub(super) fn record_locked(&mut self, mut group: Group) {
+    pub(super) fn record_locked(&mut self, group: Group) {
+        let began = Instant::now();
+        self.record_now(group);
+        self.lock_held += began.elapsed();
+    }
+
+    fn record_now(&mut self, mut group: Group) {
         self.reclaim_for(&group);
         let failed = match self.transaction(&group, Care::Hopeful, true) {
             Ok(answers) => return self.answer(group, answers),

@@ -104,10 +104,6 @@ impl Group {
         self.finishes.push(finish);
     }
 
-    pub(super) fn is_large(&self) -> bool {
-        self.operations() >= 2048 || self.rows >= 50_000
-    }
-
     /// Drops operations that have waited for the lock past their deadline, unapplied.
     pub(super) fn drop_expired(&mut self, now: Instant) {
         fn keep<T, A>(operations: &mut Vec<Operation<T, A>>, now: Instant) {

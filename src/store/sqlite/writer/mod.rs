@@ -5,11 +5,14 @@
 //! then claims. Only after the commit does it answer anybody. The guide's
 //! [architecture page](crate::guide::architecture) tells why in this order.
 //!
+//! A caller who is alone records his operation himself, at the writer's [desk].
+//!
 //! It sleeps on its mailbox, until mail comes or the next alarm: a job that falls due, finished
 //! jobs to be pruned. With neither it sleeps for good.
 
 mod answer;
 mod apply;
+mod desk;
 mod group;
 mod neighbours;
 mod spare;
@@ -20,8 +23,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 
+pub(super) use self::desk::Desk;
 use self::group::{FinishOperation, Group, Parked};
 pub(super) use self::group::{Mail, Operation, deadline};
 use self::neighbours::Neighbours;
@@ -55,8 +59,12 @@ pub(super) struct Writer {
     tripwire: Arc<Tripwire>,
     history_rows: Option<u64>,
     prune_not_before: Option<Instant>,
-    /// Since when groups have followed each other without a pause.
-    busy_since: Option<Instant>,
+    /// An operation that a caller could not record at once.
+    left_over: Option<Group>,
+    /// Until when the thread sleeps; `None`: until mail comes.
+    sleeps_until: Option<Instant>,
+    /// How long the lock was held since others could last have had it.
+    lock_held: Duration,
     neighbour_seen: Option<Instant>,
     neighbours: Neighbours,
     stopping: bool,
@@ -90,51 +98,53 @@ impl Writer {
             tripwire,
             history_rows: None,
             prune_not_before: None,
-            busy_since: None,
+            left_over: None,
+            sleeps_until: None,
+            lock_held: Duration::ZERO,
             neighbour_seen: None,
             neighbours: Neighbours::new(post),
             stopping: false,
         }
     }
 
-    /// Works until it is told to stop, then records what is still in the mailbox.
-    pub(super) fn run(mut self) {
-        while let Some(mut group) = self.collect() {
-            self.visit_trays(&mut group);
-            self.go_round(&mut group);
-            if self.tripwire.sprung().is_none() {
-                self.record(group);
+    /// One turn of the thread: takes what is there, and records it. `false`: it was told to stop,
+    /// and is done.
+    fn turn(&mut self, first: Option<Mail>, slept: Duration) -> bool {
+        self.had_a_gap(slept);
+        let Some(mut group) = self.collect(first) else {
+            if let Err(error) = self.book.optimize() {
+                log::debug!("legwork: optimize: {error}");
             }
-            if let Some(gone) = self.tripwire.sprung() {
-                self.book.let_go();
-                // Whoever waits for an answer learns of it by the end of this thread.
-                return (self.settings.observer)(Notice::Gone { error: gone.to_string() });
-            }
-            self.prune_if_due();
-            self.leave_a_gap();
+            return false;
+        };
+        self.visit_trays(&mut group);
+        self.go_round(&mut group);
+        if self.tripwire.sprung().is_none() {
+            self.record(group);
         }
-        if let Err(error) = self.book.optimize() {
-            log::debug!("legwork: optimize: {error}");
+        if let Some(gone) = self.tripwire.sprung() {
+            self.book.let_go();
+            // Whoever waits for an answer learns of it by the end of the thread.
+            (self.settings.observer)(Notice::Gone { error: gone.to_string() });
+            return false;
         }
+        self.prune_if_due();
+        self.leave_a_gap();
+        true
     }
 
     // ---- waiting -------------------------------------------------------------------------
 
-    /// Waits for mail or an alarm and takes what is there. `None`: stop.
-    fn collect(&mut self) -> Option<Group> {
-        let mut group = Group::default();
-        if self.mail.is_empty() && !self.is_due() {
-            self.busy_since = None;
-            if self.stopping {
-                return self.last_group(group);
-            }
-            match self.wait() {
-                Ok(mail) => self.sort(mail, &mut group),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.stopping = true,
-            }
+    /// Takes what is in the mailbox. `None`: stop.
+    fn collect(&mut self, first: Option<Mail>) -> Option<Group> {
+        let mut group = self.left_over.take().unwrap_or_default();
+        if self.stopping && first.is_none() && self.mail.is_empty() && group.operations() == 0 {
+            return self.last_group(group);
         }
-        while !group.is_large() {
+        if let Some(mail) = first {
+            self.sort(mail, &mut group);
+        }
+        while !self.is_large(&group) {
             match self.mail.try_recv() {
                 Ok(mail) => self.sort(mail, &mut group),
                 Err(_) => break,
@@ -163,15 +173,6 @@ impl Writer {
         std::thread::sleep(pause);
         group.finishes.append(&mut self.held);
         Some(group)
-    }
-
-    fn wait(&mut self) -> Result<Mail, RecvTimeoutError> {
-        let alarm = self.next_alarm().into_iter().chain(self.watch_trays());
-        let alarm = alarm.chain(self.next_round()).min();
-        match alarm {
-            None => self.mail.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(wait) => self.mail.recv_timeout(wait),
-        }
     }
 
     /// How long until something has to be done unasked; `None`: not until mail comes.
@@ -295,6 +296,19 @@ impl Writer {
         }
         self.answer_empty_handed();
         self.report_unknown_kinds();
+    }
+
+    /// Takes the write lock if it is free. `false`: it is not.
+    fn begin_at_once(&mut self, group: &Group) -> bool {
+        if let Err(error) = self.book.set_synced(self.must_sync(group)) {
+            log::error!("legwork: {error}");
+        }
+        // The thread meets the error again, and deals with it.
+        let begun = self.book.begin().unwrap_or(false);
+        if !begun {
+            self.neighbour_seen = Some(Instant::now());
+        }
+        begun
     }
 
     /// Takes the write lock, for as long as any operation is still wanted; mail that comes

@@ -10,6 +10,13 @@ use crate::store::sqlite::prune;
 const PRUNE_PAUSE: Duration = Duration::from_millis(20);
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 
+/// So long the lock may be held before others get a gap, while there are any.
+const BUDGET: Duration = Duration::from_millis(3);
+const LONGEST_GAP: Duration = Duration::from_millis(20);
+/// The same while nobody else is known to write: short gaps, in which one may be seen.
+const BUDGET_ALONE: Duration = Duration::from_millis(20);
+const GAP_ALONE: Duration = Duration::from_micros(500);
+
 impl Writer {
     pub(super) fn counted_into_history(&mut self, rows: u64) {
         if let Some(count) = &mut self.history_rows {
@@ -66,27 +73,55 @@ impl Writer {
         self.history_rows.unwrap_or(0).saturating_sub(self.settings.history_rows)
     }
 
-    /// Leaves the write lock free for a moment when groups have followed each other for a while:
-    /// the app's own transactions find it by looking again and again (SQLite's busy handler), and
-    /// would hardly ever find it free otherwise. Shorter while nobody else writes.
+    /// Leaves the write lock free for a moment when it was held for a while: the app's own
+    /// transactions find it by looking again and again (SQLite's busy handler, at 1, 3, 8, 18, 33 ms
+    /// and so on), and would hardly ever find it free otherwise. While somebody else writes, the
+    /// gaps are longer than the work, so that most looks find one.
     pub(super) fn leave_a_gap(&mut self) {
-        if self.mail.is_empty() && !self.is_due() {
+        if self.lock_held < BUDGET || self.stopping {
             return;
         }
-        let now = Instant::now();
-        let since = *self.busy_since.get_or_insert(now);
         if self.book.has_news().unwrap_or(false) {
-            self.neighbour_seen = Some(now);
+            self.neighbour_seen = Some(Instant::now());
         }
-        let neighbour = self.neighbour_seen.is_some_and(|seen| now - seen < Duration::from_secs(1));
-        let (work, gap) = if neighbour {
-            (Duration::from_millis(4), Duration::from_millis(4))
-        } else {
-            (Duration::from_millis(20), Duration::from_micros(500))
-        };
-        if now - since >= work {
+        if let Some(gap) = self.gap() {
             std::thread::sleep(gap);
-            self.busy_since = Some(Instant::now());
+            self.lock_held = Duration::ZERO;
         }
+    }
+
+    /// The gap that is due by now.
+    fn gap(&self) -> Option<Duration> {
+        if self.has_neighbour() {
+            (self.lock_held >= BUDGET).then(|| self.fair_gap())
+        } else {
+            (self.lock_held >= BUDGET_ALONE).then_some(GAP_ALONE)
+        }
+    }
+
+    fn fair_gap(&self) -> Duration {
+        (self.lock_held * 3 / 2).min(LONGEST_GAP)
+    }
+
+    /// Whether others should have the lock before a caller does.
+    pub(super) fn needs_a_gap(&self) -> bool {
+        self.has_neighbour() || self.lock_held >= BUDGET_ALONE
+    }
+
+    fn has_neighbour(&self) -> bool {
+        self.neighbour_seen.is_some_and(|seen| seen.elapsed() < Duration::from_secs(1))
+    }
+
+    /// The thread has slept: others could have had the lock.
+    pub(super) fn had_a_gap(&mut self, slept: Duration) {
+        if slept >= GAP_ALONE && (!self.has_neighbour() || slept >= self.fair_gap()) {
+            self.lock_held = Duration::ZERO;
+        }
+    }
+
+    /// Whether the group is as large as a transaction should be.
+    pub(super) fn is_large(&self, group: &Group) -> bool {
+        let (operations, rows) = if self.has_neighbour() { (256, 1_000) } else { (2_048, 50_000) };
+        group.operations() >= operations || group.rows >= rows
     }
 }
