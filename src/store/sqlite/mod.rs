@@ -92,14 +92,16 @@ impl Store {
         let (mail, mailbox) = unbounded();
         let waiters = Arc::new(Waiters::default());
         let tripwire = Arc::new(Tripwire::new(&path));
-        let writer = Writer::new(
-            Book::new(conn),
-            (mail.clone(), mailbox.clone()),
-            settings.clone(),
-            Arc::clone(&waiters),
-            Arc::clone(&tripwire),
-        );
-        let desk = Arc::new(Desk::new(writer, mail.clone()));
+        let desk = Desk::new(mail.clone(), |desk| {
+            Writer::new(
+                Book::new(conn),
+                mailbox.clone(),
+                desk,
+                settings.clone(),
+                Arc::clone(&waiters),
+                Arc::clone(&tripwire),
+            )
+        });
         let at_desk = Arc::clone(&desk);
         let for_writer = Arc::clone(&waiters);
         let (alive, ended) = bounded(0);

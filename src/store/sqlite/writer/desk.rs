@@ -5,7 +5,7 @@
 //! mailbox empty and nothing amiss records his own operation in his own thread. Ends and claims always go by mail:
 //! a worker that is drawn into committing runs no jobs.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -30,8 +30,20 @@ pub(super) enum Sleep {
 }
 
 impl Desk {
-    pub(in crate::store::sqlite) fn new(writer: Writer, post: Sender<Mail>) -> Desk {
-        Desk { writer: Mutex::new(Some(writer)), post }
+    /// A desk with its writer, who gets to know it.
+    pub(in crate::store::sqlite) fn new(
+        post: Sender<Mail>,
+        writer: impl FnOnce(Weak<Desk>) -> Writer,
+    ) -> Arc<Desk> {
+        Arc::new_cyclic(|desk| Desk { writer: Mutex::new(Some(writer(Weak::clone(desk)))), post })
+    }
+
+    /// Has mail dealt with: here and now if the desk is free, otherwise by the thread.
+    pub(super) fn hand_in(&self, mail: Mail) {
+        if let Err(mail) = self.serve(mail) {
+            // A thread that has ended needs no mail.
+            let _ = self.post.send(mail);
+        }
     }
 
     /// `None`: there is no writer any more, or it has panicked.

@@ -20,7 +20,7 @@ mod stock;
 mod trouble;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -76,7 +76,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 impl Writer {
     pub(super) fn new(
         book: Book,
-        (post, mail): (Sender<Mail>, Receiver<Mail>),
+        mail: Receiver<Mail>,
+        desk: Weak<Desk>,
         settings: Settings,
         waiters: Arc<Waiters>,
         tripwire: Arc<Tripwire>,
@@ -102,7 +103,7 @@ impl Writer {
             sleeps_until: None,
             lock_held: Duration::ZERO,
             neighbour_seen: None,
-            neighbours: Neighbours::new(post),
+            neighbours: Neighbours::new(desk),
             stopping: false,
         }
     }

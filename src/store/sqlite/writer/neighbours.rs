@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use super::Writer;
+use super::desk::Desk;
 use super::group::{Answers, Group, Mail};
 use crate::error::Result;
 use crate::id::JobId;
@@ -28,7 +27,7 @@ struct Own {
 }
 
 pub(super) struct Neighbours {
-    post: Sender<Mail>,
+    desk: Weak<Desk>,
     own: HashMap<InstanceId, Own>,
     /// Hung before the instance is in the file, so that no ring is missed.
     hung: Vec<(Weak<InstanceLock>, Bell)>,
@@ -40,9 +39,9 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    pub(super) fn new(post: Sender<Mail>) -> Neighbours {
+    pub(super) fn new(desk: Weak<Desk>) -> Neighbours {
         Neighbours {
-            post,
+            desk,
             own: HashMap::new(),
             hung: Vec::new(),
             ringer: Ringer::default(),
@@ -60,11 +59,14 @@ impl Neighbours {
     }
 
     fn bell(&self, lock: &InstanceLock) -> Option<Bell> {
-        let (post, ringing) = (self.post.clone(), Arc::clone(&self.ringing));
+        let (desk, ringing) = (Weak::clone(&self.desk), Arc::clone(&self.ringing));
         let rung = move || {
             // One ring that is still to be read is as good as many.
-            if !ringing.swap(true, Ordering::AcqRel) {
-                let _ = post.send(Mail::Rung);
+            if !ringing.swap(true, Ordering::AcqRel)
+                && let Some(desk) = desk.upgrade()
+            {
+                // In this thread, if the writer is idle: that spares a wake-up.
+                desk.hand_in(Mail::Rung);
             }
         };
         match Bell::hang(lock.side(), &lock.identity().bell(), rung) {
