@@ -85,7 +85,13 @@ impl Book {
                     self.lanes.lower(lane, key);
                     self.made_ready.insert(lane);
                 }
-                _ => self.next_due = self.next_due.into_iter().chain([row.run_at]).min(),
+                _ => {
+                    self.next_due = self.next_due.into_iter().chain([row.run_at]).min();
+                    // Without a pool here the alarm is for others to set.
+                    if !self.lanes.has_pools() {
+                        self.news_for_others();
+                    }
+                }
             }
         }
         drop(insert);
