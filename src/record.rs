@@ -313,6 +313,20 @@ pub struct Changed {
     pub skipped: u64,
 }
 
+/// An engine that runs jobs of the file, in this process or another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InstanceRecord {
+    /// Its number, never given twice in the file.
+    pub id: i64,
+    /// Its process, as that process sees its own id; 0 if it cannot be told.
+    pub pid: u32,
+    /// When the engine was started.
+    pub started_at: OffsetDateTime,
+    /// Whether its process lives. A dead one stays until an engine takes over what it held.
+    pub alive: bool,
+}
+
 /// The answer to [`Jobs::health`](crate::Jobs::health).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

@@ -8,7 +8,6 @@ mod cancel;
 mod change;
 mod enqueue;
 mod globals;
-mod instances;
 mod list;
 mod logging;
 mod new_options;

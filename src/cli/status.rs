@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use comfy_table::Cell;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::globals::Globals;
 use super::output::{self, Output};
-use super::{Done, instances, times};
+use super::{Done, times};
 use crate::jobs::Jobs;
-use crate::record::{QueueStats, Scope, Stats};
+use crate::record::{InstanceRecord, QueueStats, Scope, Stats};
 use crate::state::State;
+use crate::store::SqliteInfo;
 
 /// States of unfinished jobs, in the order in which they are shown.
 const WAITING: [State; 5] =
@@ -21,7 +23,8 @@ struct Status {
     path: PathBuf,
     bytes: u64,
     wal_bytes: u64,
-    instances: usize,
+    instances: Vec<InstanceRecord>,
+    sqlite: SqliteInfo,
     stats: Stats,
 }
 
@@ -32,7 +35,7 @@ pub(super) fn run(globals: &Globals) -> Done {
         Output::Tsv => output::tsv(status.rows())?,
         Output::Table { color } => status.print(color)?,
     }
-    if status.instances == 0 && status.stats.count(State::Ready) > 0 {
+    if status.alive() == 0 && status.stats.count(State::Ready) > 0 {
         globals.say("no worker is running; start `legwork work`");
     }
     Ok(ExitCode::SUCCESS)
@@ -44,6 +47,10 @@ fn size(path: &Path) -> u64 {
 }
 
 impl Status {
+    fn alive(&self) -> usize {
+        self.instances.iter().filter(|instance| instance.alive).count()
+    }
+
     fn read(jobs: &Jobs) -> crate::error::Result<Status> {
         let path = jobs.path().to_owned();
         let mut wal = path.clone().into_os_string();
@@ -51,7 +58,8 @@ impl Status {
         Ok(Status {
             bytes: size(&path),
             wal_bytes: size(Path::new(&wal)),
-            instances: instances::live(&path),
+            instances: jobs.instances()?,
+            sqlite: Jobs::sqlite(),
             stats: jobs.stats()?,
             path,
         })
@@ -70,14 +78,28 @@ impl Status {
                 })
             })
             .collect();
+        let processes: Vec<Value> = self
+            .instances
+            .iter()
+            .map(|instance| {
+                json!({
+                    "id": instance.id,
+                    "pid": instance.pid,
+                    "started_at": times::exact(instance.started_at),
+                    "alive": instance.alive,
+                })
+            })
+            .collect();
         json!({
             "file": {
                 "path": self.path.to_string_lossy(),
                 "bytes": self.bytes,
                 "wal_bytes": self.wal_bytes,
             },
-            "sqlite": rusqlite::version(),
-            "instances": self.instances,
+            "sqlite": self.sqlite.version,
+            "wal_reset_bug": self.sqlite.wal_reset_bug,
+            "instances": self.alive(),
+            "processes": processes,
             "states": counts(|state| self.stats.count(state), &State::ALL),
             "queues": queues,
             "paused": self.stats.paused,
@@ -90,9 +112,14 @@ impl Status {
         let path = self.path.to_string_lossy();
         let mut rows: Vec<Vec<String>> = vec![
             words(&[&"file", &path, &self.bytes, &self.wal_bytes]),
-            words(&[&"sqlite", &rusqlite::version()]),
-            words(&[&"instances", &self.instances]),
+            words(&[&"sqlite", &self.sqlite.version, &self.sqlite.wal_reset_bug]),
+            words(&[&"instances", &self.alive()]),
         ];
+        for instance in &self.instances {
+            let started = times::exact(instance.started_at);
+            let (id, pid, alive) = (&instance.id, &instance.pid, &instance.alive);
+            rows.push(words(&[&"process", id, pid, &started, alive]));
+        }
         for state in State::ALL {
             rows.push(words(&[&"state", &state, &self.stats.count(state)]));
         }
@@ -116,9 +143,17 @@ impl Status {
             output::escape(&self.path.to_string_lossy(), false),
             bytes(self.bytes),
             bytes(self.wal_bytes),
-            rusqlite::version(),
-            processes(self.instances),
+            self.sqlite.version,
+            processes(self.alive()),
         ))?;
+        if self.sqlite.wal_reset_bug {
+            output::print(
+                "this SQLite has the WAL-reset bug, which can damage a file: use 3.51.3 or newer\n",
+            )?;
+        }
+        for instance in &self.instances {
+            output::print(format_args!("{}\n", process(instance)))?;
+        }
         let totals = State::ALL.into_iter().filter(|state| self.stats.count(*state) > 0);
         let totals: Vec<String> =
             totals.map(|state| format!("{} {state}", self.stats.count(state))).collect();
@@ -168,6 +203,15 @@ fn processes(live: usize) -> String {
         0 => "no worker is running".to_owned(),
         1 => "1 process runs jobs".to_owned(),
         live => format!("{live} processes run jobs"),
+    }
+}
+
+fn process(instance: &InstanceRecord) -> String {
+    let InstanceRecord { id, pid, started_at, .. } = instance;
+    let since = times::relative(*started_at, OffsetDateTime::now_utc());
+    match instance.alive {
+        true => format!("instance {id}: process {pid}, started {since}"),
+        false => format!("instance {id}: process {pid} is dead; the next worker takes over"),
     }
 }
 

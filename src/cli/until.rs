@@ -2,12 +2,10 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::instances;
 use super::output::{self, Output};
 use super::trouble::{FAILED, NO_WORKER, TIMED_OUT, Trouble};
 use crate::error::Error;
@@ -16,7 +14,9 @@ use crate::jobs::Jobs;
 use crate::record::JobRecord;
 use crate::state::State;
 
-/// How often to look.
+/// How long to wait for one job before looking whether somebody is still there to run it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same where another of the jobs may be the first.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Waits until all of the jobs, or with `any` one of them, are finished; those that are, in the
@@ -29,7 +29,7 @@ pub(super) fn finished(
 ) -> Result<Vec<JobRecord>, Trouble> {
     let started = Instant::now();
     loop {
-        let finished = look(jobs, ids)?;
+        let (finished, next) = look(jobs, ids)?;
         if finished.len() == ids.len() || (any && !finished.is_empty()) {
             return Ok(finished);
         }
@@ -39,25 +39,29 @@ pub(super) fn finished(
                 let text = format!("{left} of {} not finished within {timeout:?}", ids.len());
                 return Err(Trouble::new(TIMED_OUT, text));
             }
-            None if instances::live(jobs.path()) == 0 => {
+            None if !jobs.instances()?.iter().any(|instance| instance.alive) => {
                 return Err(Trouble::new(NO_WORKER, "no worker is running")
                     .hint("start `legwork work`, or wait with --timeout"));
             }
             _ => {}
         }
-        pause(timeout.map(|timeout| timeout.saturating_sub(started.elapsed())));
+        let patience = if any { LOOK_EVERY } else { PATIENCE };
+        let left = timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
+        if let Some(next) = next {
+            match jobs.wait(next, left.map_or(patience, |left| left.min(patience))) {
+                Ok(_) | Err(Error::Timeout { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
-/// A stopgap until `Jobs::wait` is told of ends that other processes record.
-fn pause(left: Option<Duration>) {
-    thread::sleep(left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY));
-}
-
-fn look(jobs: &Jobs, ids: &[JobId]) -> Result<Vec<JobRecord>, Error> {
+/// Those that are finished, and the first that is not.
+fn look(jobs: &Jobs, ids: &[JobId]) -> Result<(Vec<JobRecord>, Option<JobId>), Error> {
     let mut found = ids.iter().map(|&id| jobs.get(id)).collect::<Result<Vec<_>, _>>()?;
+    let next = found.iter().find(|job| !job.state.is_finished()).map(|job| job.id);
     found.retain(|job| job.state.is_finished());
-    Ok(found)
+    Ok((found, next))
 }
 
 /// 0 if all have completed.

@@ -48,8 +48,9 @@ pub(super) struct Arguments {
     /// Start no more jobs after N; with several workers a few more may have been claimed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_jobs: Option<u64>,
-    // crash_limit: `--crash-limit N` belongs here and in `Work::start`, with
-    // `EngineBuilder::crash_limit`.
+    /// Quarantine a job at the Nth death of its worker's process within 24 hours; 0: never.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    crash_limit: u32,
     /// How long running jobs get after the first INT or TERM before they are given back.
     #[arg(long, value_name = "SPAN", value_parser = times::span, default_value = "30s")]
     grace: Duration,
@@ -157,7 +158,8 @@ impl Work {
             .state(Arc::clone(&shell))
             .register::<ShellJob>()
             .middleware(Counting(Arc::clone(&busy)))
-            .stuck_grace(STUCK_GRACE);
+            .stuck_grace(STUCK_GRACE)
+            .crash_limit(arguments.crash_limit);
         for asked in &pools {
             // None before the engine is known where jobs are counted.
             let mut pool = Pool::new(asked.queues.clone()).name(&asked.name).workers(0);

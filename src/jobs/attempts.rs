@@ -80,6 +80,12 @@ impl Attempts {
             .collect()
     }
 
+    /// Whether these are instances, and all of this process.
+    pub(super) fn are_ours(&self, instances: &[InstanceId]) -> bool {
+        let running = lock(&self.inner);
+        !instances.is_empty() && instances.iter().all(|id| running.instances.contains(id))
+    }
+
     pub(super) fn count(&self) -> usize {
         lock(&self.inner).attempts.len()
     }

@@ -8,11 +8,16 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::id::JobId;
-use crate::record::{AttemptRecord, Filter, Health, JobRecord, LogLine, Page, Stats};
+use crate::record::{
+    AttemptRecord, Filter, Health, InstanceRecord, JobRecord, LogLine, Page, Stats,
+};
 
 use super::{Jobs, lock};
 #[cfg(doc)]
 use crate::context::Context;
+
+/// How often to look for an end that no engine of this process tells.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Jobs {
     /// One job.
@@ -95,8 +100,11 @@ impl Jobs {
         }
     }
 
-    /// Waits until the job is finished and returns it. Does not poll: an engine of this process
-    /// tells when it has recorded the end. (Ends recorded by other processes are not told.)
+    /// Waits until the job is finished, wherever it runs, and returns it.
+    ///
+    /// In a process that alone runs the jobs of this file it does not poll: its engine tells when
+    /// the end is recorded. While other processes run jobs too, or no engine runs here, it looks
+    /// each 100 ms as well.
     ///
     /// # Errors
     /// [`Error::Timeout`] if it is not finished within `timeout` of real time;
@@ -113,13 +121,47 @@ impl Jobs {
                     return done;
                 }
             };
-            let told = watch.told.recv_timeout(timeout.saturating_sub(started.elapsed()));
+            // After the watch has begun: whoever joins later rings, which ends it.
+            let instances = match self.0.store.instance_numbers() {
+                Ok(instances) => instances,
+                Err(error) => {
+                    self.0.store.leave_watch(watch);
+                    return Err(error);
+                }
+            };
+            let left = timeout.saturating_sub(started.elapsed());
+            let alone = self.0.shared.attempts.are_ours(&instances);
+            let _ = watch.told.recv_timeout(if alone { left } else { left.min(LOOK_EVERY) });
             self.0.store.leave_watch(watch);
-            if told == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-                let waited = started.elapsed();
+            let waited = started.elapsed();
+            if waited >= timeout && !self.get(id)?.state.is_finished() {
                 return Err(Error::Timeout { id, waited, state: job.state });
             }
         }
+    }
+
+    /// The engines that run jobs of this file, in all processes, each with whether its process
+    /// lives. Those that are dead are there until an engine takes over what they held.
+    ///
+    /// To tell, it tries the lock of each for a moment; it waits for nobody and writes nothing.
+    ///
+    /// ```
+    /// # use legwork::{Engine, Jobs};
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// # let engine = Engine::builder(&jobs).start()?;
+    /// for instance in jobs.instances()?.iter().filter(|instance| instance.alive) {
+    ///     println!("process {} since {}", instance.pid, instance.started_at);
+    /// }
+    /// # assert!(jobs.instances()?[0].alive);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn instances(&self) -> Result<Vec<InstanceRecord>> {
+        self.0.store.instances()
     }
 
     /// Events from now on.

@@ -74,6 +74,17 @@ impl Waiters {
         drop(watchers);
     }
 
+    /// Wakes everybody, to look again: another process may have finished what they wait for, or
+    /// have come or gone.
+    pub(crate) fn look_again(&self) {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let woken = std::mem::take(&mut self.lock().by_job);
+        let many = woken.values().map(Vec::len).sum();
+        self.count.fetch_sub(many, Ordering::SeqCst);
+    }
+
     /// Wakes everybody, and whoever comes later: the writer is gone.
     pub(crate) fn tell_all(&self) {
         let mut waiting = self.lock();

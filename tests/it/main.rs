@@ -21,6 +21,7 @@ mod model;
 mod order_flow;
 mod pools;
 mod power_cut;
+mod processes;
 mod reading;
 mod scripted;
 mod sharing;

@@ -7,7 +7,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::cli::instances::side_directory;
 use crate::error::Error;
 use crate::id::JobId;
 use crate::jobs::Jobs;
@@ -26,7 +25,9 @@ pub(in crate::cli) enum Stream {
 
 /// `<db>-legwork/output`.
 fn directory(db: &Path) -> PathBuf {
-    side_directory(db).join("output")
+    let mut side = db.as_os_str().to_owned();
+    side.push("-legwork");
+    PathBuf::from(side).join("output")
 }
 
 fn file_of(db: &Path, id: JobId, stream: Stream) -> PathBuf {

@@ -11,7 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +31,6 @@ use crate::rules::retry::Retry;
 const GRACE: Duration = Duration::from_secs(5);
 /// The same when its worker stops: the engine waits no longer than a second.
 const GRACE_AT_STOP: Duration = Duration::from_millis(500);
-/// How often a running command's row is looked at for a cancel by another process.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After so many commands what was kept of jobs that are gone is removed.
 const SWEEP_EVERY: u64 = 1_000;
 
@@ -104,12 +102,6 @@ impl Worker {
     }
 }
 
-/// Why a command is ended before its time.
-enum Stop {
-    Asked(Interrupt),
-    CancelledElsewhere,
-}
-
 impl Job for ShellJob {
     const KIND: &'static str = "legwork.shell";
     type State = std::sync::Arc<Worker>;
@@ -127,13 +119,12 @@ impl Job for ShellJob {
         let mut child =
             Child::start(self.command(cx)?, capture(Stream::Stdout), capture(Stream::Stderr))
                 .map_err(|error| self.not_started(&error))?;
-        let mut looked = Instant::now();
-        let Some(why) = child.run(|| stop(cx, &mut looked)) else {
+        let Some(why) = child.run(|| cx.checkpoint().err()) else {
             let (status, last) = child.finish()?;
             return self.ended(cx, status, last);
         };
         let grace = match why {
-            Stop::Asked(Interrupt::Stopping) => GRACE_AT_STOP,
+            Interrupt::Stopping => GRACE_AT_STOP,
             _ => GRACE,
         };
         let killed = child.terminate(|waited| {
@@ -142,9 +133,8 @@ impl Job for ShellJob {
         });
         child.finish()?;
         match why {
-            Stop::CancelledElsewhere => Ok(Outcome::cancel("cancelled while running")),
-            Stop::Asked(Interrupt::TimedOut) => Err(self.timed_out(cx, killed)),
-            Stop::Asked(interrupt) => {
+            Interrupt::TimedOut => Err(self.timed_out(cx, killed)),
+            interrupt => {
                 if interrupt == Interrupt::Stopping {
                     worker.given_back.fetch_add(1, Ordering::AcqRel);
                 }
@@ -156,23 +146,6 @@ impl Job for ShellJob {
     fn gave_up(&self, cx: &Context<Self::State>, _: &Failure) {
         cx.state().gave_up.fetch_add(1, Ordering::AcqRel);
     }
-}
-
-fn stop(cx: &Context<std::sync::Arc<Worker>>, looked: &mut Instant) -> Option<Stop> {
-    if let Err(interrupt) = cx.checkpoint() {
-        return Some(Stop::Asked(interrupt));
-    }
-    if looked.elapsed() >= LOOK_EVERY {
-        *looked = Instant::now();
-        return cancelled_elsewhere(cx).then_some(Stop::CancelledElsewhere);
-    }
-    None
-}
-
-/// Whether another process has cancelled the job. A stopgap: it goes, with its time between looks,
-/// once cancels reach the contexts of other processes.
-fn cancelled_elsewhere(cx: &Context<std::sync::Arc<Worker>>) -> bool {
-    cx.jobs().get(cx.id()).is_ok_and(|job| job.cancel_requested)
 }
 
 impl ShellJob {

@@ -177,6 +177,8 @@ impl Book {
                     .map_err(storing)?;
                 self.on_job(super::finish::REMOVE, id)?;
                 self.prune_at(prune_at);
+                // Somebody there may wait for its end.
+                self.news_for_others();
                 done.changed.push(id);
             }
         }
@@ -211,6 +213,7 @@ impl Book {
         for sql in FORGET_PARTS {
             self.on_job(sql, id)?;
         }
+        self.news_for_others();
         done.changed.push(id);
         Ok(())
     }

@@ -67,6 +67,7 @@ impl Book {
         let lanes = self.lanes_of(rows)?;
         let first = self.take_ids(rows.len());
         let ids = || (first..).map(JobId);
+        let mut waits = false;
         let mut insert = self.conn.prepare_cached(INSERT).map_err(storing)?;
         for ((row, &lane), id) in rows.iter().zip(&lanes).zip(ids()) {
             let key = Key { priority: row.priority, run_at: row.run_at, id: id.0 };
@@ -85,10 +86,17 @@ impl Book {
                     self.lanes.lower(lane, key);
                     self.made_ready.insert(lane);
                 }
-                _ => self.next_due = self.next_due.into_iter().chain([row.run_at]).min(),
+                _ => {
+                    self.next_due = self.next_due.into_iter().chain([row.run_at]).min();
+                    waits = true;
+                }
             }
         }
         drop(insert);
+        if waits && !self.lanes.has_pools() {
+            // The alarm is for others to set.
+            self.news_for_others();
+        }
         Ok(ids().take(rows.len()).collect())
     }
 

@@ -10,16 +10,21 @@
 //!
 //! What becomes of the jobs is told in [`rescue`](super::rescue).
 
-use rusqlite::{Row, params};
+use std::path::Path;
+
+use rusqlite::{Connection, Row, params};
 
 use super::book::Book;
 use super::errors::storing;
-use super::lock_file::{Identity, InstanceLock, proof_of_death};
+use super::lock_file::{
+    Identity, InstanceLock, clear_away, is_dead, proof_of_death, side_directory,
+};
 use super::rescue::Why;
-use crate::clock::Micros;
+use crate::clock::{Micros, from_micros};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::new_job::Retention;
+use crate::record::InstanceRecord;
 use crate::store::{ClaimRef, InstanceId, Joined, Joining, Taken};
 
 const ADD: &str = "
@@ -29,12 +34,15 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 pub(super) const ALL: &str = "
 SELECT id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start, pid_space, started_at
   FROM legwork_instances";
+const NUMBERS: &str = "SELECT id FROM legwork_instances";
 const REMOVE: &str = "DELETE FROM legwork_instances WHERE id = ?1";
 const RENEW: &str = "UPDATE legwork_instances SET lock_file = ?2, lock_inode = ?3 WHERE id = ?1";
 /// Claims of an instance whose jobs were asked to stop.
 pub(super) const ASKED: &str = "
 SELECT id, token FROM legwork_jobs INDEXED BY legwork_asked
  WHERE cancel_requested = 1 AND instance = ?1";
+const FREE_AND_ASKED: &str =
+    "SELECT 1 FROM legwork_jobs WHERE id = ?1 AND cancel_requested = 1 AND instance IS NULL";
 
 /// An instance as its row tells it.
 #[derive(Clone, Debug)]
@@ -129,10 +137,7 @@ impl Book {
                 self.take_over(other.id, proof.says(), now, keep, &mut taken)?;
                 self.conn.execute(REMOVE, [other.id]).map_err(storing)?;
                 self.roster_moved();
-                for left in [other.identity.bell(), other.identity.lock_file] {
-                    // What a copied file names was never here.
-                    let _ = std::fs::remove_file(me.side().join(left));
-                }
+                clear_away(&other.identity, &proof, me.side());
             }
         }
         Ok(taken)
@@ -140,8 +145,7 @@ impl Book {
 
     /// All instances in the file.
     pub(super) fn instances(&self) -> Result<Vec<Instance>> {
-        let mut ask = self.conn.prepare_cached(ALL).map_err(storing)?;
-        ask.query_map([], instance).and_then(Iterator::collect).map_err(storing)
+        instances(&self.conn)
     }
 
     /// The row of an instance names its new lock file.
@@ -162,4 +166,34 @@ impl Book {
         .and_then(Iterator::collect)
         .map_err(storing)
     }
+
+    /// Whether nobody holds a job that was asked to stop.
+    pub(super) fn is_free_and_asked(&self, id: JobId) -> Result<bool> {
+        let mut ask = self.conn.prepare_cached(FREE_AND_ASKED).map_err(storing)?;
+        ask.exists([id.0]).map_err(storing)
+    }
+}
+
+/// All instances in the file, on any connection.
+pub(super) fn instances(conn: &Connection) -> Result<Vec<Instance>> {
+    let mut ask = conn.prepare_cached(ALL).map_err(storing)?;
+    ask.query_map([], instance).and_then(Iterator::collect).map_err(storing)
+}
+
+/// The numbers of all instances in the file.
+pub(super) fn numbers(conn: &Connection) -> Result<Vec<InstanceId>> {
+    let mut ask = conn.prepare_cached(NUMBERS).map_err(storing)?;
+    ask.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(storing)
+}
+
+/// All instances in the file, each with whether its process lives, for those who look.
+pub(super) fn records(conn: &Connection, db: &Path) -> Result<Vec<InstanceRecord>> {
+    let (me, side) = (Identity::without_lock(db), side_directory(db));
+    let record = |other: Instance| InstanceRecord {
+        id: other.id,
+        pid: u32::try_from(other.identity.pid).unwrap_or(0),
+        started_at: from_micros(other.started_at),
+        alive: !is_dead(&other.identity, &me, &side),
+    };
+    Ok(instances(conn)?.into_iter().map(record).collect())
 }

@@ -38,6 +38,20 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// This process, as one that holds no lock.
+    pub(super) fn without_lock(db: &Path) -> Identity {
+        Identity {
+            lock_file: String::new(),
+            lock_inode: 0,
+            db_path: canonical(db),
+            db_inode: inode_of(db).unwrap_or(0),
+            boot_id: boot_id(),
+            pid: i64::from(std::process::id()),
+            pid_start: start_of(std::process::id()).unwrap_or(0),
+            pid_space: pid_space(),
+        }
+    }
+
     /// The name of its doorbell, beside its lock file.
     pub(super) fn bell(&self) -> String {
         format!("{}.bell", self.lock_file.trim_end_matches(".lock"))
@@ -56,16 +70,7 @@ impl InstanceLock {
     pub(crate) fn create(db: &Path) -> Result<InstanceLock> {
         let side = side_directory(db);
         let (file, lock_file, lock_inode) = make(&side)?;
-        let identity = Identity {
-            lock_file,
-            lock_inode,
-            db_path: canonical(db),
-            db_inode: inode_of(db).unwrap_or(0),
-            boot_id: boot_id(),
-            pid: i64::from(std::process::id()),
-            pid_start: start_of(std::process::id()).unwrap_or(0),
-            pid_space: pid_space(),
-        };
+        let identity = Identity { lock_file, lock_inode, ..Identity::without_lock(db) };
         Ok(InstanceLock { side, held: Mutex::new(Held { _file: file, identity }) })
     }
 
@@ -171,7 +176,22 @@ impl Proof {
     }
 }
 
+/// Proof that stays true while it is held: nobody else can take the dead one over.
 pub(super) fn proof_of_death(them: &Identity, me: &Identity, side: &Path) -> Option<Proof> {
+    proof_by(File::try_lock, them, me, side)
+}
+
+/// The same for those who only look: they do not hide the dead from each other.
+pub(super) fn is_dead(them: &Identity, me: &Identity, side: &Path) -> bool {
+    proof_by(File::try_lock_shared, them, me, side).is_some()
+}
+
+fn proof_by(
+    try_lock: impl Fn(&File) -> std::result::Result<(), TryLockError>,
+    them: &Identity,
+    me: &Identity,
+    side: &Path,
+) -> Option<Proof> {
     if them.boot_id != me.boot_id {
         return Some(Proof::Elsewhere);
     }
@@ -190,13 +210,31 @@ pub(super) fn proof_of_death(them: &Identity, me: &Identity, side: &Path) -> Opt
             && u32::try_from(them.pid).is_ok_and(|pid| start_of(pid) != Some(them.pid_start));
         return gone.then_some(Proof::Gone);
     };
-    match file.try_lock() {
+    match try_lock(&file) {
         Ok(()) => Some(Proof::Locked(file)),
         Err(TryLockError::WouldBlock) => None,
         Err(TryLockError::Error(error)) => {
             log::warn!("legwork: cannot probe {}: {error}", path.display());
             None
         }
+    }
+}
+
+/// Removes the files of a dead instance, unless somebody else has their name by now: in another
+/// container, or after the directory was cleared, process ids come again.
+pub(super) fn clear_away(them: &Identity, proof: &Proof, side: &Path) {
+    let lock = side.join(&them.lock_file);
+    let dead = match proof {
+        Proof::Locked(_) => true,
+        Proof::Gone | Proof::Elsewhere => match OpenOptions::new().write(true).open(&lock) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        },
+    };
+    if dead {
+        // What a copied file names was never here.
+        let _ = fs::remove_file(side.join(them.bell()));
+        let _ = fs::remove_file(lock);
     }
 }
 

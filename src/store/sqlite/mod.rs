@@ -55,7 +55,7 @@ use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::NewRow;
-use crate::record::{AttemptRecord, Filter, JobRecord, LogLine, Page, Stats};
+use crate::record::{AttemptRecord, Filter, InstanceRecord, JobRecord, LogLine, Page, Stats};
 
 /// An open file as one handle sees it: all handles of the process share the file, each has its own
 /// patience. A child made by fork can do nothing with it.
@@ -392,6 +392,15 @@ impl Store {
     /// When the next waiting job falls due.
     pub(crate) fn next_due(&self) -> Result<Option<Micros>> {
         query::next_due(&*self.reader()?)
+    }
+
+    /// The numbers of all instances in the file.
+    pub(crate) fn instance_numbers(&self) -> Result<Vec<InstanceId>> {
+        instance::numbers(&*self.reader()?)
+    }
+
+    pub(crate) fn instances(&self) -> Result<Vec<InstanceRecord>> {
+        instance::records(&*self.reader()?, self.path())
     }
 
     fn reader(&self) -> Result<r2d2::PooledConnection<readers::Manager>> {

@@ -39,6 +39,8 @@ impl Writer {
         for (op, done) in group.leaves.into_iter().zip(answers.leaves) {
             self.running.remove(&op.what);
             self.neighbours.left(op.what);
+            // Perhaps nobody here tells of ends any more.
+            self.waiters.look_again();
             // One that was to stop has been cancelled; telling the others too does no harm.
             done.iter().flatten().for_each(|id| self.waiters.tell(*id));
             let _ = op.answer.send(done);

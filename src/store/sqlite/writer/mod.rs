@@ -257,6 +257,7 @@ impl Writer {
             }
             Mail::Rung => {
                 self.neighbours.rung();
+                self.waiters.look_again();
                 group.look = true;
             }
             Mail::Stop => self.stopping = true,

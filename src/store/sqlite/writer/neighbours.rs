@@ -12,7 +12,7 @@ use super::group::{Answers, Group, Mail};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::store::sqlite::doorbell::{self, Bell, Ringer};
-use crate::store::sqlite::lock_file::{InstanceLock, proof_of_death, side_directory};
+use crate::store::sqlite::lock_file::{InstanceLock, is_dead, side_directory};
 use crate::store::{ClaimRef, InstanceId, Notice, Taken};
 
 /// How often the locks of other instances are tried, while there are any. The promise is a second
@@ -134,7 +134,10 @@ impl Writer {
         }
         if self.sweep().is_some_and(|every| now - self.neighbours.swept_at >= every) {
             self.neighbours.swept_at = now;
-            group.look |= self.book.has_news().unwrap_or(true);
+            if self.book.has_news().unwrap_or(true) {
+                self.waiters.look_again();
+                group.look = true;
+            }
             self.keep_place();
         }
     }
@@ -144,7 +147,7 @@ impl Writer {
         let Some(me) = self.neighbours.lock() else { return false };
         let identity = me.identity();
         let mut others = self.book.others.iter();
-        others.any(|other| proof_of_death(&other.identity, &identity, me.side()).is_some())
+        others.any(|other| is_dead(&other.identity, &identity, me.side()))
     }
 
     /// Makes lock files and bells anew that somebody has cleared away.
@@ -228,6 +231,13 @@ impl Writer {
                     }
                     None => answers.asked.push(claim),
                 }
+            }
+        }
+        // Whatever went back to its queue before this look came upon the cancel.
+        for claim in &answers.unclaimed {
+            if self.book.is_free_and_asked(claim.id)? {
+                self.book.cancel_given_back(claim.id.0, now, keep)?;
+                answers.cancelled.push(claim.id);
             }
         }
         Ok(())

@@ -1,0 +1,265 @@
+//! Several processes on one file: they hear of each other at once, nothing runs twice, and what one
+//! asks for reaches the others. Each process is this test binary again, see [`worker`].
+
+mod controls;
+mod doorbell;
+mod places;
+mod race;
+mod rescue;
+mod waiting;
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use legwork::{
+    Context, Engine, Job, JobId, JobOptions, JobResult, Jobs, NewJob, Outcome, Pool, Retry, Scope,
+    State,
+};
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use crate::common::{self, Child, Place, SOON, say};
+
+// ---- what the jobs do ------------------------------------------------------------------------
+
+/// What a job does between its start and its end.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Deed {
+    /// Waits until its process is told to release it.
+    Hold,
+    /// Works for so many microseconds.
+    Work(u64),
+    /// Writes a line to the ledger beside the file, and tells nobody.
+    Note,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Told {
+    deed: Deed,
+}
+
+fn held() -> NewJob {
+    NewJob::new(Told { deed: Deed::Hold })
+}
+
+fn work(micros: u64) -> NewJob {
+    NewJob::new(Told { deed: Deed::Work(micros) })
+}
+
+/// What the process was told to release.
+static RELEASED: Mutex<BTreeSet<JobId>> = Mutex::new(BTreeSet::new());
+
+impl Job for Told {
+    const KIND: &'static str = "told";
+    type State = std::path::PathBuf;
+
+    fn options() -> JobOptions {
+        JobOptions::new().retry(Retry::none())
+    }
+
+    fn perform(&self, cx: &Context<Self::State>) -> JobResult {
+        let id = cx.id();
+        if matches!(self.deed, Deed::Note) {
+            let ledger = OpenOptions::new().create(true).append(true).open(cx.state())?;
+            (&ledger).write_all(format!("{id} {}\n", std::process::id()).as_bytes())?;
+            return Ok(Outcome::Done);
+        }
+        say(&format!("start {id}"));
+        let interrupted = match self.deed {
+            Deed::Work(micros) => cx.wait(Duration::from_micros(micros)).err(),
+            _ => std::iter::repeat_with(|| cx.wait(Duration::from_millis(5)))
+                .find(|waited| waited.is_err() || RELEASED.lock().unwrap().contains(&id))
+                .and_then(Result::err),
+        };
+        if let Some(interrupt) = interrupted {
+            say(&format!("interrupted {id}"));
+            return Err(interrupt.into());
+        }
+        say(&format!("end {id}"));
+        Ok(Outcome::Done)
+    }
+}
+
+fn ledger(db: &Path) -> std::path::PathBuf {
+    db.with_extension("ledger")
+}
+
+// ---- the child -------------------------------------------------------------------------------
+
+/// The number after a word of the child's role.
+fn setting(role: &str, word: &str) -> Option<u64> {
+    let mut words = role.split(' ').skip_while(|found| *found != word);
+    words.nth(1).map(|number| number.parse().unwrap())
+}
+
+/// A process that does as it is told by lines. Its role: `sweep MS` (0: none), `workers N` (without
+/// it, no engine).
+#[test]
+#[ignore = "child process of the tests of several processes"]
+fn worker() {
+    let Some(db) = common::child_file() else { return };
+    let role = common::child_role();
+    let sweep = Duration::from_millis(setting(&role, "sweep").unwrap_or(0));
+    let jobs = Jobs::builder(&db).sweep(sweep).busy_timeout(SOON).open().unwrap();
+    if role.contains("foreign") {
+        leave_a_row_with_our_names(&db);
+    }
+    let engine = setting(&role, "workers").map(|workers| {
+        Engine::builder(&jobs)
+            .state(ledger(&db))
+            .register::<Told>()
+            .pool(Pool::new(["*"]).workers(workers as usize))
+            .crash_limit(0)
+            .start()
+            .unwrap()
+    });
+    say("ready");
+    for line in io::stdin().lines().map_while(Result::ok) {
+        let words: Vec<&str> = line.split(' ').collect();
+        if words[0] == "end" {
+            break;
+        }
+        obey(&jobs, &db, &words);
+    }
+    if let Some(engine) = engine {
+        engine.stop(SOON).unwrap();
+    }
+}
+
+/// A row as a copied file brings it from a process with our id, on another machine.
+fn leave_a_row_with_our_names(db: &Path) {
+    Connection::open(db)
+        .unwrap()
+        .execute(
+            "INSERT INTO legwork_instances (id, lock_file, lock_inode, db_path, db_inode, boot_id,
+                                            pid, pid_start, pid_space, started_at)
+             VALUES (-1, ?1, 1, '/elsewhere', 1, 'elsewhere', ?2, 1, 'elsewhere', 1)",
+            rusqlite::params![format!("{}-0-0.lock", std::process::id()), std::process::id()],
+        )
+        .unwrap();
+}
+
+fn obey(jobs: &Jobs, db: &Path, words: &[&str]) {
+    let number = || words[1].parse::<i64>().unwrap();
+    let id = || JobId(number());
+    let connect = || {
+        let conn = Connection::open(db).unwrap();
+        conn.busy_timeout(SOON).unwrap();
+        conn
+    };
+    let enqueued = |id: JobId| say(&format!("enqueued {id}"));
+    match words[0] {
+        "enqueue" => enqueued(jobs.enqueue(work(0)).unwrap()),
+        "hold" => enqueued(jobs.enqueue(held()).unwrap()),
+        "delay" => {
+            let delay = Duration::from_millis(number().unsigned_abs());
+            enqueued(jobs.enqueue(work(0).delay(delay)).unwrap());
+        }
+        "enqueue_in" => {
+            let mut conn = connect();
+            let tx = conn.transaction().unwrap();
+            let id = jobs.enqueue_in(&tx, work(0)).unwrap();
+            tx.commit().unwrap();
+            enqueued(id);
+        }
+        "transaction" => {
+            let done = jobs.transaction(&mut connect(), |tx| jobs.enqueue_in(tx, work(0)));
+            enqueued(done.unwrap());
+        }
+        "pause" => {
+            jobs.pause(Scope::Queue("default".into())).unwrap();
+            say("paused");
+        }
+        "resume" => {
+            jobs.resume(Scope::Queue("default".into())).unwrap();
+            say("resumed");
+        }
+        "wait" => {
+            say("waiting");
+            let state = match jobs.wait(id(), SOON) {
+                Ok(job) => job.state.to_string(),
+                Err(error) => error.to_string(),
+            };
+            say(&format!("waited {state}"));
+        }
+        "release" => drop(RELEASED.lock().unwrap().insert(id())),
+        word => panic!("{word}: no such order"),
+    }
+}
+
+// ---- the parent ------------------------------------------------------------------------------
+
+fn process(place: &Place, role: &str) -> Child {
+    let child = Child::start("processes::worker", &place.path, role);
+    child.wait_for("ready");
+    child
+}
+
+/// Waits until the child says this line; what it has said before.
+fn heard(child: &Child, wanted: &str) -> Vec<String> {
+    let mut before = Vec::new();
+    loop {
+        let line = child.line().expect("the child ended before it said the line");
+        if line == wanted {
+            return before;
+        }
+        before.push(line);
+    }
+}
+
+fn id_after(child: &Child, word: &str) -> JobId {
+    child.wait_for(word).parse().unwrap()
+}
+
+/// Has a process enqueue; the job's id.
+fn enqueued_by(child: &mut Child, order: &str) -> JobId {
+    child.tell(order);
+    id_after(child, "enqueued")
+}
+
+/// An engine whose workers have worked and wait for more.
+fn idle_engine(place: &Place, role: &str) -> Child {
+    let mut child = process(place, role);
+    let id = enqueued_by(&mut child, "enqueue");
+    child.tell(&format!("wait {id}"));
+    heard(&child, "waited completed");
+    child
+}
+
+fn end(mut child: Child) -> Vec<String> {
+    child.tell("end");
+    child.end()
+}
+
+fn ask<T: rusqlite::types::FromSql>(place: &Place, sql: &str) -> T {
+    let conn = place.connect();
+    conn.busy_timeout(SOON).unwrap();
+    conn.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Waits for something in the file that tells nobody.
+#[track_caller]
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn signal(name: &str, child: &Child) {
+    let done = std::process::Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(done.unwrap().success());
+}
+
+/// Completed by its first attempt, which nobody cut off.
+#[track_caller]
+fn completed_undisturbed(jobs: &Jobs, id: JobId) {
+    let job = jobs.wait(id, SOON).unwrap();
+    assert_eq!((job.state, job.attempts), (State::Completed, 1));
+    assert_eq!(jobs.attempts(id).unwrap(), []);
+}

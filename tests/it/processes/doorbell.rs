@@ -1,0 +1,73 @@
+//! What another process commits is heard of at once; what nobody rings for is found by the sweep.
+
+use super::*;
+use crate::common::place;
+
+#[test]
+fn what_another_process_enqueues_starts_by_the_doorbell_alone() {
+    let place = place();
+    let idle = idle_engine(&place, "sweep 0 workers 2");
+    let mut other = process(&place, "sweep 0");
+    for order in ["enqueue", "enqueue_in", "transaction", "delay 200", "enqueue"] {
+        let id = enqueued_by(&mut other, order);
+        heard(&idle, &format!("start {id}"));
+    }
+    end(other);
+    end(idle);
+}
+
+#[test]
+fn a_queue_that_another_process_resumes_goes_on_by_the_doorbell_alone() {
+    let place = place();
+    let idle = idle_engine(&place, "sweep 0 workers 2");
+    let mut other = process(&place, "sweep 0");
+    other.tell("pause");
+    other.wait_for("paused");
+    let id = enqueued_by(&mut other, "enqueue");
+    other.tell("resume");
+    other.wait_for("resumed");
+    heard(&idle, &format!("start {id}"));
+    end(other);
+    end(idle);
+}
+
+#[test]
+fn a_job_of_a_process_whose_engine_is_gone_gets_its_alarm_elsewhere() {
+    let place = place();
+    let idle = idle_engine(&place, "sweep 0 workers 1");
+    let mut other = process(&place, "sweep 0 workers 1");
+    let id = enqueued_by(&mut other, "delay 1500");
+    end(other);
+    heard(&idle, &format!("start {id}"));
+    end(idle);
+}
+
+/// As `enqueue_in` does, by somebody who rings nobody.
+const PLAIN: &str = r#"
+BEGIN IMMEDIATE;
+UPDATE legwork_counter SET last_job = last_job + 1, last_change = last_change + 1;
+INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args)
+SELECT counter.last_job, lane.id, 3, 0, 1, 1, '{"deed":{"Work":0}}'
+  FROM legwork_counter AS counter, legwork_lanes AS lane
+ WHERE lane.queue = 'default' AND lane.kind = 'told';
+UPDATE legwork_lanes SET changed = (SELECT last_change FROM legwork_counter)
+ WHERE queue = 'default' AND kind = 'told';
+COMMIT;"#;
+
+#[test]
+fn plain_sql_is_found_by_the_sweep() {
+    let place = place();
+    let idle = idle_engine(&place, "sweep 200 workers 1");
+    let conn = place.connect();
+    conn.busy_timeout(SOON).unwrap();
+    for _ in 0..3 {
+        conn.execute_batch(PLAIN).unwrap();
+        let id: i64 =
+            conn.query_row("SELECT last_job FROM legwork_counter", [], |row| row.get(0)).unwrap();
+        let since = Instant::now();
+        heard(&idle, &format!("start {id}"));
+        eprintln!("found after {:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(10));
+    }
+    end(idle);
+}
