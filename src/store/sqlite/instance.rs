@@ -68,9 +68,14 @@ impl InstanceLock {
             file.lock()?;
             Ok((file, name))
         });
-        let (file, lock_file) = made.map_err(|error| Error::ReadOnly {
-            path: side.clone(),
-            why: format!("the lock file of this process cannot be made: {error}"),
+        let (file, lock_file) = made.map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::Full(Box::new(error))
+            }
+            _ => Error::ReadOnly {
+                path: side.clone(),
+                why: format!("the lock file of this process cannot be made: {error}"),
+            },
         })?;
         let path = side.join(&lock_file);
         let inode = inode_of(&path).unwrap_or(0);

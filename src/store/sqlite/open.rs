@@ -205,8 +205,9 @@ fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Durati
     let step = || {
         conn.execute_batch("BEGIN IMMEDIATE")?;
         let wrote = conn.execute_batch("CREATE TABLE legwork_can_write (x)");
-        conn.execute_batch("ROLLBACK")?;
-        wrote
+        // A full disk or an I/O error may have ended it already.
+        let undone = if conn.is_autocommit() { Ok(()) } else { conn.execute_batch("ROLLBACK") };
+        wrote.and(undone)
     };
     match patiently(deadline, step) {
         Ok(()) => Ok(()),

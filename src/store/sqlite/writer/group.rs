@@ -154,6 +154,8 @@ pub(super) struct Answers {
     pub(super) ahead: Vec<(PoolId, Vec<(Place, Claimed)>)>,
     /// Claims that were taken back.
     pub(super) unclaimed: Vec<ClaimRef>,
+    /// It was all that there was to do, claims included.
+    pub(super) whole: bool,
 }
 
 impl Answers {

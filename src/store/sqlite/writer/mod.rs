@@ -14,6 +14,7 @@ mod group;
 mod spare;
 mod stock;
 mod trouble;
+mod wal;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -23,11 +24,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use self::group::{FinishOperation, Group, Parked};
 pub(super) use self::group::{Mail, Operation, deadline};
+use self::wal::WalWatch;
 use crate::clock::Micros;
 use crate::error::Error;
 use crate::store::sqlite::book::Book;
-use crate::store::tray::Tray;
 use crate::store::sqlite::tripwire::Tripwire;
+use crate::store::tray::Tray;
 use crate::store::waiters::Waiters;
 use crate::store::{Claimed, Durability, InstanceId, Notice, PoolId, Settings, WorkerMail};
 
@@ -47,8 +49,14 @@ pub(super) struct Writer {
     when_empty: Vec<(InstanceId, Vec<PoolId>, Sender<()>)>,
     /// Finishes that could not be recorded.
     held: Vec<FinishOperation>,
+    /// Engines that have left, and whose rows could not be taken away.
+    leaving: Vec<InstanceId>,
     /// A transaction has failed: when to try again, and how long that pause is.
     trouble: Option<(Instant, Duration)>,
+    /// The trouble has been told, and its end is to be.
+    trouble_told: bool,
+    damage_told: bool,
+    wal: WalWatch,
     reported_kinds: HashSet<String>,
     tripwire: Arc<Tripwire>,
     history_rows: Option<u64>,
@@ -82,7 +90,11 @@ impl Writer {
             running: HashMap::new(),
             when_empty: Vec::new(),
             held: Vec::new(),
+            leaving: Vec::new(),
             trouble: None,
+            trouble_told: false,
+            damage_told: false,
+            wal: WalWatch::default(),
             reported_kinds: HashSet::new(),
             tripwire,
             history_rows: None,
@@ -106,6 +118,7 @@ impl Writer {
                 return (self.settings.observer)(Notice::Gone { error: gone.to_string() });
             }
             self.prune_if_due();
+            self.bound_the_wal();
             self.leave_a_gap();
         }
         if let Err(error) = self.book.optimize() {
@@ -136,7 +149,7 @@ impl Writer {
             }
         }
         if self.trouble.is_some_and(|(at, _)| Instant::now() >= at) {
-            group.finishes.append(&mut self.held);
+            self.take_up_held(&mut group);
             group.look = true;
         }
         Some(group)
@@ -155,13 +168,17 @@ impl Writer {
             );
             return None;
         }
-        std::thread::sleep(pause);
-        group.finishes.append(&mut self.held);
+        let at = self.trouble.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+        std::thread::sleep(at.unwrap_or_default());
+        self.take_up_held(&mut group);
         Some(group)
     }
 
     fn wait(&mut self) -> Result<Mail, RecvTimeoutError> {
-        let alarm = self.next_alarm().into_iter().chain(self.watch_trays()).min();
+        // In trouble nothing of the trays can be written, and workers leave little in them.
+        let trays = if self.trouble.is_none() { self.watch_trays() } else { None };
+        let alarms = [self.next_alarm(), trays, self.wal.alarm()];
+        let alarm = alarms.into_iter().flatten().min();
         match alarm {
             None => self.mail.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(wait) => self.mail.recv_timeout(wait),
@@ -272,6 +289,7 @@ impl Writer {
 
     fn record(&mut self, mut group: Group) {
         self.serve_from_trays();
+        self.defer_leaves(&mut group);
         if self.has_work(&group) && self.lock(&mut group) {
             self.record_locked(group);
         }
