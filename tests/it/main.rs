@@ -8,6 +8,7 @@ mod control;
 mod crash;
 mod durability;
 mod enqueue;
+mod faults;
 mod files;
 mod finish_in;
 mod gone;
