@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use legwork::{Error, Event, Events, Failure, Filter, Jobs, NewJob, Outcome, Pool, Scope};
+use legwork::{Error, Event, Failure, Filter, JobId, Jobs, NewJob, Outcome, Pool, Scope};
 use rusqlite::Connection;
 
 use super::{Small, all, assert_sound};
@@ -61,28 +61,40 @@ fn met<T>(what: &str, done: legwork::Result<T>) -> bool {
 }
 
 /// Uses everything there is; whether any answer was the damage.
-fn use_it(tree: &str, jobs: &Jobs) -> (bool, Events) {
+fn use_it(tree: &str, jobs: &Jobs) -> bool {
     let events = jobs.events();
-    let say = |verb: &str| format!("{verb} with a damaged {tree}");
-    let mut damaged = met(&say("enqueue"), jobs.enqueue(Act { n: 1 }));
-    let engine = acting(jobs, |_, _| Ok(Outcome::Done)).pool(Pool::new(["*"]).workers(2)).start();
-    damaged |= met(&say("enqueue_many"), jobs.enqueue_many((2..6).map(|n| Act { n })));
-    damaged |= met(&say("list"), jobs.list(&Filter::new(), None, 1000));
-    damaged |= met(&say("tags"), jobs.list(&Filter::new().tag("tag"), None, 1000));
-    damaged |= met(&say("stats"), jobs.stats());
-    damaged |= met(&say("pause"), jobs.pause(Scope::Queue("q".into())));
-    damaged |= met(&say("cancel"), jobs.cancel(Filter::new().queue("none")));
+    let what = |verb: &str| format!("{verb} with a damaged {tree}");
+    let mut wrote = met(&what("enqueue"), jobs.enqueue(Act { n: 1 }));
+    let engine = acting(jobs, |act, cx| {
+        cx.log("another line");
+        if act.n == 3 { Err(Failure::msg("as told")) } else { Ok(Outcome::Done) }
+    })
+    .pool(Pool::new(["*"]).workers(2))
+    .start();
+    wrote |= met(&what("enqueue_many"), jobs.enqueue_many((2..6).map(|n| Act { n })));
+    wrote |= met(&what("pause"), jobs.pause(Scope::Queue("q".into())));
+    wrote |= met(&what("cancel"), jobs.cancel(Filter::new().queue("none")));
+    let mut read = met(&what("list"), jobs.list(&Filter::new(), None, 1000));
+    read |= met(&what("tags"), jobs.list(&Filter::new().tag("tag"), None, 1000));
+    read |= met(&what("stats"), jobs.stats());
+    read |= met(&what("attempts"), jobs.attempts(JobId(1)));
+    read |= met(&what("logs"), jobs.logs(JobId(1)));
+    let mut told = false;
     match engine {
         Ok(engine) => {
             // Until nothing happens any more.
-            while events.recv_timeout(Duration::from_millis(150)).is_some() {}
+            while let Some(event) = events.recv_timeout(Duration::from_millis(150)) {
+                told |= matches!(event, Event::Damaged { .. });
+            }
             if let Err(error) = engine.stop(Duration::ZERO) {
-                panic!("{}: {error:?}", say("stop"));
+                panic!("{}: {error:?}", what("stop"));
             }
         }
-        Err(error) => damaged |= met(&say("start"), Err::<(), _>(error)),
+        Err(error) => wrote |= met(&what("start"), Err::<(), _>(error)),
     }
-    (damaged, events)
+    told |= std::iter::from_fn(|| events.try_recv()).any(|e| matches!(e, Event::Damaged { .. }));
+    assert!(told || !wrote, "{tree}: the writer met damage and did not tell");
+    told || read
 }
 
 #[test]
@@ -97,7 +109,7 @@ fn damage_in_any_table_or_index_is_reported_and_not_written_over() {
         fs::write(&here.path, &whole).unwrap();
         overwrite(&here.path, *at, &[0xff; 8]);
         let damaged = match Jobs::open(&here.path) {
-            Ok(jobs) => use_it(tree, &jobs).0,
+            Ok(jobs) => use_it(tree, &jobs),
             Err(error) => met(tree, Err::<(), _>(error)),
         };
         // Closed by now, unless a worker still waits for its end to be recorded; a look by another
@@ -109,6 +121,7 @@ fn damage_in_any_table_or_index_is_reported_and_not_written_over() {
             .unwrap();
         let dump = String::from_utf8(dump.stdout).unwrap();
         assert_eq!(dump.trim(), "ff ff ff ff ff ff ff ff", "{tree} was written over");
+        println!("{tree}: {}", if damaged { "reported" } else { "not met" });
         reported += usize::from(damaged);
     }
     assert!(reported * 3 > trees.len() * 2, "{reported} of {} were reported", trees.len());

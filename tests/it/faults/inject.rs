@@ -213,7 +213,7 @@ fn survive(fault: Fault) -> bool {
     let mut answers = Answers::of(&lines);
     assert!(success && answers.ended, "{fault:?}: the child died: {lines:?}");
     answers.acked.extend(before);
-    let typed = ["Full", "Io", "OutcomeUnknown", "Busy"];
+    let typed = ["Full", "Io", "OutcomeUnknown"];
     let untyped: Vec<_> =
         answers.errors.iter().filter(|error| !typed.contains(&&***error)).collect();
     assert!(untyped.is_empty(), "{fault:?}: {untyped:?}: {lines:?}");
@@ -294,29 +294,28 @@ fn sweep(faults: &[Fault]) {
         }
     });
     let failed = failed.into_inner().unwrap();
+    // Late calls are not made at all when an early fault has cut the life short.
     println!("{} life cycles, in {failed} of which a call failed", faults.len());
-    assert!(failed * 4 > faults.len(), "only {failed} of {} faults were noticed", faults.len());
+    let least =
+        if faults[0].at == 1 && faults[0].call != "ftruncate" { faults.len() / 3 } else { 0 };
+    assert!(failed > least, "only {failed} of {} faults were noticed", faults.len());
 }
 
 #[test]
-fn an_io_error_or_a_full_disk_at_any_write_loses_nothing_acknowledged() {
-    let all = faults("pwrite64", 1..=60);
-    // A fair part: each write once, the kinds of fault in turn.
-    let part: Vec<_> = all.chunks(8).enumerate().map(|(at, kinds)| kinds[at % 8]).collect();
-    sweep(&part);
+fn an_io_error_or_a_full_disk_at_any_of_60_writes_loses_nothing_acknowledged() {
+    sweep(&faults("pwrite64", 1..=60));
 }
 
 #[test]
 fn an_io_error_or_a_full_disk_at_any_sync_loses_nothing_acknowledged() {
-    let all = faults("fsync", 1..=24);
-    let part: Vec<_> = all.chunks(8).enumerate().map(|(at, kinds)| kinds[at % 8]).collect();
-    sweep(&part);
+    // A life cycle has no more.
+    sweep(&faults("fsync", 1..=12));
 }
 
 #[test]
 #[ignore = "soak: some minutes"]
-fn soak_every_write_and_sync_with_every_kind_of_fault() {
-    sweep(&faults("pwrite64", 1..=60));
-    sweep(&faults("fsync", 1..=60));
+fn soak_faults_at_every_write_sync_and_truncation_of_a_life_cycle() {
+    sweep(&faults("pwrite64", 61..=200));
+    sweep(&faults("fsync", 13..=30));
     sweep(&faults("ftruncate", 1..=3));
 }
