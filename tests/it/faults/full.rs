@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use legwork::{Engine, Error, Event, JobId, Jobs, NewJob, Outcome, Pool, State};
+use legwork::{Engine, Error, Event, Filter, JobId, Jobs, NewJob, Outcome, Pool, State};
 use serde_json::json;
 
 use super::{Ledger, Small, all, assert_sound, pass};
@@ -129,6 +129,61 @@ fn a_disk_that_fills_up_loses_no_acknowledged_job_and_no_finished_work() {
     assert_eq!(engine.stop(SOON).unwrap(), []);
     drop((engine, jobs));
     assert_sound(&small.db());
+}
+
+#[test]
+fn a_disk_that_is_full_again_and_again_leaves_no_job_stuck_and_runs_none_twice() {
+    let Some(small) = Small::mount("24m") else { return };
+    let jobs = Jobs::open(small.db()).unwrap();
+    let events = jobs.events();
+    let ledger = Ledger::default();
+    // Quick ones, so that they are claimed ahead.
+    let acked = jobs.enqueue_many((0..8000).map(|n| Act { n })).unwrap();
+    let (engine, ..) = start(&jobs, &ledger);
+    let mut fills = 0;
+    loop {
+        let filler = Filler::fill(&small);
+        let failed = loop {
+            match events.recv_timeout(Duration::from_millis(500)) {
+                Some(Event::WriteFailed { .. }) => break true,
+                Some(_) => {}
+                None => break false,
+            }
+        };
+        filler.remove();
+        if !failed {
+            // Nothing is left to be written.
+            break;
+        }
+        fills += 1;
+        wait_for(&events, |event| *event == Event::Recovered);
+    }
+    assert!(fills > 0);
+    engine.run_until_empty().unwrap();
+    assert_eq!(jobs.count(&Filter::new().state(State::Completed)).unwrap(), acked.len() as u64);
+    assert_eq!(ledger.runs(), once(&acked));
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn jobs_claimed_ahead_by_an_engine_that_stops_on_a_full_disk_run_once_all_the_same() {
+    let Some(small) = Small::mount("24m") else { return };
+    let jobs = Jobs::open(small.db()).unwrap();
+    let ledger = Ledger::default();
+    let acked = jobs.enqueue_many((0..8000).map(|n| Act { n })).unwrap();
+    let events = jobs.events();
+    let (engine, ..) = start(&jobs, &ledger);
+    let filler = Filler::fill(&small);
+    wait_for(&events, |event| matches!(event, Event::WriteFailed { .. }));
+    engine.stop(Duration::ZERO).unwrap();
+    drop(engine);
+    filler.remove();
+    wait_for(&events, |event| *event == Event::Recovered);
+    let (engine, ..) = start(&jobs, &ledger);
+    engine.run_until_empty().unwrap();
+    assert_eq!(jobs.count(&Filter::new().state(State::Completed)).unwrap(), acked.len() as u64);
+    assert_eq!(ledger.runs(), once(&acked));
+    engine.stop(SOON).unwrap();
 }
 
 #[test]

@@ -112,6 +112,27 @@ fn a_lock_held_by_another_process_for_20_s_makes_callers_busy_and_loses_no_end()
     engine.stop(SOON).unwrap();
 }
 
+#[test]
+fn an_engine_that_stops_beside_a_foreign_lock_leaves_when_the_lock_is_free() {
+    let place = place();
+    let jobs = place.builder().busy_timeout(Duration::from_millis(300)).open().unwrap();
+    let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).start().unwrap();
+    let holder = hold("lock", &place.path);
+    engine.stop(Duration::ZERO).unwrap();
+    // Waits no longer than the busy time-out.
+    drop(engine);
+    let_go(holder);
+    let conn = place.connect();
+    let instances = || -> i64 {
+        conn.query_row("SELECT count(*) FROM legwork_instances", [], |row| row.get(0)).unwrap()
+    };
+    let deadline = Instant::now() + SOON;
+    while instances() > 0 {
+        assert!(Instant::now() < deadline, "its row is still there");
+        pass(Duration::from_millis(20));
+    }
+}
+
 /// How long the snapshot is kept.
 const PINNED: Duration = Duration::from_secs(30);
 

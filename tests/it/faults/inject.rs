@@ -15,7 +15,7 @@ use legwork::{
     Clock, Error, Event, Failure, JobId, Jobs, NewJob, Outcome, Pool, Retry, Scope, State,
 };
 
-use super::{all, assert_sound};
+use super::{Ledger, all, assert_sound};
 use crate::common::{self, Child, place, say};
 use crate::scripted::{Act, acting};
 
@@ -63,6 +63,9 @@ fn said(what: &str, done: legwork::Result<()>) {
 #[ignore = "child process of the tests of injected faults"]
 fn child() {
     let Some(file) = common::child_file() else { return };
+    if common::child_role() == "steady" {
+        return steady(&file);
+    }
     match Jobs::builder(&file).busy_timeout(Duration::from_secs(5)).open() {
         Ok(jobs) => live(&jobs, &file),
         Err(error) => say(&format!("error open {}", word(&error))),
@@ -107,6 +110,49 @@ fn live(jobs: &Jobs, file: &Path) {
         }
         Err(error) => said("start", Err(error)),
     }
+}
+
+/// Enqueues and runs jobs until all have ended, in one process that meets faults again and again.
+fn steady(file: &Path) {
+    let jobs = Jobs::open(file).unwrap();
+    let events = jobs.events();
+    let ledger = Ledger::default();
+    let engine = acting(&jobs, {
+        let ledger = ledger.clone();
+        move |_, cx| {
+            ledger.ran(cx);
+            Ok(Outcome::Done)
+        }
+    })
+    .pool(Pool::new(["*"]).workers(4))
+    .start();
+    // A fault may hit this one, too.
+    let Ok(engine) = engine else { return say("end") };
+    let mut acked = Vec::new();
+    for n in 0..200 {
+        let done = if n % 4 == 0 {
+            jobs.enqueue_many((0..25).map(quick))
+        } else {
+            jobs.enqueue(quick(n)).map(|id| vec![id])
+        };
+        match done {
+            Ok(ids) => acked.extend(ids),
+            Err(error) => say(&format!("refused {n} {}", word(&error))),
+        }
+    }
+    for &id in &acked {
+        assert_eq!(jobs.wait(id, common::SOON).unwrap().state, State::Completed);
+    }
+    let failed = std::iter::from_fn(|| events.try_recv())
+        .filter(|event| matches!(event, Event::WriteFailed { .. }));
+    say(&format!("faults {}", failed.count()));
+    engine.run_until_empty().unwrap();
+    // One whose enqueue has an unknown outcome may have run as well, and once.
+    let runs = ledger.runs();
+    assert!(runs.values().all(|&runs| runs == 1), "{runs:?}");
+    assert!(acked.iter().all(|id| runs.contains_key(&id.0)));
+    engine.stop(common::SOON).unwrap();
+    say("end");
 }
 
 fn quick(n: i64) -> NewJob {
@@ -182,24 +228,29 @@ impl Answers {
     }
 }
 
-fn strace(path: &Path, fault: Fault) -> Command {
-    let Fault { call, error, at, on, .. } = fault;
+/// strace, for the calls on the files of one database alone.
+fn tracing(path: &Path) -> Command {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null"]);
     for suffix in ["", "-wal", "-journal", "-shm"] {
         strace.arg("-P").arg(format!("{}{suffix}", path.display()));
     }
+    strace.stderr(Stdio::null());
+    strace
+}
+
+fn strace(path: &Path, fault: Fault) -> Command {
+    let Fault { call, error, at, on, .. } = fault;
     let step = if on { "+" } else { "" };
+    let mut strace = tracing(path);
     strace.args(["-e", &format!("trace={call}")]);
     strace.args(["-e", &format!("inject={call}:error={error}:when={at}{step}")]);
-    strace.stderr(Stdio::null());
     strace
 }
 
 /// Runs a life cycle with the fault, and sees that every promise was kept; whether anything failed.
 fn survive(fault: Fault) -> bool {
     let place = place();
-    // A fixed name: strace compares names.
     let before = if fault.old {
         let jobs = place.open();
         let ids = jobs.enqueue_many([100, 101].map(quick)).unwrap();
@@ -273,12 +324,18 @@ fn faults(call: &'static str, numbers: impl IntoIterator<Item = u32>) -> Vec<Fau
     faults
 }
 
-/// Every fault, several at a time: a life cycle sleeps more than it works.
-fn sweep(faults: &[Fault]) {
+fn has_strace() -> bool {
     let found = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
     if found.is_err() {
         assert!(std::env::var_os("CI").is_none(), "CI must have strace");
         println!("skipped: there is no strace here");
+    }
+    found.is_ok()
+}
+
+/// Every fault, several at a time: a life cycle sleeps more than it works.
+fn sweep(faults: &[Fault]) {
+    if !has_strace() {
         return;
     }
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(0));
@@ -310,6 +367,32 @@ fn an_io_error_or_a_full_disk_at_any_of_60_writes_loses_nothing_acknowledged() {
 fn an_io_error_or_a_full_disk_at_any_sync_loses_nothing_acknowledged() {
     // A life cycle has no more.
     sweep(&faults("fsync", 1..=12));
+}
+
+#[test]
+fn an_engine_that_meets_faults_again_and_again_goes_on_and_runs_every_job_once() {
+    if !has_strace() {
+        return;
+    }
+    let mut told = 0;
+    for call in ["pwrite64", "fsync"] {
+        for error in ["EIO", "ENOSPC"] {
+            let place = place();
+            drop(place.open());
+            let mut strace = tracing(&place.path);
+            let step = if call == "fsync" { "9+7" } else { "80+61" };
+            strace.args(["-e", &format!("trace={call}")]);
+            strace.args(["-e", &format!("inject={call}:error={error}:when={step}")]);
+            let child = Child::start_under(strace, "faults::inject::child", &place.path, "steady");
+            let (lines, success) = child.end_somehow();
+            assert!(success && lines.iter().any(|line| line == "end"), "{call} {error}: {lines:?}");
+            let refused = lines.iter().filter(|line| line.starts_with("refused"));
+            let faults = lines.iter().filter_map(|line| line.strip_prefix("faults "));
+            told += refused.count() + faults.map(|n| n.parse::<usize>().unwrap()).sum::<usize>();
+            assert_sound(&place.path);
+        }
+    }
+    assert!(told > 20, "only {told} faults were noticed");
 }
 
 #[test]
