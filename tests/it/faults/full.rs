@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use legwork::{Engine, Error, Event, Filter, JobId, Jobs, NewJob, Outcome, Pool, State};
+use legwork::{Engine, Error, Event, JobId, Jobs, NewJob, Outcome, Pool, State};
 use serde_json::json;
 
 use super::{Ledger, Small, all, assert_sound, pass};
@@ -35,6 +35,8 @@ impl Filler {
 
 /// What says that a job is one of the first four.
 const LARGE: i64 = -1;
+/// From here on jobs are as quick as any, and bring much output.
+const BULKY: i64 = 10_000;
 
 fn padded(n: i64) -> NewJob {
     // The pad is no field of the job's, and takes space all the same.
@@ -69,6 +71,8 @@ fn start(jobs: &Jobs, ledger: &Ledger) -> (Engine, Receiver<()>, Sender<()>) {
             started.send(()).unwrap();
             let _ = may_go_on.recv();
             cx.output(&"y".repeat(200_000))?;
+        } else if act.n >= BULKY {
+            cx.output(&"z".repeat(20_000))?;
         }
         Ok(Outcome::Done)
     })
@@ -83,6 +87,12 @@ fn start_large(jobs: &Jobs, has_started: &Receiver<()>) -> Vec<JobId> {
     let ids = jobs.enqueue_many((0..4).map(|_| Act { n: LARGE })).unwrap();
     (0..4).for_each(|_| has_started.recv_timeout(SOON).unwrap());
     ids
+}
+
+fn wait_for_all(jobs: &Jobs, ids: &[JobId]) {
+    for &id in ids {
+        assert_eq!(jobs.wait(id, SOON).unwrap().state, State::Completed);
+    }
 }
 
 fn once(ids: &[JobId]) -> BTreeMap<i64, u32> {
@@ -111,7 +121,13 @@ fn a_disk_that_fills_up_loses_no_acknowledged_job_and_no_finished_work() {
     drop(go_on);
     wait_for(&events, |event| matches!(event, Event::WriteFailed { .. }));
     let second = callers();
+    let before = acked.len();
     second.into_iter().for_each(|caller| acked.extend(caller.join().unwrap()));
+    let ran = ledger.runs();
+    assert!(
+        !acked[before..].iter().any(|id| ran.contains_key(&id.0)),
+        "claimed while ends are held"
+    );
     assert!(acked[..4].iter().all(|&id| jobs.get(id).unwrap().state == State::Running));
     let mut said = std::iter::from_fn(|| events.try_recv());
     assert!(said.all(|event| event != Event::Recovered), "recovered while the disk is full");
@@ -119,10 +135,7 @@ fn a_disk_that_fills_up_loses_no_acknowledged_job_and_no_finished_work() {
     filler.remove();
     wait_for(&events, |event| *event == Event::Recovered);
     acked.push(jobs.enqueue(Act { n: 2 }).unwrap());
-    engine.run_until_empty().unwrap();
-    for &id in &acked {
-        assert_eq!(jobs.get(id).unwrap().state, State::Completed);
-    }
+    wait_for_all(&jobs, &acked);
     // No job that was refused is there, and none has run twice: its end was held.
     assert_eq!(all(&jobs).len(), acked.len());
     assert_eq!(ledger.runs(), once(&acked));
@@ -159,20 +172,26 @@ fn a_disk_that_is_full_again_and_again_leaves_no_job_stuck_and_runs_none_twice()
         wait_for(&events, |event| *event == Event::Recovered);
     }
     assert!(fills > 0);
-    engine.run_until_empty().unwrap();
-    assert_eq!(jobs.count(&Filter::new().state(State::Completed)).unwrap(), acked.len() as u64);
+    wait_for_all(&jobs, &acked);
     assert_eq!(ledger.runs(), once(&acked));
     engine.stop(SOON).unwrap();
 }
 
 #[test]
 fn jobs_claimed_ahead_by_an_engine_that_stops_on_a_full_disk_run_once_all_the_same() {
-    let Some(small) = Small::mount("24m") else { return };
+    let Some(small) = Small::mount("48m") else { return };
     let jobs = Jobs::open(small.db()).unwrap();
     let ledger = Ledger::default();
-    let acked = jobs.enqueue_many((0..8000).map(|n| Act { n })).unwrap();
+    // Quick ones, so that they are claimed ahead; the ends of the later ones take much space, and
+    // those of the engine little.
+    let acked = jobs.enqueue_many((0..200).chain(BULKY..BULKY + 800).map(|n| Act { n })).unwrap();
     let events = jobs.events();
     let (engine, ..) = start(&jobs, &ledger);
+    let mut finished = 0;
+    wait_for(&events, |event| {
+        finished += u32::from(matches!(event, Event::Finished { .. }));
+        finished == 150
+    });
     let filler = Filler::fill(&small);
     wait_for(&events, |event| matches!(event, Event::WriteFailed { .. }));
     engine.stop(Duration::ZERO).unwrap();
@@ -180,8 +199,7 @@ fn jobs_claimed_ahead_by_an_engine_that_stops_on_a_full_disk_run_once_all_the_sa
     filler.remove();
     wait_for(&events, |event| *event == Event::Recovered);
     let (engine, ..) = start(&jobs, &ledger);
-    engine.run_until_empty().unwrap();
-    assert_eq!(jobs.count(&Filter::new().state(State::Completed)).unwrap(), acked.len() as u64);
+    wait_for_all(&jobs, &acked);
     assert_eq!(ledger.runs(), once(&acked));
     engine.stop(SOON).unwrap();
 }
@@ -197,8 +215,7 @@ fn on_a_full_disk_an_engine_does_not_start_and_says_why() {
     assert!(matches!(error, Error::Full(_)), "{error:?}");
     filler.remove();
     let engine = engine().start().unwrap();
-    engine.run_until_empty().unwrap();
-    assert!(acked.iter().all(|&id| jobs.get(id).unwrap().state == State::Completed));
+    wait_for_all(&jobs, &acked);
     engine.stop(SOON).unwrap();
 }
 
@@ -233,9 +250,7 @@ fn an_engine_that_stops_on_a_full_disk_leaves_nothing_claimed_once_there_is_spac
     wait_for(&events, |event| *event == Event::Recovered);
     let (engine, ..) = start(&jobs, &ledger);
     acked.push(jobs.enqueue(Act { n: 2 }).unwrap());
-    for &id in &acked {
-        assert_eq!(jobs.wait(id, SOON).unwrap().state, State::Completed);
-    }
+    wait_for_all(&jobs, &acked);
     assert_eq!(ledger.runs(), once(&acked));
     engine.stop(SOON).unwrap();
     drop((engine, jobs));
