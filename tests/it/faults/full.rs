@@ -40,7 +40,7 @@ impl Filler {
     }
 }
 
-/// What says that a job is one of the first four.
+/// What says that a job is large.
 const LARGE: i64 = -1;
 /// From here on jobs are as quick as any, and bring much output.
 const BULKY: i64 = 10_000;
@@ -66,7 +66,7 @@ fn enqueue_until_full(jobs: &Jobs, refusals: u32) -> Vec<JobId> {
     acked
 }
 
-/// Runs jobs on four workers. The first four wait until they are let go, and bring more output than
+/// Runs jobs on four workers. Large ones wait until they are let go, and bring more output than
 /// fits anywhere on a full disk; the others just end.
 fn start(jobs: &Jobs, ledger: &Ledger) -> (Engine, Receiver<()>, Sender<()>) {
     let (started, has_started) = bounded(4);
@@ -89,10 +89,10 @@ fn start(jobs: &Jobs, ledger: &Ledger) -> (Engine, Receiver<()>, Sender<()>) {
     (engine, has_started, go_on)
 }
 
-/// Four jobs that have started and wait.
-fn start_large(jobs: &Jobs, has_started: &Receiver<()>) -> Vec<JobId> {
-    let ids = jobs.enqueue_many((0..4).map(|_| Act { n: LARGE })).unwrap();
-    (0..4).for_each(|_| has_started.recv_timeout(SOON).unwrap());
+/// So many large jobs, which have started and wait.
+fn start_large(count: usize, jobs: &Jobs, has_started: &Receiver<()>) -> Vec<JobId> {
+    let ids = jobs.enqueue_many((0..count).map(|_| Act { n: LARGE })).unwrap();
+    (0..count).for_each(|_| has_started.recv_timeout(SOON).unwrap());
     ids
 }
 
@@ -112,7 +112,8 @@ fn a_disk_that_fills_up_loses_no_acknowledged_job_and_no_finished_work() {
     let jobs = Jobs::open(small.db()).unwrap();
     let ledger = Ledger::default();
     let (engine, has_started, go_on) = start(&jobs, &ledger);
-    let mut acked = start_large(&jobs, &has_started);
+    // Two workers have nothing to do.
+    let mut acked = start_large(2, &jobs, &has_started);
     let events = jobs.events();
     let filler = Filler::fill(&small);
     let callers = || -> Vec<_> {
@@ -124,7 +125,7 @@ fn a_disk_that_fills_up_loses_no_acknowledged_job_and_no_finished_work() {
     };
     let first = callers();
     first.into_iter().for_each(|caller| acked.extend(caller.join().unwrap()));
-    // Four jobs end, and their ends fit nowhere.
+    // Two jobs end, and their ends fit nowhere.
     drop(go_on);
     wait_for(&events, |event| matches!(event, Event::WriteFailed { .. }));
     // Space for small jobs, and not for those ends.
@@ -138,7 +139,7 @@ fn a_disk_that_fills_up_loses_no_acknowledged_job_and_no_finished_work() {
         !acked[before..].iter().any(|id| ran.contains_key(&id.0)),
         "claimed while ends are held"
     );
-    assert!(acked[..4].iter().all(|&id| jobs.get(id).unwrap().state == State::Running));
+    assert!(acked[..2].iter().all(|&id| jobs.get(id).unwrap().state == State::Running));
     let mut said = std::iter::from_fn(|| events.try_recv());
     assert!(said.all(|event| event != Event::Recovered), "recovered while the disk is full");
 
@@ -251,7 +252,7 @@ fn an_engine_that_stops_on_a_full_disk_leaves_nothing_claimed_once_there_is_spac
     let events = jobs.events();
     let ledger = Ledger::default();
     let (engine, has_started, go_on) = start(&jobs, &ledger);
-    let mut acked = start_large(&jobs, &has_started);
+    let mut acked = start_large(4, &jobs, &has_started);
     let filler = Filler::fill(&small);
     acked.extend(enqueue_until_full(&jobs, 10));
     drop(go_on);
