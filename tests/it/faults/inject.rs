@@ -63,8 +63,15 @@ fn said(what: &str, done: legwork::Result<()>) {
 #[ignore = "child process of the tests of injected faults"]
 fn child() {
     let Some(file) = common::child_file() else { return };
-    if common::child_role() == "steady" {
-        return steady(&file);
+    match common::child_role().as_str() {
+        "steady" => return steady(&file),
+        "one" => {
+            let jobs = Jobs::open(&file).unwrap();
+            told([1], jobs.enqueue(quick(1)).map(|id| vec![id]));
+            return;
+        }
+        "one with the app" => return with_app(&Jobs::open(&file).unwrap(), &file),
+        _ => {}
     }
     match Jobs::builder(&file).busy_timeout(Duration::from_secs(5)).open() {
         Ok(jobs) => live(&jobs, &file),
@@ -393,6 +400,29 @@ fn an_engine_that_meets_faults_again_and_again_goes_on_and_runs_every_job_once()
         }
     }
     assert!(told > 20, "only {told} faults were noticed");
+}
+
+#[test]
+fn a_commit_whose_sync_fails_is_answered_as_unknown_and_may_be_found_later() {
+    if !has_strace() {
+        return;
+    }
+    for (role, n) in [("one", 1), ("one with the app", WITH_APP)] {
+        let place = place();
+        drop(place.open());
+        place.connect().execute_batch("CREATE TABLE orders (n INTEGER)").unwrap();
+        let mut strace = tracing(&place.path);
+        // The first sync of a thread is that of the new WAL's header, the second that of the commit.
+        strace.args(["-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=2+"]);
+        let child = Child::start_under(strace, "faults::inject::child", &place.path, role);
+        let lines = child.end();
+        assert!(lines.contains(&format!("refused {n} OutcomeUnknown")), "{role}: {lines:?}");
+        // Nothing could be synced when it was closed either: what was written to the WAL counts now.
+        let found = all(&place.open());
+        assert_eq!(found.len(), 1, "{role}");
+        assert_eq!(found[0].args_as::<Act>().unwrap().n, n);
+        assert_sound(&place.path);
+    }
 }
 
 #[test]
