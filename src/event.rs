@@ -138,13 +138,28 @@ pub enum Event {
         /// The kind.
         kind: String,
     },
-    /// The file could not be written (disk full, I/O error); finishes are held in memory.
+    /// Finishes or claims could not be written (disk full, I/O error); finishes are held in memory,
+    /// and nothing more is claimed. Told once, until [`Recovered`](Event::Recovered).
     WriteFailed {
         /// The error.
         error: String,
     },
     /// The file can be written again; what was held is recorded.
     Recovered,
+    /// The writer has met damage in the file. Told once. What is sound goes on being used; restore a
+    /// backup.
+    Damaged {
+        /// The error.
+        error: String,
+    },
+    /// The `-wal` has grown far beyond its usual size, because somebody keeps an old snapshot open
+    /// by reading. Told once, until it has been cut back.
+    WalPinned {
+        /// Its size.
+        bytes: u64,
+        /// For how long at least the snapshot has been kept.
+        pinned: Duration,
+    },
     /// The file or its `-wal` was removed or replaced; every call returns
     /// [`Error::Gone`](crate::Error::Gone) from now on. The last event of this file.
     Gone {

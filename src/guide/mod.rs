@@ -9,6 +9,9 @@ pub mod lifecycle {}
 #[doc = include_str!("durability.md")]
 pub mod durability {}
 
+#[doc = include_str!("faults.md")]
+pub mod faults {}
+
 #[doc = include_str!("schema.md")]
 pub mod schema {}
 

@@ -123,7 +123,8 @@ impl Jobs {
     /// ```
     ///
     /// # Errors
-    /// The error of `work`, or of the transaction itself; either way nothing was committed.
+    /// The error of `work`, or of the transaction itself; nothing was committed then. The exception is
+    /// [`Error::OutcomeUnknown`]: an I/O error struck at the commit.
     pub fn transaction<T, E: From<Error>>(
         &self,
         conn: &mut Connection,
@@ -136,7 +137,7 @@ impl Jobs {
         let inside = Inside::enter(self.path());
         let done = work(&tx)?;
         drop(inside);
-        tx.commit().map_err(sqlite)?;
+        tx.commit().map_err(|error| E::from(crate::store::app_commit_error(error)))?;
         // Committed is committed, even if the writer has died meanwhile.
         let _ = self.wake();
         Ok(done)

@@ -131,6 +131,19 @@ fn observer(
                 note(format!("finished work is held until it can be recorded: {error}"));
                 events.tell(|| Event::WriteFailed { error });
             }
+            Notice::Damaged { error } => {
+                log::error!("legwork: {error}");
+                keep(error.clone());
+                events.tell(|| Event::Damaged { error });
+            }
+            Notice::WalPinned { bytes, pinned } => {
+                note(format!(
+                    "the -wal has grown to {} MiB: a reader has kept a snapshot for at least \
+                     {pinned:?}, and until it ends the file cannot be cut back",
+                    bytes >> 20
+                ));
+                events.tell(|| Event::WalPinned { bytes, pinned });
+            }
             Notice::Recovered => {
                 log::info!("legwork: writing works again");
                 events.tell(|| Event::Recovered);

@@ -24,7 +24,7 @@ use crate::rules::queues::Queues;
 use crate::state::State;
 
 pub use sqlite::SqliteInfo;
-pub(crate) use sqlite::{InstanceLock, Store, app_error};
+pub(crate) use sqlite::{InstanceLock, Store, app_commit_error, app_error};
 
 /// What a group of writes must survive before it is acknowledged.
 ///
@@ -70,9 +70,9 @@ pub(crate) struct Settings {
 pub(crate) enum Notice {
     /// Another connection has held the write lock for this long.
     Busy { waited: Duration },
-    /// A write failed for want of space or for an I/O error and is held.
+    /// Finishes, or claims, could not be written for want of space or for an I/O error.
     Held { error: String },
-    /// Held finishes have been recorded.
+    /// Everything can be written again, and what was held is recorded.
     Recovered,
     /// Jobs were taken over from a process that died beside this one.
     Taken(Taken),
@@ -80,6 +80,11 @@ pub(crate) enum Notice {
     Asked(ClaimRef),
     /// Another process has cancelled a job that was claimed here and had not started.
     Cancelled(JobId),
+    /// SQLite has found the file damaged.
+    Damaged { error: String },
+    /// The WAL has grown beyond its bound, and somebody who reads old parts of it keeps it from being
+    /// restarted.
+    WalPinned { bytes: u64, pinned: Duration },
     /// A kind that no engine here knows has jobs waiting.
     UnknownKind { kind: String },
     /// The file is gone, and the writer with it.

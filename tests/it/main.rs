@@ -12,6 +12,7 @@ mod control;
 mod crash;
 mod durability;
 mod enqueue;
+mod faults;
 mod files;
 mod finish_in;
 mod gone;

@@ -312,7 +312,7 @@ impl Book {
                 self.made_ready.remove(&lane);
             }
             match error {
-                Error::Full(_) | Error::Io(_) | Error::Corrupt(_) => Undone::Everything(error),
+                error if errors::of_the_file(&error) => Undone::Everything(error),
                 error if rolled_back => Undone::Operation(error),
                 error => Undone::Everything(error),
             }
@@ -367,6 +367,8 @@ impl Book {
         self.roster_read = None;
         // What was raised here is not in the file: the next value seen is a new one.
         self.asked = -1;
+        // What was taken out of the trays for a pause may have been undone with it.
+        self.pauses_changed = true;
         self.lanes_loaded = false;
         self.lanes.forget();
     }

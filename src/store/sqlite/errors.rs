@@ -18,18 +18,43 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(code(error), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// Whether an error is the file's and not the operation's: what is tried beside it meets it too.
+pub(super) fn of_the_file(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Full(_)
+            | Error::Io(_)
+            | Error::Busy { .. }
+            | Error::Corrupt(_)
+            | Error::ReadOnly { .. }
+    )
+}
+
+/// An error at a `COMMIT`: one of the disk leaves open whether it took effect.
+pub(crate) fn committing(error: rusqlite::Error) -> Error {
+    match storing(error) {
+        Error::Io(error) => Error::OutcomeUnknown(error.to_string()),
+        other => other,
+    }
+}
+
 /// An error on an open, checked file.
 pub(crate) fn storing(error: rusqlite::Error) -> Error {
     match code(&error) {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            Error::Busy { waited: Duration::ZERO }
-        }
+        // The last is a WAL that changes hands faster than it can be read.
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed,
+        ) => Error::Busy { waited: Duration::ZERO },
         Some(ErrorCode::DiskFull) => Error::Full(Box::new(error)),
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => Error::Io(Box::new(error)),
+        Some(
+            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::NoLargeFileSupport,
+        ) => Error::Io(Box::new(error)),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             Error::Corrupt(error.to_string())
         }
-        Some(ErrorCode::ReadOnly) => {
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             Error::ReadOnly { path: PathBuf::from("the database"), why: error.to_string() }
         }
         _ => Error::Sqlite(Box::new(error)),

@@ -137,9 +137,12 @@ fn make(side: &Path) -> Result<(File, String, i64)> {
         let inode = inode_of(&side.join(&name)).unwrap_or(0);
         Ok((file, name, inode))
     });
-    made.map_err(|error| Error::ReadOnly {
-        path: side.to_owned(),
-        why: format!("the lock file of this process cannot be made: {error}"),
+    made.map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full(Box::new(error)),
+        _ => Error::ReadOnly {
+            path: side.to_owned(),
+            why: format!("the lock file of this process cannot be made: {error}"),
+        },
     })
 }
 

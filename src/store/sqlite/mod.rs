@@ -39,7 +39,7 @@ use rusqlite::Connection;
 
 use self::book::Book;
 use self::errors::storing;
-pub(crate) use self::errors::storing as app_error;
+pub(crate) use self::errors::{committing as app_commit_error, storing as app_error};
 pub(crate) use self::lock_file::InstanceLock;
 use self::readers::Readers;
 use self::tripwire::Tripwire;

@@ -166,7 +166,7 @@ fn turn_to_wal(
     deadline: Instant,
     patience: Duration,
 ) -> Result<()> {
-    let mode = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, String>(0));
+    let mode = |sql: &str| to_the_end(conn, sql);
     let before = mode("PRAGMA journal_mode").map_err(|error| opening(path, error))?;
     can_write(conn, path, deadline, patience)?;
     if before == "wal" {
@@ -198,6 +198,18 @@ fn turn_to_wal(
     can_write(conn, path, deadline, patience)
 }
 
+/// The answer of a pragma that has run to its end. One that writes answers before its commit, and
+/// whether that fails is only seen behind the answer.
+fn to_the_end(conn: &Connection, sql: &str) -> rusqlite::Result<String> {
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut answer = String::new();
+    while let Some(row) = rows.next()? {
+        answer = row.get(0)?;
+    }
+    Ok(answer)
+}
+
 /// A write transaction that is rolled back: changes no byte, fails on whatever cannot be written.
 /// It must write something: on a file that it could only open for reading, SQLite takes a mere
 /// `BEGIN IMMEDIATE` for `BEGIN`.
@@ -205,8 +217,9 @@ fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Durati
     let step = || {
         conn.execute_batch("BEGIN IMMEDIATE")?;
         let wrote = conn.execute_batch("CREATE TABLE legwork_can_write (x)");
-        conn.execute_batch("ROLLBACK")?;
-        wrote
+        // A full disk or an I/O error may have ended it already.
+        let undone = if conn.is_autocommit() { Ok(()) } else { conn.execute_batch("ROLLBACK") };
+        wrote.and(undone)
     };
     match patiently(deadline, step) {
         Ok(()) => Ok(()),

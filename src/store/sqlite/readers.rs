@@ -20,22 +20,44 @@ const MOST: u32 = 4;
 pub(crate) struct Readers {
     path: PathBuf,
     pool: Mutex<Option<Pool<Manager>>>,
+    failed: Failure,
 }
 
 #[derive(Debug)]
 pub(crate) struct Manager {
     path: PathBuf,
+    failed: Failure,
 }
+
+/// Why the last connection could not be opened, unless one was opened since.
+type Failure = Arc<Mutex<Option<Error>>>;
+
+/// What r2d2 is told, for its log.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unopened(String);
 
 impl ManageConnection for Manager {
     type Connection = Connection;
-    type Error = rusqlite::Error;
+    type Error = Unopened;
 
-    fn connect(&self) -> rusqlite::Result<Connection> {
-        open_reader(&self.path, Duration::ZERO)
+    fn connect(&self) -> Result<Connection, Unopened> {
+        let opened = open_reader(&self.path, Duration::ZERO);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        match opened {
+            Ok(conn) => {
+                *failed = None;
+                Ok(conn)
+            }
+            Err(error) => {
+                let says = error.to_string();
+                *failed = Some(storing(error));
+                Err(Unopened(says))
+            }
+        }
     }
 
-    fn is_valid(&self, _: &mut Connection) -> rusqlite::Result<()> {
+    fn is_valid(&self, _: &mut Connection) -> Result<(), Unopened> {
         Ok(())
     }
 
@@ -47,18 +69,19 @@ impl ManageConnection for Manager {
 
 impl Readers {
     pub(super) fn new(path: PathBuf) -> Readers {
-        Readers { path, pool: Mutex::new(None) }
+        Readers { path, pool: Mutex::new(None), failed: Failure::default() }
     }
 
     /// A connection for one read, as patient as the handle that reads.
     ///
     /// # Errors
-    /// [`Error::Busy`] if none became free, or could be opened, within the busy time-out.
+    /// [`Error::Busy`] if none became free within the busy time-out; if none could be opened, why.
     pub(super) fn get(&self, busy_timeout: Duration) -> Result<PooledConnection<Manager>> {
         let patience = busy_timeout.max(Duration::from_millis(100));
         let conn = self.pool()?.get_timeout(patience).map_err(|error| {
             log::debug!("legwork: no reader: {error}");
-            Error::Busy { waited: busy_timeout }
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.take().unwrap_or(Error::Busy { waited: busy_timeout })
         })?;
         conn.busy_timeout(busy_timeout).map_err(storing)?;
         Ok(conn)
@@ -79,7 +102,7 @@ impl Readers {
             .num_threads(1)
             .thread_name_pattern("legwork-readers")
             .build();
-        let manager = Manager { path: self.path.clone() };
+        let manager = Manager { path: self.path.clone(), failed: Arc::clone(&self.failed) };
         let made = Pool::builder()
             .max_size(MOST)
             .min_idle(Some(0))

@@ -92,6 +92,11 @@ impl Tripwire {
         self.check()
     }
 
+    /// How large the `-wal` is.
+    pub(super) fn wal_size(&self) -> u64 {
+        fs::metadata(&self.wal).map_or(0, |meta| meta.len())
+    }
+
     /// What an earlier check has found.
     pub(super) fn sprung(&self) -> Option<Error> {
         self.sprung.get().map(|why| Error::Gone { path: self.path.clone(), why })

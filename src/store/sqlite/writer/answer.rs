@@ -23,8 +23,8 @@ impl Writer {
         for (op, done) in group.finishes.into_iter().zip(answers.finishes) {
             self.finished(op, done);
         }
-        if self.held.is_empty() && self.trouble.take().is_some() {
-            (self.settings.observer)(Notice::Recovered);
+        if answers.whole {
+            self.recovered();
         }
         // An answer that nobody waits for any more is of no interest.
         for (op, ids) in group.inserts.into_iter().zip(answers.inserts) {

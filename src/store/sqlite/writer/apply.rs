@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::store::ClaimRef;
 use crate::store::sqlite::book::{Book, Undone};
 use crate::store::sqlite::demand::Demand;
+use crate::store::sqlite::errors;
 
 /// How carefully a group is applied.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Writer {
             Ok(answers) => return self.answer(group, answers),
             Err(failed) => failed,
         };
-        if failed.at_commit || failed.error.is_transient() {
+        if failed.at_commit || errors::of_the_file(&failed.error) {
             return self.recover(group, failed);
         }
         // One operation is at fault; the others need not know of it.
@@ -60,8 +61,8 @@ impl Writer {
         care: Care,
         may_claim: bool,
     ) -> Result<Answers, Failed> {
-        let mut answers = Answers::default();
         let may_claim = may_claim && self.held.is_empty();
+        let mut answers = Answers { whole: may_claim, ..Answers::default() };
         let applied = self.apply(group, care, may_claim, &mut answers);
         let committed = applied
             .map_err(|error| (error, false))

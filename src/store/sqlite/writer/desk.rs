@@ -126,8 +126,9 @@ impl Writer {
 
     /// Until when nothing has to be done unasked; `None`: not until mail comes.
     fn next_wake(&self) -> Option<Duration> {
-        let alarm = self.next_alarm().into_iter().chain(self.watch_trays());
-        alarm.chain(self.next_round()).min()
+        // In trouble nothing of the trays can be written, and workers leave little in them.
+        let trays = if self.trouble.is_none() { self.watch_trays() } else { None };
+        [self.next_alarm(), trays, self.wal.alarm(), self.next_round()].into_iter().flatten().min()
     }
 
     /// Whether a caller may do the work now: nobody has to share a commit, to wait or to be left a

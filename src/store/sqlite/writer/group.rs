@@ -119,14 +119,22 @@ impl Group {
         keep(&mut self.inserts, now);
         keep(&mut self.controls, now);
         keep(&mut self.joins, now);
-        keep(&mut self.leaves, now);
+        // Whoever leaves does not wait any longer either, but leaves all the same: its row stands for
+        // a process that lives.
+        for leave in &mut self.leaves {
+            if leave.deadline.is_some_and(|deadline| now >= deadline) {
+                leave.deadline = None;
+                let _ = leave.answer.send(Err(Error::Busy { waited: now - leave.posted }));
+            }
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let inserts = self.inserts.iter().filter_map(|operation| operation.deadline);
         let controls = self.controls.iter().filter_map(|operation| operation.deadline);
         let joins = self.joins.iter().filter_map(|operation| operation.deadline);
-        inserts.chain(controls).chain(joins).min()
+        let leaves = self.leaves.iter().filter_map(|operation| operation.deadline);
+        inserts.chain(controls).chain(joins).chain(leaves).min()
     }
 
     /// The group split into its operations, finishes first.
@@ -165,6 +173,8 @@ pub(super) struct Answers {
     pub(super) cancelled: Vec<JobId>,
     /// Others have something to look at.
     pub(super) ring: bool,
+    /// It was all that there was to do, claims included.
+    pub(super) whole: bool,
 }
 
 impl Answers {

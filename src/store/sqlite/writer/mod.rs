@@ -18,6 +18,7 @@ mod neighbours;
 mod spare;
 mod stock;
 mod trouble;
+mod wal;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -29,6 +30,7 @@ pub(super) use self::desk::Desk;
 use self::group::{FinishOperation, Group, Parked};
 pub(super) use self::group::{Mail, Operation, deadline};
 use self::neighbours::Neighbours;
+use self::wal::WalWatch;
 use crate::clock::Micros;
 use crate::error::Error;
 use crate::store::sqlite::book::Book;
@@ -53,8 +55,14 @@ pub(super) struct Writer {
     when_empty: Vec<(InstanceId, Vec<PoolId>, Sender<()>)>,
     /// Finishes that could not be recorded.
     held: Vec<FinishOperation>,
+    /// Engines that have left, and whose rows could not be taken away.
+    leaving: Vec<InstanceId>,
     /// A transaction has failed: when to try again, and how long that pause is.
     trouble: Option<(Instant, Duration)>,
+    /// The trouble has been told, and its end is to be.
+    trouble_told: bool,
+    damage_told: bool,
+    wal: WalWatch,
     reported_kinds: HashSet<String>,
     tripwire: Arc<Tripwire>,
     history_rows: Option<u64>,
@@ -94,7 +102,11 @@ impl Writer {
             running: HashMap::new(),
             when_empty: Vec::new(),
             held: Vec::new(),
+            leaving: Vec::new(),
             trouble: None,
+            trouble_told: false,
+            damage_told: false,
+            wal: WalWatch::default(),
             reported_kinds: HashSet::new(),
             tripwire,
             history_rows: None,
@@ -130,6 +142,7 @@ impl Writer {
             return false;
         }
         self.prune_if_due();
+        self.bound_the_wal();
         self.leave_a_gap();
         true
     }
@@ -152,7 +165,7 @@ impl Writer {
             }
         }
         if self.trouble.is_some_and(|(at, _)| Instant::now() >= at) {
-            group.finishes.append(&mut self.held);
+            self.take_up_held(&mut group);
             group.look = true;
         }
         Some(group)
@@ -171,8 +184,9 @@ impl Writer {
             );
             return None;
         }
-        std::thread::sleep(pause);
-        group.finishes.append(&mut self.held);
+        let at = self.trouble.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+        std::thread::sleep(at.unwrap_or_default());
+        self.take_up_held(&mut group);
         Some(group)
     }
 
@@ -293,6 +307,7 @@ impl Writer {
 
     fn record(&mut self, mut group: Group) {
         self.serve_from_trays();
+        self.defer_leaves(&mut group);
         if self.has_work(&group) && self.lock(&mut group) {
             self.record_locked(group);
         }

@@ -51,6 +51,7 @@ impl Writer {
             .unwrap_or_else(|error| {
                 self.book.roll_back();
                 self.back_off();
+                self.tell_damage(&error);
                 log::warn!("legwork: pruning: {error}");
                 0
             });

@@ -149,12 +149,7 @@ impl Writer {
         {
             // It cannot lie among them, so whatever it goes before makes way.
             let back = tray.take_back_after(first);
-            for job in &back {
-                self.book.unclaim(job)?;
-                answers.unclaimed.push(job.claim);
-            }
-            self.reclaimed.extend(back);
-            return Ok(());
+            return self.unclaim(back, answers);
         }
         let ahead = self.book.claim_ahead(pool, tray, &self.settings.random)?;
         for (place, claimed) in ahead {
@@ -173,11 +168,17 @@ impl Writer {
             let lanes = &self.book.lanes;
             back.extend(tray.take_back(|job| lanes.rank(pool, job.lane).is_none()));
         }
-        for job in &back {
+        self.unclaim(back, answers)
+    }
+
+    /// Frees jobs that were taken out of a tray. If that fails they are still remembered.
+    fn unclaim(&mut self, back: Vec<Claimed>, answers: &mut Answers) -> Result<()> {
+        let before = self.reclaimed.len();
+        self.reclaimed.extend(back);
+        for job in &self.reclaimed[before..] {
             self.book.unclaim(job)?;
             answers.unclaimed.push(job.claim);
         }
-        self.reclaimed.extend(back);
         Ok(())
     }
 }

@@ -3,52 +3,60 @@
 
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
+
 use super::Writer;
-use super::group::{Failed, FinishOperation, Group};
+use super::group::{Failed, FinishOperation, Group, Operation};
 use crate::error::Error;
 use crate::store::Notice;
 
 impl Writer {
     /// A full disk or an I/O error has undone the whole group: its operations are tried one by
-    /// one, finishes first, so that one that cannot be written does not take the others along.
+    /// one, finishes first, so that one that cannot be written does not take the others along. Nor
+    /// does a claim: those are left out, and tried again with the next look.
     pub(super) fn recover(&mut self, group: Group, failed: Failed) {
         if failed.at_commit {
             // The commit may have taken effect after all; a stale give-back changes nothing.
             failed.claims.into_iter().for_each(|claim| self.give_back(claim));
-        }
-        let unknown = failed.at_commit && matches!(failed.error, Error::Io(_));
-        if unknown || group.operations() <= 1 {
-            let error = if unknown {
-                Error::OutcomeUnknown(failed.error.to_string())
-            } else {
-                failed.error
-            };
-            self.fail_all(group, error);
-            return;
-        }
-        for mut one in group.split() {
-            if self.lock(&mut one) {
-                match self.record_alone(&one) {
-                    Ok(answers) => self.answer(one, answers),
-                    Err(failed) => self.recover(one, failed),
-                }
+            if let Error::Io(error) = &failed.error {
+                let unknown = Error::OutcomeUnknown(error.to_string());
+                return self.fail_all(group, unknown);
             }
         }
-        // Claims were left out; they are tried again with the next look.
+        if group.operations() == 0 {
+            return self.fail_all(group, failed.error);
+        }
+        for mut one in group.split() {
+            self.defer_leaves(&mut one);
+            if one.operations() == 0 || !self.lock(&mut one) {
+                continue;
+            }
+            match self.record_alone(&one) {
+                Ok(answers) => self.answer(one, answers),
+                // Mail that came while it waited for the lock may have joined it.
+                Err(failed) if one.operations() > 1 => self.recover(one, failed),
+                Err(failed) => self.fail_alone(one, failed),
+            }
+        }
         self.back_off();
+    }
+
+    fn fail_alone(&mut self, group: Group, failed: Failed) {
+        let error = match failed.error {
+            Error::Io(error) if failed.at_commit => Error::OutcomeUnknown(error.to_string()),
+            error => error,
+        };
+        self.fail_all(group, error);
     }
 
     /// Answers everything in the group with the error; finishes are held and tried again.
     pub(super) fn fail_all(&mut self, group: Group, error: Error) {
         self.back_off();
-        let again = |error: &Error| match error {
-            Error::Full(_) => Error::Full(error.to_string().into()),
-            Error::Io(_) => Error::Io(error.to_string().into()),
-            Error::Busy { waited } => Error::Busy { waited: *waited },
-            Error::Corrupt(what) => Error::Corrupt(what.clone()),
-            Error::OutcomeUnknown(what) => Error::OutcomeUnknown(what.clone()),
-            other => Error::Sqlite(other.to_string().into()),
-        };
+        self.tell_damage(&error);
+        if group.operations() == 0 {
+            // Nobody is answered: it was about claims, or about nothing but a look.
+            self.tell_trouble(&error);
+        }
         for op in group.inserts {
             let _ = op.answer.send(Err(again(&error)));
         }
@@ -59,6 +67,8 @@ impl Writer {
             let _ = op.answer.send(Err(again(&error)));
         }
         for op in group.leaves {
+            // Whoever posted it does not come back, and its row stands for a process that lives.
+            self.leaving.push(op.what);
             let _ = op.answer.send(Err(again(&error)));
         }
         if !group.finishes.is_empty() {
@@ -66,22 +76,85 @@ impl Writer {
         }
     }
 
-    pub(super) fn hold(&mut self, finishes: Vec<FinishOperation>, error: &Error) {
+    fn hold(&mut self, finishes: Vec<FinishOperation>, error: &Error) {
         self.held.extend(finishes);
-        log::warn!(
-            "legwork: {} finishes are held until they can be recorded: {error}",
-            self.held.len()
-        );
-        (self.settings.observer)(Notice::Held { error: error.to_string() });
+        log::debug!("legwork: {} finishes are held: {error}", self.held.len());
+        self.tell_trouble(error);
+    }
+
+    /// Puts what is held into a group, to be tried again.
+    pub(super) fn take_up_held(&mut self, group: &mut Group) {
+        group.finishes.append(&mut self.held);
+        for what in self.leaving.drain(..) {
+            let (answer, _nobody) = bounded(1);
+            group.leaves.push(Operation { what, posted: Instant::now(), deadline: None, answer });
+        }
+    }
+
+    /// An engine leaves the file after its last finish: its jobs go back to the queue then, and
+    /// those that have ended would run again.
+    pub(super) fn defer_leaves(&mut self, group: &mut Group) {
+        if self.held.is_empty() || group.leaves.is_empty() {
+            return;
+        }
+        let held = &self.held;
+        let holds = |instance| held.iter().any(|op| op.finish.claim.instance == instance);
+        let (later, now): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut group.leaves).into_iter().partition(|op| holds(op.what));
+        group.leaves = now;
+        for op in later {
+            self.leaving.push(op.what);
+            let _ = op.answer.send(Err(Error::Busy { waited: op.posted.elapsed() }));
+        }
+    }
+
+    /// All that there was to do has been written: the trouble is over, if nothing is held.
+    pub(super) fn recovered(&mut self) {
+        if !self.held.is_empty() || !self.leaving.is_empty() {
+            return;
+        }
+        self.trouble = None;
+        if std::mem::take(&mut self.trouble_told) {
+            (self.settings.observer)(Notice::Recovered);
+        }
+    }
+
+    fn tell_trouble(&mut self, error: &Error) {
+        if !std::mem::replace(&mut self.trouble_told, true) {
+            (self.settings.observer)(Notice::Held { error: error.to_string() });
+        }
+    }
+
+    pub(super) fn tell_damage(&mut self, error: &Error) {
+        if matches!(error, Error::Corrupt(_)) && !std::mem::replace(&mut self.damage_told, true) {
+            (self.settings.observer)(Notice::Damaged { error: error.to_string() });
+        }
     }
 
     /// Sets the alarm for another try: after 50 ms, then ever later up to 5 s, with jitter so
-    /// that several processes do not come back together.
+    /// that several processes do not come back together. An alarm that is set stands.
     pub(super) fn back_off(&mut self) {
+        let now = Instant::now();
+        if self.trouble.is_some_and(|(at, _)| at > now) {
+            return;
+        }
         let pause = self.trouble.map_or(Duration::from_millis(50), |(_, pause)| {
             (pause * 2).min(Duration::from_secs(5))
         });
         let wait = pause.mul_f64(1.0 + 0.2 * self.settings.random.fraction());
-        self.trouble = Some((Instant::now() + wait, pause));
+        self.trouble = Some((now + wait, pause));
+    }
+}
+
+/// The same error for one more of those who wait.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Full(_) => Error::Full(error.to_string().into()),
+        Error::Io(_) => Error::Io(error.to_string().into()),
+        Error::Busy { waited } => Error::Busy { waited: *waited },
+        Error::Corrupt(what) => Error::Corrupt(what.clone()),
+        Error::OutcomeUnknown(what) => Error::OutcomeUnknown(what.clone()),
+        Error::ReadOnly { path, why } => Error::ReadOnly { path: path.clone(), why: why.clone() },
+        other => Error::Sqlite(other.to_string().into()),
     }
 }
