@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 
 use super::Writer;
 use super::group::{Group, Mail};
@@ -59,10 +59,7 @@ impl Desk {
             let asleep = Instant::now();
             let first = match sleep {
                 Sleep::Not => None,
-                Sleep::For(time) => match mailbox.recv_timeout(time) {
-                    Ok(mail) => Some(mail),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-                },
+                Sleep::For(time) => mailbox.recv_timeout(time).ok(),
                 Sleep::UntilMail => mailbox.recv().ok(),
             };
             let slept = asleep.elapsed();
@@ -138,6 +135,7 @@ impl Writer {
             && self.left_over.is_none()
             && self.trouble.is_none()
             && self.held.is_empty()
+            && self.leaving.is_empty()
             && !self.stopping
             && self.tripwire.sprung().is_none()
             && !self.needs_a_gap()
