@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +21,9 @@ use crate::scripted::{Act, acting};
 #[ignore = "child process of the tests of held locks and snapshots"]
 fn child() {
     let Some(file) = common::child_file() else { return };
+    if common::child_role() == "descriptors" {
+        return without_descriptors(&file);
+    }
     let conn = rusqlite::Connection::open(file).unwrap();
     match common::child_role().as_str() {
         "lock" => {
@@ -33,6 +37,27 @@ fn child() {
     conn.execute_batch("COMMIT").unwrap();
     drop(conn);
     say("let go");
+}
+
+/// Reads without and with a descriptor to be had.
+fn without_descriptors(file: &Path) {
+    let jobs = Jobs::builder(file).busy_timeout(Duration::from_millis(300)).open().unwrap();
+    let all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    let refused = jobs.stats();
+    drop(all);
+    say(&format!("said {refused:?}"));
+    jobs.stats().unwrap();
+}
+
+#[test]
+fn a_reader_that_cannot_be_opened_says_why_and_the_next_one_is() {
+    let place = place();
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=60");
+    let child = Child::start_under(limited, "faults::held::child", &place.path, "descriptors");
+    let said = child.wait_for("said");
+    assert!(said.starts_with("Err(Io("), "{said}");
+    child.end();
 }
 
 fn hold(what: &str, path: &Path) -> Child {
