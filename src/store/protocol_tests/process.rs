@@ -146,9 +146,10 @@ enum Worker {
         last: Option<Last>,
         claim: Option<u8>,
     },
+    /// With what it has been answered so far.
     Waits {
         recorded: bool,
-        answered: bool,
+        next: Option<Option<JobNo>>,
         leaves: bool,
     },
     Starts {
@@ -158,6 +159,12 @@ enum Worker {
         job: JobNo,
     },
     Ended,
+}
+
+impl Worker {
+    fn runs(&self) -> bool {
+        matches!(self, Worker::Runs { .. })
+    }
 }
 
 /// What the writer has sent to a worker.
@@ -171,13 +178,11 @@ struct Inbox {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum At {
     #[default]
-    LooksForMail,
     SetsItsAlarm,
     Sleeps {
         alarm: bool,
     },
     TakesMail,
-    TakesEnds,
     TakesStarts,
     TakesStale,
     Serves,
@@ -409,6 +414,15 @@ impl Model for Process {
 
     fn steps(&self, next: &mut Vec<Next<Process>>) {
         let mut steps = Steps { from: self, next };
+        // A step that no other one can hinder, help or notice before it is done needs no
+        // interleaving: taking it first leads to the same states.
+        if self.writer_is_alone() {
+            return self.writer(&mut steps);
+        }
+        let workers = 0..self.rest.workers.len();
+        if let Some(which) = workers.into_iter().find(|&which| self.worker_is_alone(which)) {
+            return self.worker(which, &mut steps);
+        }
         self.time(&mut steps);
         self.writer(&mut steps);
         for which in 0..self.rest.workers.len() {
@@ -448,7 +462,7 @@ impl Model for Process {
         let quiet = rest.bell == Bell::Sleeps && !rest.datagram && !rest.locked;
         let tray = self.tray.ahead.is_empty() && self.tray.ends.is_empty();
         let all = rest.workers.iter().all(|worker| match worker {
-            Worker::Waits { recorded: true, answered: false, .. } => {
+            Worker::Waits { recorded: true, next: None, .. } | Worker::Runs { .. } => {
                 rest.stop == Stop::Runs && !writer.closed
             }
             Worker::Ended => true,
@@ -457,7 +471,8 @@ impl Model for Process {
         let live = rest.workers.iter().filter(|worker| **worker != Worker::Ended).count();
         let staffed = live == rest.pool.live && (rest.pool.closed || live == rest.pool.target);
         let stopped = matches!(rest.stop, Stop::Runs | Stop::Returned);
-        let told = matches!(rest.waiter, Waiter::Idle | Waiter::Told | Waiter::Refused);
+        let told = matches!(rest.waiter, Waiter::Idle | Waiter::Told | Waiter::Refused)
+            || (rest.waiter == Waiter::Waits && rest.workers.iter().any(Worker::runs));
         let begun = |source: &Enqueuer| matches!(source, Enqueuer::Half | Enqueuer::More);
         asleep
             && quiet
@@ -481,8 +496,11 @@ impl Process {
     fn tray_key(&self) -> TrayKey {
         let tray = &self.tray;
         let old = |at: Instant| self.now.duration_since(at) >= PATIENCE;
-        let mut out: Vec<(i64, bool, bool)> =
-            tray.out.iter().map(|out| (out.claim.id.0, out.known, old(out.since))).collect();
+        let mut out: Vec<(i64, bool, bool)> = tray
+            .out
+            .iter()
+            .map(|out| (out.claim.id.0, out.known, !out.known && old(out.since)))
+            .collect();
         out.sort_unstable();
         let fresh = tray.last_visit.is_some_and(|at| !old(at));
         TrayKey {
@@ -504,7 +522,7 @@ impl Process {
         let writer = &rest.writer;
         let workers = rest.workers.iter().filter(|worker| {
             matches!(worker, Worker::Calls { job: j } | Worker::Starts { job: j }
-                | Worker::Runs { job: j } if *j == job)
+                | Worker::Runs { job: j } | Worker::Waits { next: Some(Some(j)), .. } if *j == job)
         });
         workers.count()
             + self.tray.ahead.values().filter(|claimed| number(claimed) == job).count()
@@ -518,12 +536,42 @@ impl Process {
     fn is_well(&self, job: JobNo) -> bool {
         match self.rest.jobs[job] {
             Row::Absent | Row::Done => true,
-            Row::Claimed { .. } => false,
-            // Nobody runs it any more, or nobody who could say so knows of it.
+            Row::Claimed { started } => {
+                started && self.rest.workers.contains(&Worker::Runs { job })
+            }
+            // Nobody is free to run it, or nobody who could say so knows of it.
             Row::Ready => {
-                self.rest.writer.closed
+                self.rest.workers.iter().all(|worker| *worker == Worker::Ended || worker.runs())
                     || (self.rest.sources[job] == Enqueuer::Killed && !self.setup.sweep)
             }
+        }
+    }
+
+    /// The writer's next step touches nothing that others touch meanwhile.
+    fn writer_is_alone(&self) -> bool {
+        let writer = &self.rest.writer;
+        match writer.at {
+            At::TakesStarts | At::TakesStale => {
+                writer.closed
+                    || (self.tray.ahead.is_empty() && self.tray.out.iter().all(|out| out.known))
+            }
+            At::Serves => writer.parked.is_empty(),
+            // Answers are sent to who waits for them; what began is known to the file already.
+            At::Answers => true,
+            At::AnswersEmptyHanded => {
+                !writer.when_empty && !self.is_broken(Break::BellFallsAfterTheLook)
+            }
+            _ => false,
+        }
+    }
+
+    fn worker_is_alone(&self, which: usize) -> bool {
+        let inbox = self.rest.inbox[which];
+        match self.rest.workers[which] {
+            Worker::Looks { .. } => !self.setup.stops && !self.setup.resizes,
+            Worker::Starts { .. } => !self.setup.stops,
+            Worker::Waits { .. } => inbox != Inbox::default(),
+            _ => false,
         }
     }
 
@@ -544,13 +592,11 @@ impl Process {
         };
         let writer = &self.rest.writer;
         match writer.at {
-            At::LooksForMail => step("looks whether mail is there", &|model| {
-                let mail = !model.rest.mail.is_empty();
-                model.rest.writer.at = if mail { At::TakesMail } else { At::SetsItsAlarm };
-            }),
-            At::SetsItsAlarm => step("sets its alarm for the tray", &|model| {
-                let alarm = model.watch().is_some();
-                model.rest.writer.at = At::Sleeps { alarm };
+            At::SetsItsAlarm => step("sets its alarm unless mail is there", &|model| {
+                model.rest.writer.at = match model.rest.mail.is_empty() {
+                    true => At::Sleeps { alarm: model.watch().is_some() },
+                    false => At::TakesMail,
+                };
             }),
             At::Sleeps { alarm } => {
                 if !self.rest.mail.is_empty() {
@@ -566,11 +612,8 @@ impl Process {
                     });
                 }
             }
-            At::TakesMail => step("takes its mail", &|model| {
+            At::TakesMail => step("takes its mail and the ends in the tray", &|model| {
                 model.take_mail();
-                model.rest.writer.at = At::TakesEnds;
-            }),
-            At::TakesEnds => step("takes the ends out of the tray", &|model| {
                 if !model.rest.writer.closed {
                     model.take_ends();
                 }
@@ -637,9 +680,6 @@ impl Process {
                 }
                 if most > 0 {
                     model.rest.writer.bound = model.first_ready().is_some();
-                }
-                if model.is_broken(Break::BellFallsAfterTheLook) {
-                    model.rest.ringing = false;
                 }
                 model.rest.writer.at = At::Answers;
             });
@@ -855,7 +895,10 @@ impl Process {
                 }
             }
         }
-        writer.at = At::LooksForMail;
+        writer.at = At::SetsItsAlarm;
+        if self.is_broken(Break::BellFallsAfterTheLook) {
+            self.rest.ringing = false;
+        }
     }
 
     // ---- a worker ------------------------------------------------------------------------
@@ -896,28 +939,28 @@ impl Process {
             }),
             Worker::Posts { last, claim } => step("posts its end and its request", &|model| {
                 model.rest.mail.push(Mail::Work { worker: which, last, claim });
-                let (recorded, answered) = (last.is_none(), claim.is_none());
+                let leaves = claim.is_none();
+                let next = leaves.then_some(None);
                 model.rest.workers[which] =
-                    Worker::Waits { recorded, answered, leaves: claim.is_none() };
+                    Worker::Waits { recorded: last.is_none(), next, leaves };
             }),
-            Worker::Waits { recorded, answered, leaves } => {
+            Worker::Waits { recorded, next, leaves } => {
                 let inbox = self.rest.inbox[which];
-                if (recorded || inbox.finished) && (answered || inbox.claim.is_some()) {
-                    step("has its answers", &|model| {
-                        model.rest.inbox[which] = Inbox::default();
-                        model.rest.workers[which] = match inbox.claim.flatten() {
+                if inbox == Inbox::default() {
+                    return;
+                }
+                step("gets an answer", &|model| {
+                    model.rest.inbox[which] = Inbox::default();
+                    let recorded = recorded || inbox.finished;
+                    model.rest.workers[which] = match next.or(inbox.claim) {
+                        Some(next) if recorded => match next {
                             Some(job) => Worker::Starts { job },
                             None if leaves => Worker::Ended,
                             None => Worker::Looks { last: None },
-                        };
-                    });
-                } else if !recorded && inbox.finished {
-                    step("learns that its end is recorded", &|model| {
-                        model.rest.inbox[which].finished = false;
-                        model.rest.workers[which] =
-                            Worker::Waits { recorded: true, answered, leaves };
-                    });
-                }
+                        },
+                        next => Worker::Waits { recorded, next, leaves },
+                    };
+                });
             }
             Worker::Starts { job } => step("starts its job unless it is to stop", &|model| {
                 model.rest.workers[which] = if model.rest.stopping {
@@ -927,9 +970,14 @@ impl Process {
                     Worker::Runs { job }
                 };
             }),
-            Worker::Runs { job } => step("ends its job", &|model| {
-                model.rest.workers[which] = Worker::Looks { last: Some(Last { job, back: false }) };
-            }),
+            Worker::Runs { job } => {
+                // A job may run for as long as it likes, until it is asked to stop.
+                let outside = self.rest.stop == Stop::Runs;
+                steps.add("worker", which, "ends its job", outside, |model| {
+                    let last = Last { job, back: false };
+                    model.rest.workers[which] = Worker::Looks { last: Some(last) };
+                });
+            }
             Worker::Ended => {}
         }
     }

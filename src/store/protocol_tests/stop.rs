@@ -49,7 +49,7 @@ fn the_explorer_finds_the_claim_that_stays_if_a_closing_pool_leaves_its_tray() {
 
 #[test]
 fn the_explorer_finds_the_lost_end_if_a_closing_pool_drops_what_was_left() {
-    let setup = stopping(&[Here, Here, Here], 1);
+    let setup = stopping(&[Here, Here], 1);
     let broken = Some(Break::DropsTheEnds);
     assert_found(Setup { broken, ..setup }.start(), "cannot settle");
 }
