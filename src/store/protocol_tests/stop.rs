@@ -30,7 +30,7 @@ fn a_pool_that_is_made_smaller_loses_its_worker_wherever_that_is() {
 
 #[test]
 fn a_pool_is_made_smaller_while_its_engine_stops() {
-    assert_holds(Setup { resizes: true, ..stopping(&[Here], 2) }.start());
+    assert_holds(Setup { resizes: true, ..stopping(&[], 2) }.start());
 }
 
 #[test]
