@@ -209,6 +209,9 @@ impl Model for Processes {
             return Some(bad.into());
         }
         for (process, worker) in state.workers.iter().enumerate() {
+            if state.writers[process] == Writer::Works && state.rows[process].is_none() {
+                return Some(format!("process {process} lives and has lost its row"));
+            }
             let (Job::Runs(claim) | Job::Ended(claim)) = worker else { continue };
             if state.job != Row::Claimed(*claim) {
                 return Some(format!("process {process} lives and has lost its job"));
@@ -246,26 +249,26 @@ impl Processes {
     fn writer(&self, me: usize, steps: &mut Steps<'_>) {
         let state = &self.state;
         let free = state.write_lock.is_none();
+        let early = self.is_broken(Break::JoinsBeforeLocking);
         match state.writers[me] {
             Writer::Outside => steps.add("makes its lock file", true, |state| {
                 let named = state.make();
                 state.writers[me] = Writer::Made(named);
             }),
-            Writer::Made(named)
-                if self.is_broken(Break::JoinsBeforeLocking) && state.rows[me].is_none() =>
-            {
+            Writer::Made(named) if early && state.own[me].is_none() => {
                 if free {
-                    steps.step("commits its row", |state| state.rows[me] = Some(named));
+                    steps.step("commits its row", |state| {
+                        state.rows[me] = Some(named);
+                        state.own[me] = Some(named);
+                    });
                 }
             }
             Writer::Made(named) => steps.step("locks it", |state| {
-                // Somebody else may be trying the lock: then this waits until he lets go.
                 state.held[named.inode] = Some(me);
                 state.own[me] = Some(named);
-                state.writers[me] = Writer::Locked;
+                state.writers[me] = if early { Writer::Works } else { Writer::Locked };
             }),
             Writer::Locked if free => steps.step("commits its row", |state| {
-                // Unless a rescuer has got there first, which is the defect.
                 state.rows[me] = state.own[me];
                 state.writers[me] = Writer::Works;
             }),
@@ -543,7 +546,7 @@ fn the_explorer_finds_the_second_rescue_if_nobody_looks_again_under_the_lock() {
 #[test]
 fn the_explorer_finds_the_living_buried_if_the_row_comes_before_the_lock() {
     let setup = Setup { deaths: 0, ..QUIET };
-    assert!(super::explore(broken(setup, Break::JoinsBeforeLocking)).is_err());
+    assert_found(broken(setup, Break::JoinsBeforeLocking), "lives and has lost its row");
 }
 
 #[test]
