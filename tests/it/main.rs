@@ -22,6 +22,7 @@ mod order_flow;
 mod pools;
 mod power_cut;
 mod reading;
+mod safety;
 mod scripted;
 mod sharing;
 mod suspects;
