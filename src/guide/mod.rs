@@ -12,6 +12,9 @@ pub mod durability {}
 #[doc = include_str!("schema.md")]
 pub mod schema {}
 
+#[doc = include_str!("processes.md")]
+pub mod processes {}
+
 #[doc = include_str!("cli.md")]
 pub mod cli {}
 
