@@ -74,7 +74,7 @@ BREAKS = [
         "            }\n"
         "            answers.inserts.push(done);",
         IT,
-        "gone::nothing_is_acknowledged_in_a_file_or_wal_that_was_removed_or_replaced",
+        "safety::an_enqueue_whose_commit_fails_is_not_acknowledged",
         always=True,
     ),
     Break(

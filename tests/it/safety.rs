@@ -73,6 +73,26 @@ fn a_late_end_of_an_abandoned_attempt_does_not_finish_the_next_one() {
     engine.stop(SOON).unwrap();
 }
 
+/// A table of the app's that refuses the commit, and only the commit, of whatever inserts a job.
+const REFUSE_COMMITS: &str = "
+CREATE TABLE parent (id INTEGER PRIMARY KEY);
+CREATE TABLE child (parent INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE TRIGGER refuse AFTER INSERT ON legwork_jobs BEGIN INSERT INTO child VALUES (1); END;";
+
+#[test]
+fn an_enqueue_whose_commit_fails_is_not_acknowledged() {
+    let place = place();
+    let jobs = place.open();
+    let app = place.connect();
+    let enforced: bool = app.query_row("PRAGMA foreign_keys", [], |row| row.get(0)).unwrap();
+    assert!(enforced, "this test needs a SQLite that enforces foreign keys by default");
+    app.execute_batch(REFUSE_COMMITS).unwrap();
+    jobs.enqueue(Act { n: 1 }).unwrap_err();
+    assert_eq!(jobs.count(&legwork::Filter::all()).unwrap(), 0);
+    app.execute("INSERT INTO parent VALUES (1)", []).unwrap();
+    jobs.enqueue(Act { n: 2 }).unwrap();
+}
+
 /// The lock files beside a database.
 fn lock_files(place: &common::Place) -> Vec<PathBuf> {
     let side = place.dir.path().join("test.db-legwork");

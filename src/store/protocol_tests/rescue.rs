@@ -21,6 +21,8 @@ enum Break {
     JoinsBeforeLocking,
     /// The old lock is let go before the row names the new one.
     DropsTheOldLockFirst,
+    /// The dead one's lock file is removed before the rescue is committed.
+    ClearsTooEarly,
     /// A finish counts for whoever holds the job.
     FinishesWithoutToken,
 }
@@ -111,8 +113,7 @@ enum Writer {
         of: usize,
     },
     Clears {
-        of: usize,
-        name: usize,
+        row: Named,
     },
     Dead,
 }
@@ -393,7 +394,13 @@ impl Processes {
                 }
             }
             Writer::Proven { of, locked: true } => {
-                steps.step("takes over", |state| state.writers[me] = Writer::TakesOver { of });
+                let early = self.is_broken(Break::ClearsTooEarly);
+                steps.step("takes over", |state| {
+                    if early && let Some(row) = state.rows[of] {
+                        state.directory[row.name] = None;
+                    }
+                    state.writers[me] = Writer::TakesOver { of };
+                });
             }
             Writer::Proven { of, locked: false } if self.state.write_lock.is_none() => {
                 steps.step("takes the write lock and does not look again", |state| {
@@ -402,19 +409,22 @@ impl Processes {
                 });
             }
             Writer::TakesOver { of } => steps.step("commits the rescue", |state| {
-                let name = state.rows[of].take().map(|row| row.name);
+                let row = state.rows[of].take();
                 state.rescues[of] += 1;
                 if matches!(state.job, Row::Claimed((holder, _)) if holder == of) {
                     state.job = Row::Ready;
                 }
                 state.write_lock = None;
-                state.writers[me] = match name {
-                    Some(name) => Writer::Clears { of, name },
+                state.writers[me] = match row {
+                    Some(row) => Writer::Clears { row },
                     None => Writer::Works,
                 };
             }),
-            Writer::Clears { name, .. } => steps.step("clears the lock file away", |state| {
-                state.directory[name] = None;
+            Writer::Clears { row } => steps.step("clears the lock file away", |state| {
+                // Unless another one stands under its name.
+                if state.directory[row.name] == Some(row.inode) {
+                    state.directory[row.name] = None;
+                }
                 state.writers[me] = Writer::Works;
             }),
             _ => {}
@@ -553,6 +563,12 @@ fn the_explorer_finds_the_living_buried_if_the_row_comes_before_the_lock() {
 fn the_explorer_finds_the_living_rescued_if_the_old_lock_is_let_go_too_early() {
     let setup = Setup { cleared: 1, deaths: 0, ..QUIET };
     assert_found(broken(setup, Break::DropsTheOldLockFirst), "lives and has lost its");
+}
+
+#[test]
+fn the_explorer_finds_the_dead_that_nobody_can_prove_if_the_lock_file_goes_before_the_commit() {
+    let setup = Setup { processes: 3, deaths: 2, same_space: false, ..QUIET };
+    assert_found(broken(setup, Break::ClearsTooEarly), "cannot settle");
 }
 
 #[test]

@@ -129,9 +129,9 @@ impl Book {
                 self.take_over(other.id, proof.says(), now, keep, &mut taken)?;
                 self.conn.execute(REMOVE, [other.id]).map_err(storing)?;
                 self.roster_moved();
-                for left in [other.identity.bell(), other.identity.lock_file] {
-                    // What a copied file names was never here.
-                    let _ = std::fs::remove_file(me.side().join(left));
+                if !other.identity.is_usurped(me.side()) {
+                    let left = [other.identity.bell(), other.identity.lock_file];
+                    self.litter.extend(left.map(|left| me.side().join(left)));
                 }
             }
         }

@@ -42,6 +42,12 @@ impl Identity {
     pub(super) fn bell(&self) -> String {
         format!("{}.bell", self.lock_file.trim_end_matches(".lock"))
     }
+
+    /// Whether another file stands under the name of its lock file: that, and the bell beside it,
+    /// are somebody else's.
+    pub(super) fn is_usurped(&self, side: &Path) -> bool {
+        inode_of(&side.join(&self.lock_file)).is_some_and(|inode| inode != self.lock_inode)
+    }
 }
 
 /// `<db>-legwork`, beside the database.
