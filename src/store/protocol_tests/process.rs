@@ -1,6 +1,7 @@
 //! A process at work: the writer, its workers and their tray, who enqueues, who stops. The tray is
 //! the real one; everything else is told step by step as the code does it.
 
+use std::hash::{DefaultHasher, Hash};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ pub(super) enum Break {
 /// Where a job comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Source {
+    /// In the file from the start.
+    There,
     /// `enqueue` in this process.
     Here,
     /// `enqueue_in`: a transaction of the app.
@@ -69,13 +72,19 @@ impl Setup {
     pub(super) fn start(self) -> Process {
         let workers = vec![Worker::Looks { last: None }; self.workers];
         let sources = vec![Enqueuer::Idle; self.jobs.len()];
+        let row = |source: &Source| match source {
+            Source::There => Row::Ready,
+            _ => Row::Absent,
+        };
+        // A pool that has just been opened knows nothing of its lanes.
+        let writer = Writer { bound: true, ..Writer::default() };
         let rest = Rest {
-            jobs: vec![Row::Absent; self.jobs.len()],
+            jobs: self.jobs.iter().map(row).collect(),
             runs: vec![0; self.jobs.len()],
             others: 0,
             locked: false,
             mail: Vec::new(),
-            writer: Writer::default(),
+            writer,
             inbox: vec![Inbox::default(); self.workers],
             workers,
             sources,
@@ -406,10 +415,9 @@ impl Steps<'_> {
 }
 
 impl Model for Process {
-    type Key = (Rest, TrayKey);
-
-    fn key(&self) -> (Rest, TrayKey) {
-        (self.rest.clone(), self.tray_key())
+    fn fingerprint(&self, hasher: &mut DefaultHasher) {
+        self.rest.hash(hasher);
+        self.tray_key().hash(hasher);
     }
 
     fn steps(&self, next: &mut Vec<Next<Process>>) {

@@ -5,6 +5,7 @@
 //! somebody may clear lock files away; a stranger from another space of process ids may make a file
 //! of the same name; an attempt may be abandoned, so that its end comes late.
 
+use std::hash::{DefaultHasher, Hash};
 use std::sync::Arc;
 
 use super::{Model, Next, Step, assert_found, assert_holds};
@@ -186,10 +187,8 @@ impl Steps<'_> {
 }
 
 impl Model for Processes {
-    type Key = State;
-
-    fn key(&self) -> State {
-        self.state.clone()
+    fn fingerprint(&self, hasher: &mut DefaultHasher) {
+        self.state.hash(hasher);
     }
 
     fn steps(&self, next: &mut Vec<Next<Processes>>) {
