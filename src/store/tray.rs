@@ -68,7 +68,7 @@ pub(crate) struct Started {
 }
 
 /// What lies under the tray's lock. Each method is one step of the protocols, without a clock of its
-/// own, so that the [`protocol tests`](super::protocol_tests) explore this very code.
+/// own, so that the tests of the protocols explore this very code.
 #[derive(Clone, Default)]
 pub(super) struct Inner {
     pub(super) ahead: BTreeMap<Place, Claimed>,
