@@ -15,6 +15,9 @@ pub mod faults {}
 #[doc = include_str!("schema.md")]
 pub mod schema {}
 
+#[doc = include_str!("processes.md")]
+pub mod processes {}
+
 #[doc = include_str!("cli.md")]
 pub mod cli {}
 

@@ -4,6 +4,8 @@
 //! (see [`sqlite::writer`]) and answered after their commit; reads go to a pool of read-only
 //! connections.
 
+#[cfg(test)]
+mod protocol_tests;
 mod sqlite;
 pub(crate) mod tray;
 mod waiters;
@@ -117,7 +119,7 @@ pub(crate) struct ClaimRef {
 pub(crate) type LaneId = i64;
 
 /// A claimed job, with what an attempt needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Claimed {
     pub(crate) claim: ClaimRef,
     pub(crate) lane: LaneId,
@@ -191,6 +193,7 @@ impl Finish {
 }
 
 /// A finish on its way to the writer, and who is told what became of it.
+#[derive(Clone)]
 pub(crate) struct Ending {
     pub(crate) finish: Finish,
     pub(crate) told: Option<Arc<dyn Told>>,

@@ -50,13 +50,14 @@ pub(crate) struct Place {
 }
 
 /// A job that a worker runs.
-struct Out {
-    claim: ClaimRef,
+#[derive(Clone)]
+pub(super) struct Out {
+    pub(super) claim: ClaimRef,
     lane: LaneId,
-    since: Instant,
+    pub(super) since: Instant,
     started_at: Micros,
     /// The file knows that it is running.
-    known: bool,
+    pub(super) known: bool,
 }
 
 /// A start that the file does not know of yet.
@@ -66,21 +67,23 @@ pub(crate) struct Started {
     pub(crate) at: Micros,
 }
 
-#[derive(Default)]
-struct Inner {
-    ahead: BTreeMap<Place, Claimed>,
-    ends: Vec<Ending>,
-    out: Vec<Out>,
+/// What lies under the tray's lock. Each method is one step of the protocols, without a clock of its
+/// own, so that the tests of the protocols explore this very code.
+#[derive(Clone, Default)]
+pub(super) struct Inner {
+    pub(super) ahead: BTreeMap<Place, Claimed>,
+    pub(super) ends: Vec<Ending>,
+    pub(super) out: Vec<Out>,
     /// Seconds that a job of a lane takes, smoothed.
     pace: HashMap<LaneId, f64>,
     /// Below this stock workers call.
-    low: usize,
+    pub(super) low: usize,
     /// The writer comes by itself within a tick.
-    watched: bool,
+    pub(super) watched: bool,
     /// It was called and has not come yet.
-    called: bool,
-    closed: bool,
-    last_visit: Option<Instant>,
+    pub(super) called: bool,
+    pub(super) closed: bool,
+    pub(super) last_visit: Option<Instant>,
 }
 
 /// See the module's description.
@@ -114,21 +117,7 @@ impl Tray {
     /// Leaves the end of the last job, if the next one can be taken.
     pub(crate) fn visit(&self, last: Option<Ending>, now: Micros) -> Visit {
         let at = Instant::now();
-        let mut inner = self.lock();
-        inner.last_visit = Some(at);
-        if let Some(last) = &last {
-            inner.ended(last.finish.claim, at);
-        }
-        let Some((_, mut claimed)) = inner.ahead.pop_first() else {
-            return Visit::Empty(last);
-        };
-        claimed.started_at = now;
-        inner.begin(&claimed, at, false);
-        inner.ends.extend(last);
-        let due = inner.ends.len() >= ENDS || inner.ahead.len() < inner.low || !inner.watched;
-        let call = due && !inner.called;
-        inner.called |= due;
-        Visit::Next { claimed, call }
+        self.lock().visit(last, now, at)
     }
 
     /// A worker starts a job that it got from the writer, as a start that the file knows.
@@ -145,9 +134,7 @@ impl Tray {
 
     /// Takes what workers have left.
     pub(crate) fn take_ends(&self) -> Vec<Ending> {
-        let mut inner = self.lock();
-        inner.called = false;
-        std::mem::take(&mut inner.ends)
+        self.lock().take_ends()
     }
 
     /// How many jobs of this lane may be put in now, beside those that lie there; 0 for lanes
@@ -164,29 +151,17 @@ impl Tray {
 
     /// Whether a worker has come by a moment ago, so that stock will be used.
     pub(crate) fn in_use(&self) -> bool {
-        let inner = self.lock();
-        !inner.closed && inner.last_visit.is_some_and(|at| at.elapsed() < PATIENCE)
+        self.lock().in_use(Instant::now())
     }
 
     /// Puts jobs in; the claims are committed. Returned are those for which it is too late.
     pub(crate) fn put(&self, jobs: Vec<(Place, Claimed)>) -> Vec<Claimed> {
-        let mut inner = self.lock();
-        if inner.closed {
-            return jobs.into_iter().map(|(_, claimed)| claimed).collect();
-        }
-        inner.ahead.extend(jobs);
-        inner.low = inner.ahead.len() / 2;
-        inner.watched = true;
-        Vec::new()
+        self.lock().put(jobs)
     }
 
     /// The next job, for a worker that has come too early for it. Its start is not in the file.
     pub(crate) fn take(&self, now: Micros) -> Option<Claimed> {
-        let mut inner = self.lock();
-        let (_, mut claimed) = inner.ahead.pop_first()?;
-        claimed.started_at = now;
-        inner.begin(&claimed, Instant::now(), false);
-        Some(claimed)
+        self.lock().take(now, Instant::now())
     }
 
     /// The last place in the tray.
@@ -196,15 +171,7 @@ impl Tray {
 
     /// Takes jobs out that no worker has taken.
     pub(crate) fn take_back(&self, mut which: impl FnMut(&Claimed) -> bool) -> Vec<Claimed> {
-        let mut inner = self.lock();
-        let mut back = Vec::new();
-        if inner.ahead.values().any(&mut which) {
-            let (out, stay): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                std::mem::take(&mut inner.ahead).into_iter().partition(|(_, job)| which(job));
-            inner.ahead = stay;
-            back.extend(out.into_values());
-        }
-        back
+        self.lock().take_back(&mut which)
     }
 
     /// Takes out the jobs that come after a place.
@@ -216,56 +183,121 @@ impl Tray {
 
     /// Takes out the jobs that have lain there while no worker came by.
     pub(crate) fn take_stale(&self) -> Vec<Claimed> {
-        let stale = {
-            let inner = self.lock();
-            !inner.ahead.is_empty() && inner.last_visit.is_none_or(|at| at.elapsed() >= PATIENCE)
-        };
-        if stale { self.take_back(|_| true) } else { Vec::new() }
+        self.lock().take_stale(Instant::now())
     }
 
     /// Takes everything out, for good.
     pub(crate) fn close(&self) -> Vec<Claimed> {
-        self.lock().closed = true;
-        self.take_back(|_| true)
+        self.lock().close()
     }
 
     /// The starts that the file should know by now.
     pub(crate) fn unknown_starts(&self) -> Vec<Started> {
-        let inner = self.lock();
-        inner
-            .out
-            .iter()
-            .filter(|out| !out.known && out.since.elapsed() >= PATIENCE)
-            .map(|out| Started { claim: out.claim, at: out.started_at })
-            .collect()
+        self.lock().unknown_starts(Instant::now())
     }
 
     /// The file knows of these starts.
     pub(crate) fn known(&self, started: &[Started]) {
-        let mut inner = self.lock();
-        for out in &mut inner.out {
-            out.known |= started.iter().any(|started| started.claim == out.claim);
-        }
+        self.lock().known(started);
     }
 
     /// Until when the writer should come again by itself; `None`: the tray is not in use, and it
     /// is called.
     pub(crate) fn watch(&self) -> Option<Duration> {
-        let mut inner = self.lock();
-        let busy = !inner.ahead.is_empty() || !inner.ends.is_empty();
-        let unknown = inner.out.iter().any(|out| !out.known);
-        inner.watched = busy || unknown;
-        if busy { Some(TICK) } else { unknown.then_some(PATIENCE) }
+        self.lock().watch()
     }
 }
 
 impl Inner {
-    fn begin(&mut self, claimed: &Claimed, since: Instant, known: bool) {
+    pub(super) fn visit(&mut self, last: Option<Ending>, now: Micros, at: Instant) -> Visit {
+        self.last_visit = Some(at);
+        if let Some(last) = &last {
+            self.ended(last.finish.claim, at);
+        }
+        let Some((_, mut claimed)) = self.ahead.pop_first() else {
+            return Visit::Empty(last);
+        };
+        claimed.started_at = now;
+        self.begin(&claimed, at, false);
+        self.ends.extend(last);
+        let due = self.ends.len() >= ENDS || self.ahead.len() < self.low || !self.watched;
+        let call = due && !self.called;
+        self.called |= due;
+        Visit::Next { claimed, call }
+    }
+
+    pub(super) fn take_ends(&mut self) -> Vec<Ending> {
+        self.called = false;
+        std::mem::take(&mut self.ends)
+    }
+
+    pub(super) fn in_use(&self, at: Instant) -> bool {
+        !self.closed && self.last_visit.is_some_and(|last| at.duration_since(last) < PATIENCE)
+    }
+
+    pub(super) fn put(&mut self, jobs: Vec<(Place, Claimed)>) -> Vec<Claimed> {
+        if self.closed {
+            return jobs.into_iter().map(|(_, claimed)| claimed).collect();
+        }
+        self.ahead.extend(jobs);
+        self.low = self.ahead.len() / 2;
+        self.watched = true;
+        Vec::new()
+    }
+
+    pub(super) fn take(&mut self, now: Micros, at: Instant) -> Option<Claimed> {
+        let (_, mut claimed) = self.ahead.pop_first()?;
+        claimed.started_at = now;
+        self.begin(&claimed, at, false);
+        Some(claimed)
+    }
+
+    fn take_back(&mut self, mut which: impl FnMut(&Claimed) -> bool) -> Vec<Claimed> {
+        let mut back = Vec::new();
+        if self.ahead.values().any(&mut which) {
+            let (out, stay): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                std::mem::take(&mut self.ahead).into_iter().partition(|(_, job)| which(job));
+            self.ahead = stay;
+            back.extend(out.into_values());
+        }
+        back
+    }
+
+    pub(super) fn take_stale(&mut self, at: Instant) -> Vec<Claimed> {
+        let stale = self.last_visit.is_none_or(|last| at.duration_since(last) >= PATIENCE);
+        if stale { self.take_back(|_| true) } else { Vec::new() }
+    }
+
+    pub(super) fn close(&mut self) -> Vec<Claimed> {
+        self.closed = true;
+        self.take_back(|_| true)
+    }
+
+    pub(super) fn unknown_starts(&self, at: Instant) -> Vec<Started> {
+        let late = |out: &&Out| !out.known && at.duration_since(out.since) >= PATIENCE;
+        let started = |out: &Out| Started { claim: out.claim, at: out.started_at };
+        self.out.iter().filter(late).map(started).collect()
+    }
+
+    pub(super) fn known(&mut self, started: &[Started]) {
+        for out in &mut self.out {
+            out.known |= started.iter().any(|started| started.claim == out.claim);
+        }
+    }
+
+    pub(super) fn watch(&mut self) -> Option<Duration> {
+        let busy = !self.ahead.is_empty() || !self.ends.is_empty();
+        let unknown = self.out.iter().any(|out| !out.known);
+        self.watched = busy || unknown;
+        if busy { Some(TICK) } else { unknown.then_some(PATIENCE) }
+    }
+
+    pub(super) fn begin(&mut self, claimed: &Claimed, since: Instant, known: bool) {
         let (claim, lane, started_at) = (claimed.claim, claimed.lane, claimed.started_at);
         self.out.push(Out { claim, lane, since, started_at, known });
     }
 
-    fn ended(&mut self, claim: ClaimRef, at: Instant) {
+    pub(super) fn ended(&mut self, claim: ClaimRef, at: Instant) {
         let Some(place) = self.out.iter().position(|out| out.claim == claim) else { return };
         let out = self.out.swap_remove(place);
         // Capped, so that one worker that was held up does not make all jobs long.

@@ -8,6 +8,7 @@
 //! change their plan.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -46,6 +47,9 @@ pub(super) struct Book {
     asked_changed: bool,
     pub(super) made_ready: BTreeSet<LaneId>,
     created: Vec<LaneId>,
+    /// Files of instances whose rows go with this transaction: removed once it has committed, since
+    /// a row without its lock file may never be proven dead.
+    pub(super) litter: Vec<PathBuf>,
     /// When the next waiting job falls due.
     pub(super) next_due: Option<Micros>,
     /// When the next finished job may be pruned.
@@ -108,6 +112,7 @@ impl Book {
             asked_changed: false,
             made_ready: BTreeSet::new(),
             created: Vec::new(),
+            litter: Vec::new(),
             next_due: None,
             next_prune: None,
             last_token: 0,
@@ -297,7 +302,7 @@ impl Book {
         work: impl FnOnce(&mut Book) -> Result<T>,
     ) -> Result<T, Undone> {
         self.run("SAVEPOINT operation").map_err(|error| self.undone(storing(error)))?;
-        let created = self.created.len();
+        let (created, litter) = (self.created.len(), self.litter.len());
         let done = work(self).and_then(|value| {
             self.run("RELEASE operation").map_err(storing)?;
             Ok(value)
@@ -311,6 +316,7 @@ impl Book {
                 self.lanes.unlearn(lane);
                 self.made_ready.remove(&lane);
             }
+            self.litter.truncate(litter);
             match error {
                 error if errors::of_the_file(&error) => Undone::Everything(error),
                 error if rolled_back => Undone::Operation(error),
@@ -346,6 +352,10 @@ impl Book {
                 .map_err(storing)?;
         }
         self.run("COMMIT").map_err(storing)?;
+        for file in self.litter.drain(..) {
+            // What a copied database names was never here.
+            let _ = std::fs::remove_file(file);
+        }
         let tell = self.news_for_others && !self.others.is_empty();
         self.settle();
         Ok(tell)
@@ -379,6 +389,7 @@ impl Book {
         self.own_before = None;
         self.made_ready.clear();
         self.created.clear();
+        self.litter.clear();
     }
 
     /// Gives out so many job ids; the first of them.

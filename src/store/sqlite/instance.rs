@@ -16,9 +16,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::book::Book;
 use super::errors::storing;
-use super::lock_file::{
-    Identity, InstanceLock, clear_away, is_dead, proof_of_death, side_directory,
-};
+use super::lock_file::{Identity, InstanceLock, is_dead, proof_of_death, side_directory};
 use super::rescue::Why;
 use crate::clock::{Micros, from_micros};
 use crate::error::Result;
@@ -137,7 +135,10 @@ impl Book {
                 self.take_over(other.id, proof.says(), now, keep, &mut taken)?;
                 self.conn.execute(REMOVE, [other.id]).map_err(storing)?;
                 self.roster_moved();
-                clear_away(&other.identity, &proof, me.side());
+                if !other.identity.is_usurped(me.side()) {
+                    let left = [other.identity.bell(), other.identity.lock_file];
+                    self.litter.extend(left.map(|left| me.side().join(left)));
+                }
             }
         }
         Ok(taken)

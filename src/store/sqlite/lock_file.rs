@@ -56,6 +56,12 @@ impl Identity {
     pub(super) fn bell(&self) -> String {
         format!("{}.bell", self.lock_file.trim_end_matches(".lock"))
     }
+
+    /// Whether another file stands under the name of its lock file: that, and the bell beside it,
+    /// are somebody else's.
+    pub(super) fn is_usurped(&self, side: &Path) -> bool {
+        inode_of(&side.join(&self.lock_file)).is_some_and(|inode| inode != self.lock_inode)
+    }
 }
 
 /// `<db>-legwork`, beside the database.
@@ -220,24 +226,6 @@ fn proof_by(
             log::warn!("legwork: cannot probe {}: {error}", path.display());
             None
         }
-    }
-}
-
-/// Removes the files of a dead instance, unless somebody else has their name by now: in another
-/// container, or after the directory was cleared, process ids come again.
-pub(super) fn clear_away(them: &Identity, proof: &Proof, side: &Path) {
-    let lock = side.join(&them.lock_file);
-    let dead = match proof {
-        Proof::Locked(_) => true,
-        Proof::Gone | Proof::Elsewhere => match OpenOptions::new().write(true).open(&lock) {
-            Ok(file) => file.try_lock().is_ok(),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        },
-    };
-    if dead {
-        // What a copied file names was never here.
-        let _ = fs::remove_file(side.join(them.bell()));
-        let _ = fs::remove_file(lock);
     }
 }
 

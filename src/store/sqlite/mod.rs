@@ -336,7 +336,7 @@ impl Store {
     }
 
     pub(crate) fn submit(&self, work: Work) -> Result<()> {
-        self.post(Mail::Work(work))
+        self.post(Mail::Work(Box::new(work)))
     }
 
     /// Writes progress when it suits; losing it to a dead writer loses nothing that counts.

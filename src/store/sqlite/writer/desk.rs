@@ -73,7 +73,6 @@ impl Desk {
     ///
     /// # Errors
     /// The mail, to be posted, if the desk is not free.
-    #[expect(clippy::result_large_err, reason = "it is handed on, not reported")]
     pub(in crate::store::sqlite) fn serve(&self, mail: Mail) -> Result<(), Mail> {
         let Ok(mut writer) = self.writer.try_lock() else { return Err(mail) };
         let Some(writer) = writer.as_mut().filter(|writer| writer.may_serve_callers()) else {

@@ -16,7 +16,7 @@ use crate::store::{
 
 /// What can be posted to the writer.
 pub(in crate::store::sqlite) enum Mail {
-    Work(Work),
+    Work(Box<Work>),
     Insert(Operation<Vec<NewRow>, Vec<JobId>>),
     Control(Operation<Control, Controlled>),
     Join(Operation<Joining, Joined>),
