@@ -8,7 +8,7 @@ use crate::common::place;
 #[test]
 fn twenty_processes_race_for_5000_jobs_and_run_each_once() {
     let place = place();
-    let children: Vec<Child> = (0..20).map(|_| process(&place, "sweep 5000 workers 2")).collect();
+    let children: Vec<Process> = (0..20).map(|_| process(&place, "sweep 5000 workers 2")).collect();
     let jobs = place.builder().busy_timeout(SOON).open().unwrap();
     let since = Instant::now();
     let mut ids = Vec::new();
@@ -20,7 +20,7 @@ fn twenty_processes_race_for_5000_jobs_and_run_each_once() {
         assert_eq!(jobs.wait(id, SOON).unwrap().attempts, 1);
     }
     eprintln!("5000 jobs in {:?}", since.elapsed());
-    children.into_iter().for_each(|child| drop(end(child)));
+    children.into_iter().for_each(|child| drop(child.end()));
 
     let text = std::fs::read_to_string(ledger(&place.path)).unwrap();
     let mut ran = Vec::new();
