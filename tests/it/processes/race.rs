@@ -6,6 +6,20 @@ use super::*;
 use crate::common::place;
 
 #[test]
+fn processes_that_open_a_new_file_at_once_all_get_it() {
+    for _ in 0..5 {
+        let place = place();
+        let children: Vec<Child> =
+            (0..6).map(|_| Child::start("processes::worker", &place.path, "workers 1")).collect();
+        for mut child in children {
+            child.wait_for("ready");
+            child.tell("end");
+            child.end();
+        }
+    }
+}
+
+#[test]
 fn twenty_processes_race_for_5000_jobs_and_run_each_once() {
     let place = place();
     let children: Vec<Process> = (0..20).map(|_| process(&place, "sweep 5000 workers 2")).collect();
