@@ -258,6 +258,7 @@ impl Process {
         conn.busy_timeout(Duration::from_millis(100)).unwrap();
         until("it is stopped outside of a transaction", || {
             signal("-STOP", self);
+            until("all its threads stand still", || stands_still(self.id()));
             let free = conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok();
             if !free {
                 self.go_on();
@@ -269,6 +270,14 @@ impl Process {
     fn go_on(&self) {
         signal("-CONT", self);
     }
+}
+
+/// Whether the kernel has stopped all threads of a process; the signal alone is only on its way.
+fn stands_still(process: u32) -> bool {
+    std::fs::read_dir(format!("/proc/{process}/task")).unwrap().all(|thread| {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    })
 }
 
 fn signal(name: &str, process: &Process) {
