@@ -180,7 +180,8 @@ fn obey(jobs: &Jobs, db: &Path, words: &[&str]) {
         }
         "wait" => {
             say("waiting");
-            let state = match jobs.wait(id(), SOON) {
+            // Longer than the parent is patient: only being told ends it in time.
+            let state = match jobs.wait(id(), Duration::from_secs(3600)) {
                 Ok(job) => job.state.to_string(),
                 Err(error) => error.to_string(),
             };
