@@ -155,6 +155,8 @@ const WORKERS: usize = 4;
 const THREADS: usize = 3;
 const CALLS: usize = 40;
 const LINES: usize = THREADS * CALLS;
+/// How many processes work on the file.
+const PROCESSES: usize = 3;
 
 /// Notes its start and end, works for a moment in between, and fails as often as it is told.
 #[derive(Serialize, Deserialize)]
@@ -289,23 +291,23 @@ fn after_kills_at_any_moment_no_acknowledged_job_is_lost_and_every_second_start_
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut living = Vec::new();
+    let mut living: Vec<Child> = Vec::new();
     for _ in 0..rounds {
-        // Beside up to two others, some of which may have died just now.
-        let child = Child::start("crash::noting_child", &place.path, "on and on");
-        // A short wait kills it while it opens the file or takes over a dead one's jobs.
+        // Three at a time, one of which may have taken over from one that died just now.
+        while living.len() < PROCESSES {
+            living.push(Child::start("crash::noting_child", &place.path, "on and on"));
+        }
+        // A short wait kills the newest while it opens the file or takes over a dead one's jobs.
         let short = random.u8(..) < 60;
         let lines = if short { random.usize(0..6) } else { random.usize(6..LINES) };
         for _ in 0..lines {
-            child.line().expect("the child lives until it is killed");
+            living[PROCESSES - 1].line().expect("the child lives until it is killed");
         }
-        living.push(child);
-        while living.len() > random.usize(0..3) {
-            let child = living.swap_remove(random.usize(0..living.len()));
-            let process = child.id();
-            child.kill();
-            ledger.write(&format!("killed {process}"));
-        }
+        let doomed = if short { PROCESSES - 1 } else { random.usize(0..PROCESSES) };
+        let child = living.remove(doomed);
+        let process = child.id();
+        child.kill();
+        ledger.write(&format!("killed {process}"));
     }
     for child in living {
         let process = child.id();

@@ -76,6 +76,28 @@ fn an_idle_engine_writes_nothing_and_hardly_wakes() {
     children.into_iter().for_each(|child| drop(child.end()));
 }
 
+#[test]
+fn two_idle_engines_on_one_file_write_nothing_and_only_watch_each_other() {
+    let place = place();
+    let mut children: Vec<Child> =
+        (0..2).map(|_| Child::start("idle::child", &place.path, "nothing")).collect();
+    children.iter().for_each(|child| drop(child.wait_for("settled")));
+    pass(Duration::from_secs(1));
+    let before: Vec<_> = children.iter().map(|child| counters(child.id())).collect();
+    pass(WINDOW);
+    for (child, before) in children.iter().zip(before) {
+        let after = counters(child.id());
+        let woken = after.0 - before.0;
+        eprintln!("{woken} wake-ups in {WINDOW:?}");
+        assert!(woken <= 3 * WINDOW.as_secs(), "{woken} wake-ups in {WINDOW:?}");
+        assert_eq!((after.1, after.2), (before.1, before.2), "bytes written");
+    }
+    for child in &mut children {
+        child.tell("end");
+    }
+    children.into_iter().for_each(|child| drop(child.end()));
+}
+
 /// Lets time pass: here it is what is measured.
 fn pass(time: Duration) {
     let (_nobody, never) = mpsc::channel::<()>();

@@ -180,7 +180,8 @@ fn obey(jobs: &Jobs, db: &Path, words: &[&str]) {
         }
         "wait" => {
             say("waiting");
-            let state = match jobs.wait(id(), SOON) {
+            // Longer than the parent is patient: only being told ends it in time.
+            let state = match jobs.wait(id(), Duration::from_secs(3600)) {
                 Ok(job) => job.state.to_string(),
                 Err(error) => error.to_string(),
             };
@@ -193,46 +194,112 @@ fn obey(jobs: &Jobs, db: &Path, words: &[&str]) {
 
 // ---- the parent ------------------------------------------------------------------------------
 
-fn process(place: &Place, role: &str) -> Child {
-    let child = Child::start("processes::worker", &place.path, role);
-    child.wait_for("ready");
-    child
+/// A child and all that it has said: a worker and the main thread of it speak in any order.
+struct Process {
+    child: Child,
+    said: Vec<String>,
 }
 
-/// Waits until the child says this line; what it has said before.
-fn heard(child: &Child, wanted: &str) -> Vec<String> {
-    let mut before = Vec::new();
-    loop {
-        let line = child.line().expect("the child ended before it said the line");
-        if line == wanted {
-            return before;
+impl Process {
+    fn read(&mut self) {
+        self.said.push(self.child.line().expect("the child ended before it said the line"));
+    }
+
+    /// The place of the first line that is wanted.
+    fn find(&mut self, wanted: impl Fn(&str) -> bool) -> usize {
+        let mut looked_at = 0;
+        loop {
+            if let Some(at) = self.said[looked_at..].iter().position(|line| wanted(line)) {
+                return looked_at + at;
+            }
+            looked_at = self.said.len();
+            self.read();
         }
-        before.push(line);
+    }
+
+    /// Takes the rest of its first line that begins with `word`.
+    fn wait_for(&mut self, word: &str) -> String {
+        let at = self.find(|line| line.starts_with(word));
+        self.said.remove(at)[word.len()..].trim().to_owned()
+    }
+
+    /// Waits until it has said this line.
+    fn hear(&mut self, line: &str) {
+        self.find(|said| said == line);
+    }
+
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn tell(&mut self, line: &str) {
+        self.child.tell(line);
+    }
+
+    /// Has it enqueue; the job's id.
+    fn enqueued(&mut self, order: &str) -> JobId {
+        self.tell(order);
+        self.wait_for("enqueued").parse().unwrap()
+    }
+
+    fn kill(self) {
+        self.child.kill();
+    }
+
+    /// Has it end; all that it has said.
+    fn end(mut self) -> Vec<String> {
+        self.tell("end");
+        self.said.extend(self.child.end());
+        self.said
+    }
+
+    /// SIGSTOP while it does not hold the write lock, with which it would stop everybody.
+    fn stop(&self, place: &Place) {
+        let conn = place.connect();
+        conn.busy_timeout(Duration::from_millis(100)).unwrap();
+        until("it is stopped outside of a transaction", || {
+            signal("-STOP", self);
+            until("all its threads stand still", || stands_still(self.id()));
+            let free = conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok();
+            if !free {
+                self.go_on();
+            }
+            free
+        });
+    }
+
+    fn go_on(&self) {
+        signal("-CONT", self);
     }
 }
 
-fn id_after(child: &Child, word: &str) -> JobId {
-    child.wait_for(word).parse().unwrap()
+/// Whether the kernel has stopped all threads of a process; the signal alone is only on its way.
+fn stands_still(process: u32) -> bool {
+    std::fs::read_dir(format!("/proc/{process}/task")).unwrap().all(|thread| {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    })
 }
 
-/// Has a process enqueue; the job's id.
-fn enqueued_by(child: &mut Child, order: &str) -> JobId {
-    child.tell(order);
-    id_after(child, "enqueued")
+fn signal(name: &str, process: &Process) {
+    let done = std::process::Command::new("kill").args([name, &process.id().to_string()]).status();
+    assert!(done.unwrap().success());
+}
+
+fn process(place: &Place, role: &str) -> Process {
+    let child = Child::start("processes::worker", &place.path, role);
+    let mut process = Process { child, said: Vec::new() };
+    process.wait_for("ready");
+    process
 }
 
 /// An engine whose workers have worked and wait for more.
-fn idle_engine(place: &Place, role: &str) -> Child {
+fn idle_engine(place: &Place, role: &str) -> Process {
     let mut child = process(place, role);
-    let id = enqueued_by(&mut child, "enqueue");
+    let id = child.enqueued("enqueue");
     child.tell(&format!("wait {id}"));
-    heard(&child, "waited completed");
+    child.hear("waited completed");
     child
-}
-
-fn end(mut child: Child) -> Vec<String> {
-    child.tell("end");
-    child.end()
 }
 
 fn ask<T: rusqlite::types::FromSql>(place: &Place, sql: &str) -> T {
@@ -249,11 +316,6 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-fn signal(name: &str, child: &Child) {
-    let done = std::process::Command::new("kill").args([name, &child.id().to_string()]).status();
-    assert!(done.unwrap().success());
 }
 
 /// Completed by its first attempt, which nobody cut off.

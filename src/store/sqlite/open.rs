@@ -54,31 +54,56 @@ pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> 
     let path = fs::canonicalize(given).unwrap_or_else(|_| given.clone());
     conn.busy_timeout(Duration::ZERO).map_err(storing)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
-    check_content(&conn, &path)?;
+    while_busy(Instant::now() + Duration::from_secs(1), || check_content(&conn, &path))?;
     if !existed {
         // SQLite gives `-wal` and `-shm` the permissions that it finds on the database.
         make_private(&path)?;
     }
     let deadline = Instant::now() + settings.busy_timeout;
+    while_busy(deadline, || prepare(&conn, &path, is_new, deadline, settings.busy_timeout))?;
+    Ok((conn, path))
+}
+
+/// Runs `step` again for as long as another process that opens the file holds it up: until the
+/// file is in WAL mode, readers and writers wait for each other.
+fn while_busy<T>(deadline: Instant, mut step: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match step() {
+            Err(Error::Busy { .. }) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Turns the file to WAL and brings its schema up to date. May be done again from the beginning.
+fn prepare(
+    conn: &Connection,
+    path: &Path,
+    is_new: bool,
+    deadline: Instant,
+    patience: Duration,
+) -> Result<()> {
     if is_new {
         // Only possible before the first table; lets idle moments give freed pages back.
         conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(storing)?;
     }
-    turn_to_wal(&conn, &path, deadline, settings.busy_timeout)?;
-    configure(&conn)?;
+    turn_to_wal(conn, path, deadline, patience)?;
+    configure(conn)?;
     // The schema must be on the disk before anything is acknowledged in it.
     conn.execute_batch("PRAGMA synchronous = FULL").map_err(storing)?;
-    if migrate::version(&conn)? != migrate::KNOWN {
+    if migrate::version(conn)? != migrate::KNOWN {
         patiently(deadline, || conn.execute_batch("BEGIN IMMEDIATE"))
-            .map_err(|error| busy_or(error, settings.busy_timeout))?;
-        if let Err(error) = migrate::migrate(&conn) {
+            .map_err(|error| busy_or(error, patience))?;
+        if let Err(error) = migrate::migrate(conn) {
             // The transaction is given up with the connection in any case.
             let _ = conn.execute_batch("ROLLBACK");
             return Err(error);
         }
         conn.execute_batch("COMMIT").map_err(storing)?;
     }
-    Ok((conn, path))
+    Ok(())
 }
 
 /// Opens a connection that can only read.

@@ -156,7 +156,10 @@ fn status_tells_of_queues_workers_and_the_file() {
     assert_eq!(status["queues"][0]["name"], "high");
     assert_eq!(status["queues"][0]["states"]["scheduled"], 1);
     assert!(status["queues"][0]["oldest_ready_seconds"].as_f64().unwrap() >= 0.0);
-    assert_eq!(status["sqlite"], rusqlite::version());
+    let sqlite = legwork::Jobs::sqlite();
+    assert_eq!(status["sqlite"], sqlite.version);
+    assert_eq!(status["wal_reset_bug"], sqlite.wal_reset_bug);
+    assert_eq!(status["processes"], json!([]));
     let bytes = place.path.metadata().unwrap().len();
     assert_eq!(status["file"]["bytes"], bytes);
 
@@ -173,8 +176,20 @@ fn status_tells_of_queues_workers_and_the_file() {
     assert_eq!(place.line("status --json").json()["paused"][0]["name"], "high");
     let worker = place.worker("work");
     super::until("the worker is seen", || place.line("status --json").json()["instances"] == 1);
+    let process = place.line("status --json").json()["processes"][0].clone();
+    assert_eq!(process["alive"], true);
+    let pid = process["pid"].clone();
+    let tsv = place.line("status").good();
+    assert!(tsv.contains(&format!("process\t{}\t{pid}\t", process["id"])), "{tsv}");
+    assert!(place.on_terminal("status", "").good().contains(&format!("process {pid}, started")));
     drop(worker);
-    assert_eq!(place.line("status --json").json()["instances"], 0, "its lock went with it");
+    let status = place.line("status --json").json();
+    assert_eq!(status["instances"], 0, "its lock went with it");
+    assert_eq!(
+        (&status["processes"][0]["pid"], &status["processes"][0]["alive"]),
+        (&pid, &json!(false))
+    );
+    assert!(place.on_terminal("status", "").good().contains(&format!("process {pid} is dead")));
 }
 
 #[test]
@@ -250,8 +265,7 @@ fn wait_tells_the_end_of_jobs_that_another_process_runs() {
 fn enqueue_and_run_wait_if_told_to() {
     let place = place();
     place.line("run --wait -- true").coded(69);
-    // It looks by itself: nobody tells it of what other processes enqueue.
-    let _worker = place.worker("work --every 50ms");
+    let _worker = place.worker("work");
     super::until("the worker lives", || place.line("status --json").json()["instances"] == 1);
     assert_eq!(place.line("run --wait -- true").good(), "2\n");
     let ended = place.line("run --wait -- false").coded(1);

@@ -110,3 +110,17 @@ fn a_command_whose_worker_was_stopped_runs_again() {
     assert_eq!(place.state(id), "completed");
     assert_eq!(std::fs::read_to_string(place.file("runs")).unwrap(), "run\nrun\n");
 }
+
+#[test]
+fn the_crash_limit_is_the_workers() {
+    let place = place();
+    // Each attempt takes the worker's process with it.
+    let id = place.script("", "kill -9 $PPID");
+    place.worker("work --crash-limit 1").end().coded(-9);
+    // Its process died: a suspect, not blamed yet; the next death is its own.
+    place.worker("work --crash-limit 1").end().coded(-9);
+    place.worker("work --crash-limit 1 --until-empty").end().coded(0);
+    let job = &place.show(id)["job"];
+    assert_eq!(job["state"], "failed");
+    assert!(job["reason"].as_str().unwrap().starts_with("quarantined"), "{job}");
+}

@@ -27,15 +27,17 @@ fn what_another_process_pauses_is_not_started_any_more() {
     (0..100).for_each(|_| drop(busy.wait_for("start")));
     jobs.pause(Scope::Queue(BULK.into())).unwrap();
     // A job that was enqueued after the pause: when it starts there the pause is known there.
-    let told = enqueued_by(&mut busy, "enqueue");
-    heard(&busy, &format!("start {told}"));
+    let told = busy.enqueued("enqueue");
+    busy.hear(&format!("start {told}"));
     // What a worker had in its hands comes to its end, and nothing lies in the tray.
     let claimed = "SELECT count(*) FROM legwork_jobs WHERE instance IS NOT NULL";
     until("all that was started ends", || ask::<i64>(&place, claimed) == 0);
     let left: i64 = ask(&place, "SELECT count(*) FROM legwork_jobs");
     assert!(left > 0, "all were done before the pause, the test shows nothing");
-    let again = enqueued_by(&mut busy, "enqueue");
-    let late = heard(&busy, &format!("start {again}"));
+    let before = busy.said.len();
+    let again = busy.enqueued("enqueue");
+    busy.hear(&format!("start {again}"));
+    let late = busy.said.split_off(before);
     let late: Vec<_> = late.iter().filter(|line| starts_one_of(line, &ids)).collect();
     // The start of one that a worker held may have been said last.
     assert!(late.len() <= WORKERS, "started after the pause: {late:?}");
@@ -43,7 +45,7 @@ fn what_another_process_pauses_is_not_started_any_more() {
         ask::<i64>(&place, claimed),
         i64::from(jobs.get(again).unwrap().state == State::Running)
     );
-    let rest = end(busy);
+    let rest = busy.end().split_off(before);
     assert!(!rest.iter().any(|line| starts_one_of(line, &ids)));
     assert_eq!(ask::<i64>(&place, "SELECT count(*) FROM legwork_jobs"), left);
     eprintln!("{left} jobs are paused");
@@ -53,41 +55,38 @@ fn what_another_process_pauses_is_not_started_any_more() {
 fn a_cancel_reaches_the_running_attempt_in_another_process() {
     let place = place();
     let mut busy = process(&place, "sweep 0 workers 1");
-    let id = enqueued_by(&mut busy, "hold");
-    heard(&busy, &format!("start {id}"));
+    let id = busy.enqueued("hold");
+    busy.hear(&format!("start {id}"));
     let jobs = place.open();
     let since = Instant::now();
     jobs.cancel(id).unwrap();
-    heard(&busy, &format!("interrupted {id}"));
+    busy.hear(&format!("interrupted {id}"));
     eprintln!("interrupted {:?} after the cancel", since.elapsed());
     assert_eq!(jobs.wait(id, SOON).unwrap().state, State::Cancelled);
-    end(busy);
+    busy.end();
 }
 
 #[test]
 fn a_cancel_of_what_was_claimed_ahead_elsewhere_cancels_it_or_reaches_it() {
     let place = place();
-    let busy = process(&place, &format!("sweep 0 workers {WORKERS}"));
-    let jobs = place.builder().busy_timeout(Duration::from_millis(50)).open().unwrap();
+    let mut busy = process(&place, &format!("sweep 0 workers {WORKERS}"));
+    let jobs = place.builder().busy_timeout(SOON).open().unwrap();
     let ids = bulk(&jobs, 60_000);
-    let mut lines = Vec::new();
     let mut cancelled = BTreeSet::new();
     for _ in 0..20 {
         // Stopped, it keeps what lies in its tray; stopped for long, the tray is cleared after it.
-        (0..100).for_each(|_| lines.push(busy.line().unwrap()));
-        signal("-STOP", &busy);
+        (0..100).for_each(|_| busy.read());
+        busy.stop(&place);
         let ahead = claimed_ahead(&place);
-        // Where it was stopped with the write lock in its hands there is no cancel.
-        if jobs.cancel(ahead.clone()).is_ok() {
-            cancelled.extend(ahead);
-        }
-        signal("-CONT", &busy);
+        jobs.cancel(ahead.clone()).unwrap();
+        cancelled.extend(ahead);
+        busy.go_on();
     }
     assert!(!cancelled.is_empty(), "nothing was claimed ahead, the test shows nothing");
     let marked = "SELECT count(*) FROM legwork_jobs WHERE cancel_requested = 1";
     until("all that was asked to stop ends", || ask::<i64>(&place, marked) == 0);
     jobs.pause(Scope::All).unwrap();
-    lines.extend(end(busy));
+    let lines = busy.end();
     let started: BTreeSet<JobId> = lines
         .iter()
         .filter_map(|line| line.strip_prefix("start ")?.parse().ok())
@@ -120,13 +119,13 @@ fn claimed_ahead(place: &Place) -> Vec<JobId> {
 fn a_job_that_another_process_holds_is_not_deleted() {
     let place = place();
     let mut busy = process(&place, "sweep 0 workers 1");
-    let id = enqueued_by(&mut busy, "hold");
-    heard(&busy, &format!("start {id}"));
+    let id = busy.enqueued("hold");
+    busy.hear(&format!("start {id}"));
     let jobs = place.open();
     let refused = jobs.delete(id).unwrap_err();
     assert!(matches!(refused, legwork::Error::WrongState { state: State::Running, .. }));
     busy.tell(&format!("release {id}"));
     completed_undisturbed(&jobs, id);
     jobs.delete(id).unwrap();
-    end(busy);
+    busy.end();
 }

@@ -6,40 +6,40 @@ use crate::common::place;
 #[test]
 fn what_another_process_enqueues_starts_by_the_doorbell_alone() {
     let place = place();
-    let idle = idle_engine(&place, "sweep 0 workers 2");
+    let mut idle = idle_engine(&place, "sweep 0 workers 2");
     let mut other = process(&place, "sweep 0");
     for order in ["enqueue", "enqueue_in", "transaction", "delay 200", "enqueue"] {
-        let id = enqueued_by(&mut other, order);
-        heard(&idle, &format!("start {id}"));
+        let id = other.enqueued(order);
+        idle.hear(&format!("start {id}"));
     }
-    end(other);
-    end(idle);
+    other.end();
+    idle.end();
 }
 
 #[test]
 fn a_queue_that_another_process_resumes_goes_on_by_the_doorbell_alone() {
     let place = place();
-    let idle = idle_engine(&place, "sweep 0 workers 2");
+    let mut idle = idle_engine(&place, "sweep 0 workers 2");
     let mut other = process(&place, "sweep 0");
     other.tell("pause");
     other.wait_for("paused");
-    let id = enqueued_by(&mut other, "enqueue");
+    let id = other.enqueued("enqueue");
     other.tell("resume");
     other.wait_for("resumed");
-    heard(&idle, &format!("start {id}"));
-    end(other);
-    end(idle);
+    idle.hear(&format!("start {id}"));
+    other.end();
+    idle.end();
 }
 
 #[test]
 fn a_job_of_a_process_whose_engine_is_gone_gets_its_alarm_elsewhere() {
     let place = place();
-    let idle = idle_engine(&place, "sweep 0 workers 1");
+    let mut idle = idle_engine(&place, "sweep 0 workers 1");
     let mut other = process(&place, "sweep 0 workers 1");
-    let id = enqueued_by(&mut other, "delay 1500");
-    end(other);
-    heard(&idle, &format!("start {id}"));
-    end(idle);
+    let id = other.enqueued("delay 1500");
+    other.end();
+    idle.hear(&format!("start {id}"));
+    idle.end();
 }
 
 /// As `enqueue_in` does, by somebody who rings nobody.
@@ -57,7 +57,7 @@ COMMIT;"#;
 #[test]
 fn plain_sql_is_found_by_the_sweep() {
     let place = place();
-    let idle = idle_engine(&place, "sweep 200 workers 1");
+    let mut idle = idle_engine(&place, "sweep 200 workers 1");
     let conn = place.connect();
     conn.busy_timeout(SOON).unwrap();
     for _ in 0..3 {
@@ -65,9 +65,9 @@ fn plain_sql_is_found_by_the_sweep() {
         let id: i64 =
             conn.query_row("SELECT last_job FROM legwork_counter", [], |row| row.get(0)).unwrap();
         let since = Instant::now();
-        heard(&idle, &format!("start {id}"));
+        idle.hear(&format!("start {id}"));
         eprintln!("found after {:?}", since.elapsed());
         assert!(since.elapsed() < Duration::from_secs(10));
     }
-    end(idle);
+    idle.end();
 }

@@ -27,12 +27,12 @@ fn is_rung(bell: &Path) -> bool {
 fn an_engine_whose_side_directory_is_cleared_keeps_its_job_and_makes_lock_and_bell_anew() {
     let place = place();
     let mut robbed = process(&place, "sweep 200 workers 2");
-    let id = enqueued_by(&mut robbed, "hold");
-    heard(&robbed, &format!("start {id}"));
+    let id = robbed.enqueued("hold");
+    robbed.hear(&format!("start {id}"));
     fs::remove_dir_all(side(&place.path)).unwrap();
     // By the evidence of its process id it lives.
     let mut newcomer = process(&place, "sweep 200 workers 1");
-    let own = enqueued_by(&mut newcomer, "hold");
+    let own = newcomer.enqueued("hold");
     newcomer.tell(&format!("release {own}"));
     let jobs = place.open();
     jobs.wait(own, SOON).unwrap();
@@ -42,21 +42,21 @@ fn an_engine_whose_side_directory_is_cleared_keeps_its_job_and_makes_lock_and_be
     until("the lock is there again", || lock_of(&place).exists());
     let bell = lock_of(&place).with_extension("bell");
     until("the bell hangs again", || is_rung(&bell));
-    let said = end(newcomer);
+    let said = newcomer.end();
     assert!(!said.contains(&format!("start {id}")), "taken from the living");
     let next = jobs.enqueue(work(0)).unwrap();
-    heard(&robbed, &format!("start {next}"));
+    robbed.hear(&format!("start {next}"));
     robbed.tell(&format!("release {id}"));
     completed_undisturbed(&jobs, id);
-    end(robbed);
+    robbed.end();
 }
 
 #[test]
 fn the_jobs_of_a_backup_are_claimable_wherever_it_is_opened() {
     let place = place();
     let mut busy = process(&place, "sweep 0 workers 1");
-    let id = enqueued_by(&mut busy, "hold");
-    heard(&busy, &format!("start {id}"));
+    let id = busy.enqueued("hold");
+    busy.hear(&format!("start {id}"));
     let elsewhere = crate::common::place();
     let kept = place.dir.path().join("kept.db");
     {
@@ -65,8 +65,8 @@ fn the_jobs_of_a_backup_are_claimable_wherever_it_is_opened() {
         jobs.backup(&kept).unwrap();
     }
     assert_eq!(ask::<i64>(&elsewhere, "SELECT count(*) FROM legwork_instances"), 0);
-    let there = process(&elsewhere, "sweep 0 workers 1");
-    heard(&there, &format!("start {id}"));
+    let mut there = process(&elsewhere, "sweep 0 workers 1");
+    there.hear(&format!("start {id}"));
     there.kill();
 
     busy.kill();
@@ -77,21 +77,21 @@ fn the_jobs_of_a_backup_are_claimable_wherever_it_is_opened() {
     }
     fs::rename(&kept, &place.path).unwrap();
     let mut restored = process(&place, "sweep 0 workers 1");
-    heard(&restored, &format!("start {id}"));
+    restored.hear(&format!("start {id}"));
     assert_eq!(ask::<i64>(&place, "SELECT count(*) FROM legwork_instances"), 1);
     restored.tell(&format!("release {id}"));
     let jobs = place.open();
     completed_undisturbed(&jobs, id);
     drop(jobs);
-    end(restored);
+    restored.end();
 }
 
 #[test]
 fn the_engine_of_a_copied_file_takes_the_copied_jobs_and_leaves_the_original_alone() {
     let place = place();
     let mut original = process(&place, "sweep 0 workers 1");
-    let id = enqueued_by(&mut original, "hold");
-    heard(&original, &format!("start {id}"));
+    let id = original.enqueued("hold");
+    original.hear(&format!("start {id}"));
     let copied = crate::common::place();
     // By another process: closing the file here would free the locks of this one.
     for ending in ["", "-wal"] {
@@ -100,8 +100,8 @@ fn the_engine_of_a_copied_file_takes_the_copied_jobs_and_leaves_the_original_alo
         assert!(done.unwrap().success());
     }
     let lock = lock_of(&place);
-    let copy = process(&copied, "sweep 0 workers 1");
-    heard(&copy, &format!("start {id}"));
+    let mut copy = process(&copied, "sweep 0 workers 1");
+    copy.hear(&format!("start {id}"));
     assert_eq!(ask::<i64>(&copied, "SELECT count(*) FROM legwork_instances"), 1);
     assert!(lock.exists() && is_rung(&lock.with_extension("bell")));
     let jobs = place.open();
@@ -109,7 +109,7 @@ fn the_engine_of_a_copied_file_takes_the_copied_jobs_and_leaves_the_original_alo
     original.tell(&format!("release {id}"));
     completed_undisturbed(&jobs, id);
     copy.kill();
-    end(original);
+    original.end();
 }
 
 #[test]
@@ -121,5 +121,5 @@ fn a_copied_row_that_has_the_names_of_a_living_engine_takes_nothing_from_it() {
     let first = format!("{}-0-0.lock", engine.id());
     assert!(lock.ends_with(&first), "{lock:?} is not the name that was copied");
     assert!(lock.exists() && is_rung(&lock.with_extension("bell")));
-    end(engine);
+    engine.end();
 }

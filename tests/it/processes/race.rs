@@ -6,9 +6,23 @@ use super::*;
 use crate::common::place;
 
 #[test]
+fn processes_that_open_a_new_file_at_once_all_get_it() {
+    for _ in 0..5 {
+        let place = place();
+        let children: Vec<Child> =
+            (0..6).map(|_| Child::start("processes::worker", &place.path, "workers 1")).collect();
+        for mut child in children {
+            child.wait_for("ready");
+            child.tell("end");
+            child.end();
+        }
+    }
+}
+
+#[test]
 fn twenty_processes_race_for_5000_jobs_and_run_each_once() {
     let place = place();
-    let children: Vec<Child> = (0..20).map(|_| process(&place, "sweep 5000 workers 2")).collect();
+    let children: Vec<Process> = (0..20).map(|_| process(&place, "sweep 5000 workers 2")).collect();
     let jobs = place.builder().busy_timeout(SOON).open().unwrap();
     let since = Instant::now();
     let mut ids = Vec::new();
@@ -20,7 +34,7 @@ fn twenty_processes_race_for_5000_jobs_and_run_each_once() {
         assert_eq!(jobs.wait(id, SOON).unwrap().attempts, 1);
     }
     eprintln!("5000 jobs in {:?}", since.elapsed());
-    children.into_iter().for_each(|child| drop(end(child)));
+    children.into_iter().for_each(|child| drop(child.end()));
 
     let text = std::fs::read_to_string(ledger(&place.path)).unwrap();
     let mut ran = Vec::new();

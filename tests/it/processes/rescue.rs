@@ -7,12 +7,12 @@ use crate::common::place;
 fn what_a_killed_process_ran_starts_in_another_that_lives() {
     let place = place();
     let mut doomed = process(&place, "sweep 0 workers 1");
-    let id = enqueued_by(&mut doomed, "hold");
-    heard(&doomed, &format!("start {id}"));
+    let id = doomed.enqueued("hold");
+    doomed.hear(&format!("start {id}"));
     let mut other = process(&place, "sweep 0 workers 1");
     let since = Instant::now();
     doomed.kill();
-    heard(&other, &format!("start {id}"));
+    other.hear(&format!("start {id}"));
     let took = since.elapsed();
     eprintln!("started again {took:?} after the kill");
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -20,19 +20,19 @@ fn what_a_killed_process_ran_starts_in_another_that_lives() {
     let jobs = place.open();
     assert_eq!(jobs.wait(id, SOON).unwrap().attempts, 1);
     assert_eq!(jobs.attempts(id).unwrap()[0].error, "interrupted: its process died");
-    end(other);
+    other.end();
 }
 
 #[test]
 fn what_a_killed_process_ran_starts_at_once_in_a_new_one() {
     let place = place();
     let mut doomed = process(&place, "sweep 0 workers 1");
-    let id = enqueued_by(&mut doomed, "hold");
-    heard(&doomed, &format!("start {id}"));
+    let id = doomed.enqueued("hold");
+    doomed.hear(&format!("start {id}"));
     doomed.kill();
     // Alone it watches nobody: only its own start can have taken the job over.
-    let other = process(&place, "sweep 0 workers 1");
-    heard(&other, &format!("start {id}"));
+    let mut other = process(&place, "sweep 0 workers 1");
+    other.hear(&format!("start {id}"));
     other.kill();
 }
 
@@ -40,22 +40,22 @@ fn what_a_killed_process_ran_starts_at_once_in_a_new_one() {
 fn stopped_for(time: Duration) {
     let place = place();
     let mut stopped = process(&place, "sweep 200 workers 1");
-    let id = enqueued_by(&mut stopped, "hold");
-    heard(&stopped, &format!("start {id}"));
+    let id = stopped.enqueued("hold");
+    stopped.hear(&format!("start {id}"));
     let mut other = process(&place, "sweep 200 workers 1");
-    signal("-STOP", &stopped);
-    let own = enqueued_by(&mut other, "enqueue");
-    heard(&other, &format!("end {own}"));
+    stopped.stop(&place);
+    let own = other.enqueued("enqueue");
+    other.hear(&format!("end {own}"));
     // How long it is stopped is what is tested.
     std::thread::sleep(time);
     let jobs = place.open();
     assert_eq!(jobs.get(id).unwrap().state, State::Running);
-    signal("-CONT", &stopped);
+    stopped.go_on();
     stopped.tell(&format!("release {id}"));
-    heard(&stopped, &format!("end {id}"));
+    stopped.hear(&format!("end {id}"));
     completed_undisturbed(&jobs, id);
-    assert!(!end(other).contains(&format!("start {id}")));
-    end(stopped);
+    assert!(!other.end().contains(&format!("start {id}")));
+    stopped.end();
 }
 
 #[test]
