@@ -437,6 +437,9 @@ impl OpenFile {
 impl Drop for OpenFile {
     /// Never reached in a child made by fork: its handles are leaked there.
     fn drop(&mut self) {
+        // First, so that the writer's is the last connection: one that can only read would leave the
+        // `-wal` behind.
+        self.readers.close();
         // If the writer is gone there is nothing to stop.
         let _ = self.mail.send(Mail::Stop);
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
