@@ -25,7 +25,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         args => args.to_owned(),
     };
     let job = NewJob::of_kind_json(&arguments.kind, args);
-    arguments.options.enqueue(globals, &globals.create()?, job)
+    arguments.options.enqueue(globals, &globals.create_for_a_moment()?, job)
 }
 
 fn from_stdin() -> Result<String, Trouble> {

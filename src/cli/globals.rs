@@ -54,6 +54,11 @@ impl Globals {
         Ok(Jobs::open(self.path()?)?)
     }
 
+    /// The same for a command that enqueues and ends: the `-wal` stays for the next one.
+    pub(super) fn create_for_a_moment(&self) -> Result<Jobs, Trouble> {
+        Ok(Jobs::builder(self.path()?).checkpoint_on_close(false).open()?)
+    }
+
     /// Opens a file that must be there.
     pub(super) fn open(&self) -> Result<Jobs, Trouble> {
         let path = self.path()?;

@@ -57,7 +57,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     if let Some(timeout) = arguments.timeout {
         job = job.timeout(timeout);
     }
-    arguments.options.enqueue(globals, &globals.create()?, job)
+    arguments.options.enqueue(globals, &globals.create_for_a_moment()?, job)
 }
 
 /// `NAME` as it is now, or `NAME=VALUE`.

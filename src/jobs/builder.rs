@@ -23,6 +23,7 @@ use crate::error::Error;
 /// [`durability`](JobsBuilder::durability), [`retention`](JobsBuilder::retention),
 /// [`history_rows`](JobsBuilder::history_rows), [`clock`](JobsBuilder::clock),
 /// [`random`](JobsBuilder::random), [`sweep`](JobsBuilder::sweep),
+/// [`checkpoint_on_close`](JobsBuilder::checkpoint_on_close),
 /// [`allow_network_fs`](JobsBuilder::allow_network_fs). The first handle decides them; a later one
 /// inherits what it leaves out, and is refused if it asks for something else. All others are each
 /// handle's own.
@@ -89,6 +90,16 @@ impl JobsBuilder {
     /// first. Default: 1,000,000.
     pub fn history_rows(mut self, most: u64) -> JobsBuilder {
         self.wanted.history_rows = Some(most);
+        self
+    }
+
+    /// Whether the last handle that closes writes the `-wal` back into the database and removes it, so
+    /// that one file is left. Default: yes. A program that opens the file, enqueues and ends is
+    /// several syncs faster without: the next one finds the `-wal` ready, and each thousand pages it is
+    /// written back anyway. Then the database consists of both files: copy it with
+    /// [`backup`](crate::Jobs::backup), as one should in any case.
+    pub fn checkpoint_on_close(mut self, checkpoint: bool) -> JobsBuilder {
+        self.wanted.checkpoint_on_close = Some(checkpoint);
         self
     }
 

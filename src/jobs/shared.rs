@@ -44,6 +44,7 @@ impl Shared {
             history_rows: wanted.history_rows.unwrap_or(1_000_000),
             clock: clock.clone(),
             random: wanted.random.unwrap_or_default(),
+            checkpoint_on_close: wanted.checkpoint_on_close.unwrap_or(true),
             sweep: in_use(wanted.sweep.unwrap_or(SWEEP)),
             observer: observer(
                 Arc::clone(&events),
@@ -67,6 +68,7 @@ pub(super) struct Wanted {
     pub(super) clock: Option<Clock>,
     pub(super) random: Option<Random>,
     pub(super) sweep: Option<Duration>,
+    pub(super) checkpoint_on_close: Option<bool>,
 }
 
 impl Wanted {
@@ -77,6 +79,7 @@ impl Wanted {
         same("allow_network_fs", self.allow_network_fs, open.allow_network_fs)?;
         same("retention", self.retention, open.retention)?;
         same("history_rows", self.history_rows, open.history_rows)?;
+        same("checkpoint_on_close", self.checkpoint_on_close, open.checkpoint_on_close)?;
         same("sweep", self.sweep, open.sweep.unwrap_or_default())?;
         if self.clock.as_ref().is_some_and(|clock| !clock.is(&open.clock)) {
             return Err(differs("clock", "another one"));

@@ -64,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) random: Random,
     /// How often to look for what other programs have written with plain SQL; `None`: never.
     pub(crate) sweep: Option<Duration>,
+    /// Whether the last connection that closes empties the WAL and removes it.
+    pub(crate) checkpoint_on_close: bool,
     pub(crate) observer: Arc<dyn Fn(Notice) + Send + Sync>,
 }
 

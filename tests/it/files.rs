@@ -669,3 +669,23 @@ fn jobs_of_a_kind_unknown_to_one_engine_are_run_by_a_later_one_that_knows_it() {
     knowing.stop(SOON).unwrap();
     ignorant.stop(SOON).unwrap();
 }
+
+/// Enqueues one job and closes; whether a `-wal` is left.
+fn leaves_wal(place: &crate::common::Place, checkpoint: bool) -> bool {
+    let jobs = place.builder().checkpoint_on_close(checkpoint).open().unwrap();
+    jobs.enqueue(Quick).unwrap();
+    // A reader is open, too.
+    assert!(jobs.count(&Filter::new()).unwrap() > 0);
+    drop(jobs);
+    place.path.with_extension("db-wal").exists()
+}
+
+#[test]
+fn the_last_handle_leaves_one_file_unless_it_is_told_to_leave_the_wal_to_the_next() {
+    let place = place();
+    assert!(!leaves_wal(&place, true));
+    assert!(leaves_wal(&place, false));
+    assert!(leaves_wal(&place, false));
+    assert!(!leaves_wal(&place, true));
+    assert_eq!(place.open().count(&Filter::new()).unwrap(), 4);
+}

@@ -104,9 +104,10 @@ impl Tripwire {
 }
 
 impl Book {
-    /// Lets go of a file that is gone. The last connection to close writes the WAL back into the
-    /// database and removes `-wal` by its name: what stands there now may be newer, and another's.
-    pub(super) fn let_go(&self) {
+    /// Leaves the WAL as it is when the connection closes. Otherwise the last one writes it back into
+    /// the database and removes `-wal` by its name; if the file is gone, what stands there now may be
+    /// newer, and another's.
+    pub(super) fn leave_wal(&self) {
         if let Err(error) =
             self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         {

@@ -128,6 +128,9 @@ impl Writer {
             if let Err(error) = self.book.optimize() {
                 log::debug!("legwork: optimize: {error}");
             }
+            if !self.settings.checkpoint_on_close {
+                self.book.leave_wal();
+            }
             return false;
         };
         self.visit_trays(&mut group);
@@ -136,7 +139,7 @@ impl Writer {
             self.record(group);
         }
         if let Some(gone) = self.tripwire.sprung() {
-            self.book.let_go();
+            self.book.leave_wal();
             // Whoever waits for an answer learns of it by the end of the thread.
             (self.settings.observer)(Notice::Gone { error: gone.to_string() });
             return false;
