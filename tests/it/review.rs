@@ -21,7 +21,9 @@ fn stop_names_only_jobs_that_would_not_stop() {
     for round in 0..30 {
         let place = place();
         let jobs = place.open();
-        short_jobs(&jobs, 20_000);
+        let _events = jobs.events();
+        let _more: Vec<_> = (0..20).map(|_| jobs.events()).collect();
+        short_jobs(&jobs, 3_000);
         let engine =
             acting(&jobs, |_, _| Ok(Outcome::Done)).pool(Pool::new(["*"]).workers(4)).start().unwrap();
         std::thread::sleep(Duration::from_millis(60));
@@ -34,7 +36,7 @@ fn stop_names_only_jobs_that_would_not_stop() {
 #[test]
 fn nothing_starts_after_a_pause_is_acknowledged_beside_inserts() {
     let place = place();
-    let jobs = place.builder().durability(legwork::Durability::Relaxed).open().unwrap();
+    let jobs = place.open();
     let started = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&started);
     let _engine = acting(&jobs, move |_, _| {
@@ -45,12 +47,13 @@ fn nothing_starts_after_a_pause_is_acknowledged_beside_inserts() {
     .start()
     .unwrap();
     let over = Arc::new(AtomicBool::new(false));
-    let inserters: Vec<_> = (0..3)
+    let inserters: Vec<_> = (0..4)
         .map(|_| {
             let (jobs, over) = (jobs.clone(), Arc::clone(&over));
             std::thread::spawn(move || {
                 while !over.load(Ordering::Relaxed) {
-                    short_jobs(&jobs, 30);
+                    short_jobs(&jobs, 12);
+                    std::thread::sleep(Duration::from_millis(2));
                 }
             })
         })
@@ -61,7 +64,11 @@ fn nothing_starts_after_a_pause_is_acknowledged_beside_inserts() {
         jobs.pause(Scope::All).unwrap();
         let before = started.load(Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(15));
-        worst = worst.max(started.load(Ordering::SeqCst) - before);
+        let more = started.load(Ordering::SeqCst) - before;
+        if more > 1 {
+            println!("{more} after a pause");
+        }
+        worst = worst.max(more);
         jobs.resume(Scope::All).unwrap();
     }
     over.store(true, Ordering::Relaxed);
@@ -173,24 +180,35 @@ fn a_suspect_is_not_starved_by_a_busy_pool_with_weights() {
     engine.run_until_empty().unwrap();
     jobs.pause(Scope::All).unwrap();
     short_jobs(&jobs, 30_000);
-    let suspect = jobs.enqueue(NewJob::new(Act { n: -1 }).delay(Duration::from_millis(500))).unwrap();
+    let suspect = jobs.enqueue(NewJob::new(Act { n: -1 }).delay(SOON)).unwrap();
     done.store(0, Ordering::SeqCst);
     jobs.resume(Scope::All).unwrap();
     while done.load(Ordering::SeqCst) < 500 {
         std::thread::yield_now();
     }
+    // Held by an instance that is gone: the round finds it while the pool is busy.
     let raw = place.connect();
     raw.busy_timeout(SOON).unwrap();
-    raw.execute(
-        "UPDATE legwork_jobs SET state = 3, crashes = '[]', priority = -10 WHERE id = ?1",
-        [suspect.0],
-    )
+    raw.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         UPDATE legwork_jobs SET state = 4, crashes = '[]', priority = -10, instance = 999, token = 1,
+                started_at = 1 WHERE id = {};
+         INSERT INTO legwork_instances SELECT 999, 'gone.lock', 1, db_path, db_inode, 'another boot',
+                1, 1, pid_space, 1 FROM legwork_instances LIMIT 1;
+         UPDATE legwork_counter SET roster = roster + 1;
+         COMMIT",
+        suspect.0
+    ))
     .unwrap();
+    let events = jobs.events();
+    crate::common::wait_for(&events, |event| {
+        matches!(event, legwork::Event::Rescued { id } if *id == suspect)
+    });
     let when = done.load(Ordering::SeqCst);
     engine.run_until_empty().unwrap();
     let ran = at.load(Ordering::SeqCst);
     println!("ready after {when}, ran after {ran} of 30000");
-    assert!(ran < when + 15_000, "ready after {when}, ran after {ran} of 30000");
+    assert!(ran < when + 5_000, "ready after {when}, ran after {ran} of 30000");
 }
 
 /// Finding: a caller at the desk whose operation fails waits for the lock past its deadline.
@@ -199,11 +217,22 @@ fn a_caller_whose_operation_fails_is_answered_in_time() {
     let place = place();
     let patience = Duration::from_millis(300);
     let jobs = place.builder().busy_timeout(patience).open().unwrap();
+    place
+        .connect()
+        .execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON legwork_jobs WHEN new.args LIKE '%bad%'
+             BEGIN SELECT raise(ABORT, 'refused by the app'); END",
+        )
+        .unwrap();
     let (over, held) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (until, got, raw) = (Arc::clone(&over), Arc::clone(&held), place.connect());
     let other = std::thread::spawn(move || {
+        // Until somebody has the lock: the caller, with his first pass.
+        while raw.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // Free only for a moment: between the two passes.
         while !until.load(Ordering::Relaxed) {
-            // Free only for a moment: between the two passes.
             if raw.execute_batch("BEGIN IMMEDIATE").is_ok() {
                 got.store(true, Ordering::SeqCst);
                 std::thread::sleep(Duration::from_secs(4));
@@ -212,12 +241,8 @@ fn a_caller_whose_operation_fails_is_answered_in_time() {
             }
         }
     });
-    let mut deep = serde_json::json!(1);
-    for _ in 0..1_200 {
-        deep = serde_json::Value::Array(vec![deep]);
-    }
     let mut rows: Vec<_> = (0..20_000).map(|n| Raw { x: serde_json::json!(n) }).collect();
-    rows.push(Raw { x: deep });
+    rows.push(Raw { x: serde_json::json!("bad") });
     let began = Instant::now();
     let done = jobs.enqueue_many(rows);
     let took = began.elapsed();
