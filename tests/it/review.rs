@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use legwork::{Error, Jobs, Outcome, Pool, Scope};
+use legwork::{Jobs, Outcome, Pool, Scope};
 
 use crate::common::{Child, SOON, child_file, child_role, place, say};
 use crate::scripted::{Act, acting};
@@ -147,12 +147,12 @@ fn a_held_lock_outweighs_another_boot_id() {
     assert!(second_start.is_err(), "started {} times", starts.load(Ordering::SeqCst));
 }
 
-/// Finding: a caller at the desk whose operation fails waits for the lock past its deadline.
+/// Finding: a caller at the desk whose operation fails waits for the lock past its deadline. The lock has
+/// to be taken between the two passes, so this is tried several times.
 #[test]
 fn a_caller_whose_operation_fails_is_answered_in_time() {
     let place = place();
-    let patience = Duration::from_millis(300);
-    let jobs = place.builder().busy_timeout(patience).open().unwrap();
+    let jobs = place.builder().busy_timeout(Duration::from_millis(200)).open().unwrap();
     place
         .connect()
         .execute_batch(
@@ -160,36 +160,37 @@ fn a_caller_whose_operation_fails_is_answered_in_time() {
              BEGIN SELECT raise(ABORT, 'refused by the app'); END",
         )
         .unwrap();
-    let (over, held) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (until, got, raw) = (Arc::clone(&over), Arc::clone(&held), place.connect());
-    raw.busy_timeout(Duration::ZERO).unwrap();
-    let other = std::thread::spawn(move || {
-        // Until somebody has the lock: the caller, with his first pass.
-        while !until.load(Ordering::Relaxed)
-            && raw.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
-        {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        // Free only for a moment: between the two passes.
-        while !until.load(Ordering::Relaxed) {
-            if raw.execute_batch("BEGIN IMMEDIATE").is_ok() {
-                got.store(true, Ordering::SeqCst);
-                std::thread::sleep(Duration::from_secs(4));
-                raw.execute_batch("ROLLBACK").unwrap();
-                return;
+    for round in 0..20 {
+        let over = Arc::new(AtomicBool::new(false));
+        let (until, raw) = (Arc::clone(&over), place.connect());
+        raw.busy_timeout(Duration::ZERO).unwrap();
+        let other = std::thread::spawn(move || {
+            // Until the caller has the lock for his first pass; then it is taken when it is free.
+            while !until.load(Ordering::Relaxed)
+                && raw.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
+            {
+                std::thread::sleep(Duration::from_millis(1));
             }
-        }
-    });
-    let mut rows: Vec<_> = (0..20_000).map(|n| Raw { x: serde_json::json!(n) }).collect();
-    rows.push(Raw { x: serde_json::json!("bad") });
-    let began = Instant::now();
-    let done = jobs.enqueue_many(rows);
-    let took = began.elapsed();
-    over.store(true, Ordering::Relaxed);
-    other.join().unwrap();
-    println!("{took:?}, lock held meanwhile: {held:?}: {:?}", done.as_ref().map(Vec::len));
-    assert!(matches!(done, Err(Error::Busy { .. } | Error::Sqlite(_))));
-    assert!(took < Duration::from_secs(3), "answered after {took:?}");
+            while !until.load(Ordering::Relaxed) {
+                if raw.execute_batch("BEGIN IMMEDIATE").is_ok() {
+                    std::thread::sleep(Duration::from_secs(2));
+                    raw.execute_batch("ROLLBACK").unwrap();
+                    return;
+                }
+            }
+        });
+        let mut rows: Vec<_> = (0..2_000).map(|n| Raw { x: serde_json::json!(n) }).collect();
+        rows.push(Raw { x: serde_json::json!("bad") });
+        let began = Instant::now();
+        let done = jobs.enqueue_many(rows);
+        let took = began.elapsed();
+        over.store(true, Ordering::Relaxed);
+        other.join().unwrap();
+        println!("{round}: {took:?}: {:?}", done.as_ref().map(Vec::len));
+        assert!(took < Duration::from_millis(1_500), "answered after {took:?}");
+        // So that no neighbour is remembered, and the caller is served at the desk again.
+        std::thread::sleep(Duration::from_millis(1_050));
+    }
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -232,6 +233,6 @@ fn a_neighbour_gets_the_lock_beside_a_lone_caller() {
         waits.push((began.elapsed(), done.is_ok()));
     }
     over.store(true, Ordering::Relaxed);
-    println!("{} enqueued; waits {waits:?}", caller.join().unwrap());
+    eprintln!("{} enqueued; waits {waits:?}", caller.join().unwrap());
     assert!(waits.iter().all(|(took, ok)| *ok && *took < Duration::from_millis(500)), "{waits:?}");
 }
