@@ -24,8 +24,10 @@ fn stop_names_only_jobs_that_would_not_stop() {
         let _events = jobs.events();
         let _more: Vec<_> = (0..20).map(|_| jobs.events()).collect();
         short_jobs(&jobs, 3_000);
-        let engine =
-            acting(&jobs, |_, _| Ok(Outcome::Done)).pool(Pool::new(["*"]).workers(4)).start().unwrap();
+        let engine = acting(&jobs, |_, _| Ok(Outcome::Done))
+            .pool(Pool::new(["*"]).workers(4))
+            .start()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(60));
         let left = engine.stop(SOON).unwrap();
         assert!(left.is_empty(), "round {round}: {} jobs that have ended: {left:?}", left.len());
@@ -206,9 +208,10 @@ impl legwork::Job for Raw {
     }
 }
 
-/// Finding: the thread's sleep counts as a gap although a lone caller held the lock at the desk all the
-/// time; a neighbour that writes now and then hardly finds it free.
+/// Finding: a neighbour that writes now and then (less than once a second) is never remembered, and
+/// between gaps of 0.5 ms each 20 ms it hardly finds the lock free.
 #[test]
+#[ignore = "measures: for people, not for CI"]
 fn a_neighbour_gets_the_lock_beside_a_lone_caller() {
     let place = place();
     let jobs = place.open();
