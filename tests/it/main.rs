@@ -24,6 +24,7 @@ mod pools;
 mod power_cut;
 mod processes;
 mod reading;
+mod review;
 mod safety;
 mod scripted;
 mod sharing;
