@@ -288,6 +288,8 @@ impl Core {
     /// The attempts whose threads are at work, abandoned ones included.
     fn at_work(&self) -> Vec<Arc<Attempt>> {
         let mut attempts = self.jobs.attempts_here().of(self.instance);
+        // The end of one that has ended may still be on its way into the file.
+        attempts.retain(|attempt| !attempt.signals.get().ended);
         attempts.extend(self.abandoned().iter().cloned());
         attempts
     }

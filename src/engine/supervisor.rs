@@ -37,7 +37,8 @@ impl Supervisor {
 
     /// When an attempt counts as stuck, in awake time.
     fn alarm(&self, attempt: &Attempt) -> Option<Duration> {
-        if attempt.signals.get().reported {
+        let asked = attempt.signals.get();
+        if asked.reported || asked.ended {
             return None;
         }
         let timeout = attempt.timeout?;

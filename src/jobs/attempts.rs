@@ -87,6 +87,7 @@ impl Attempts {
     }
 
     pub(super) fn count(&self) -> usize {
-        lock(&self.inner).attempts.len()
+        let running = lock(&self.inner);
+        running.attempts.values().filter(|attempt| !attempt.signals.get().ended).count()
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Book {
     roster_read: Option<i64>,
     /// Others have news to look at, once this transaction has committed.
     news_for_others: bool,
+    /// Another connection has committed since the writer last asked.
+    news: bool,
     /// Somebody has asked running jobs to stop since the writer last looked.
     asked_changed: bool,
     pub(super) made_ready: BTreeSet<LaneId>,
@@ -109,6 +111,7 @@ impl Book {
             others: Vec::new(),
             roster_read: None,
             news_for_others: false,
+            news: false,
             asked_changed: false,
             made_ready: BTreeSet::new(),
             created: Vec::new(),
@@ -187,6 +190,7 @@ impl Book {
             })
             .map_err(storing)?;
         self.asked_changed |= self.asked != asked;
+        self.news |= self.version.is_some_and(|seen| seen != version);
         if self.lanes.has_pools() {
             self.read_lanes(seen)?;
             self.read_pauses()?;
@@ -288,6 +292,11 @@ impl Book {
             self.counter_moved = true;
             self.news_for_others = true;
         }
+    }
+
+    /// Whether another connection has committed since the last call.
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// Whether somebody has asked running jobs to stop since the last call.

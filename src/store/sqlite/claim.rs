@@ -139,12 +139,13 @@ impl Book {
     ) -> Result<Vec<(Place, Claimed)>> {
         let Some(spec) = self.lanes.spec(pool) else { return Ok(Vec::new()) };
         let (instance, ranks) = (spec.instance, spec.queues.ranks());
-        if spec.queues.is_weighted() {
-            return self.draw_ahead(pool, instance, tray, random);
-        }
+        let weighted = spec.queues.is_weighted();
         if self.next_suspects(pool, instance)?.iter().any(Option::is_some) {
             // It waits for a worker that looks at the file.
             return Ok(Vec::new());
+        }
+        if weighted {
+            return self.draw_ahead(pool, instance, tray, random);
         }
         let last = tray.last_place();
         let mut ahead = Vec::new();

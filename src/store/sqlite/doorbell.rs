@@ -25,12 +25,15 @@ mod unix {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixDatagram;
     use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread::{self, JoinHandle};
 
     /// A bell that hangs; taken down when it is dropped.
     pub(in super::super) struct Bell {
         socket: UnixDatagram,
         path: PathBuf,
+        down: Arc<AtomicBool>,
         /// Of the process that hung it.
         process: u32,
         thread: Option<JoinHandle<()>>,
@@ -47,20 +50,31 @@ mod unix {
             let socket = short(side, name, |path| UnixDatagram::bind(path))?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
             let ear = socket.try_clone()?;
+            let down = Arc::new(AtomicBool::new(false));
+            let taken_down = Arc::clone(&down);
             let thread =
                 thread::Builder::new().name("legwork-doorbell".into()).spawn(move || {
                     let mut ring = [0; 1];
-                    // Nothing is sent to end it: a socket that is shut down hears an empty datagram.
-                    while matches!(ear.recv(&mut ring), Ok(1)) {
-                        rung();
+                    // A socket that is shut down hears empty datagrams; others may send such, too.
+                    loop {
+                        match ear.recv(&mut ring) {
+                            _ if taken_down.load(Ordering::Acquire) => return,
+                            Ok(_) => rung(),
+                            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                            Err(error) => {
+                                log::warn!("legwork: the doorbell is deaf: {error}");
+                                return;
+                            }
+                        }
                     }
                 })?;
-            Ok(Bell { socket, path, process: std::process::id(), thread: Some(thread) })
+            Ok(Bell { socket, path, down, process: std::process::id(), thread: Some(thread) })
         }
 
         /// Whether others still find it.
         pub(in super::super) fn is_in_place(&self) -> bool {
-            fs::symlink_metadata(&self.path).is_ok()
+            let listens = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+            listens && fs::symlink_metadata(&self.path).is_ok()
         }
     }
 
@@ -72,6 +86,7 @@ mod unix {
             if let Err(error) = fs::remove_file(&self.path) {
                 log::debug!("legwork: removing {}: {error}", self.path.display());
             }
+            self.down.store(true, Ordering::Release);
             if let Err(error) = self.socket.shutdown(Shutdown::Both) {
                 // The thread would not end, so it is not waited for.
                 log::warn!("legwork: a doorbell stays up: {error}");

@@ -201,9 +201,6 @@ fn proof_by(
     me: &Identity,
     side: &Path,
 ) -> Option<Proof> {
-    if them.boot_id != me.boot_id {
-        return Some(Proof::Elsewhere);
-    }
     // The row came here by copying the file: whoever it was never held jobs of this one. A file
     // that was only moved keeps its inode.
     if them.db_inode != me.db_inode && them.db_path != me.db_path {
@@ -214,12 +211,18 @@ fn proof_by(
     let file = OpenOptions::new().write(true).open(&path).ok();
     // Another file under the same name is nobody's proof.
     let file = file.filter(|_| inode_of(&path) == Some(them.lock_inode));
+    // A container can have a boot id of its own, so that even this counts less than a lock.
+    let rebooted = them.boot_id != me.boot_id;
     let Some(file) = file else {
+        if rebooted {
+            return Some(Proof::Elsewhere);
+        }
         let gone = them.pid_space == me.pid_space
             && u32::try_from(them.pid).is_ok_and(|pid| start_of(pid) != Some(them.pid_start));
         return gone.then_some(Proof::Gone);
     };
     match try_lock(&file) {
+        Ok(()) if rebooted => Some(Proof::Elsewhere),
         Ok(()) => Some(Proof::Locked(file)),
         Err(TryLockError::WouldBlock) => None,
         Err(TryLockError::Error(error)) => {

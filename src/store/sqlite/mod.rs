@@ -443,7 +443,9 @@ impl Drop for OpenFile {
         // If the writer is gone there is nothing to stop.
         let _ = self.mail.send(Mail::Stop);
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The last handle may go with the end of an attempt, in the writer's own thread.
         if let Some(writer) = writer
+            && writer.thread().id() != thread::current().id()
             && writer.join().is_err()
         {
             log::error!("legwork: the writer thread had panicked");

@@ -24,6 +24,11 @@ enum Care {
 impl Writer {
     pub(super) fn record_locked(&mut self, group: Group) {
         let began = Instant::now();
+        if self.book.take_news() {
+            self.neighbour_seen = Some(began);
+            // What they have committed may be what somebody waits for.
+            self.waiters.look_again();
+        }
         self.record_now(group);
         self.lock_held += began.elapsed();
     }
@@ -41,6 +46,8 @@ impl Writer {
         if !self.lock(&mut group) {
             return;
         }
+        // Mail may have joined it meanwhile.
+        self.reclaim_for(&group);
         match self.transaction(&group, Care::Careful, true) {
             Ok(answers) => self.answer(group, answers),
             Err(failed) => self.recover(group, failed),
@@ -109,7 +116,9 @@ impl Writer {
         let now = self.settings.clock.micros();
         let book = &mut self.book;
         // A job that is handed over in an operation that fails would have to be taken back.
-        let seats = if may_claim && care == Care::Hopeful && !book.suspects {
+        // Nor may a control of this very group come too late for it.
+        let hands_over = may_claim && care == Care::Hopeful && group.controls.is_empty();
+        let seats = if hands_over && !book.suspects {
             seats(book, &self.parked, &self.trays)
         } else {
             Vec::new()

@@ -116,6 +116,7 @@ impl Writer {
             return Sleep::Not;
         }
         let next = self.next_wake();
+        self.held_before_sleep = self.lock_held;
         self.sleeps_until = next.and_then(|wait| Instant::now().checked_add(wait));
         next.map_or(Sleep::UntilMail, Sleep::For)
     }
@@ -146,11 +147,11 @@ impl Writer {
         let mut group = Group::default();
         self.sort(mail, &mut group);
         self.serve_from_trays();
-        if self.begin_at_once(&group) {
+        self.at_desk = true;
+        if self.lock(&mut group) {
             self.record_locked(group);
-        } else {
-            self.left_over = Some(group);
         }
+        self.at_desk = false;
         self.answer_empty_handed();
         self.report_unknown_kinds();
     }

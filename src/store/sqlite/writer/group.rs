@@ -137,6 +137,20 @@ impl Group {
         inserts.chain(controls).chain(joins).chain(leaves).min()
     }
 
+    /// Takes another group's operations in, behind its own.
+    pub(super) fn absorb(&mut self, other: Group) {
+        self.finishes.extend(other.finishes);
+        self.inserts.extend(other.inserts);
+        self.controls.extend(other.controls);
+        self.joins.extend(other.joins);
+        self.leaves.extend(other.leaves);
+        self.notes.extend(other.notes);
+        self.rows += other.rows;
+        self.look |= other.look;
+        self.ring |= other.ring;
+        self.rescue |= other.rescue;
+    }
+
     /// The group split into its operations, finishes first.
     pub(super) fn split(self) -> impl Iterator<Item = Group> {
         let one = Group::default;

@@ -69,10 +69,13 @@ pub(super) struct Writer {
     prune_not_before: Option<Instant>,
     /// An operation that a caller could not record at once.
     left_over: Option<Group>,
+    /// A caller does the work, in his own thread.
+    at_desk: bool,
     /// Until when the thread sleeps; `None`: until mail comes.
     sleeps_until: Option<Instant>,
     /// How long the lock was held since others could last have had it.
     lock_held: Duration,
+    held_before_sleep: Duration,
     neighbour_seen: Option<Instant>,
     neighbours: Neighbours,
     stopping: bool,
@@ -112,8 +115,10 @@ impl Writer {
             history_rows: None,
             prune_not_before: None,
             left_over: None,
+            at_desk: false,
             sleeps_until: None,
             lock_held: Duration::ZERO,
+            held_before_sleep: Duration::ZERO,
             neighbour_seen: None,
             neighbours: Neighbours::new(desk),
             stopping: false,
@@ -176,7 +181,7 @@ impl Writer {
 
     /// Before stopping, one more try for finishes that are held.
     fn last_group(&mut self, mut group: Group) -> Option<Group> {
-        if self.held.is_empty() {
+        if self.held.is_empty() && self.leaving.is_empty() {
             return None;
         }
         let pause = self.trouble.map_or(Duration::ZERO, |(_, pause)| pause);
@@ -320,11 +325,12 @@ impl Writer {
 
     /// Takes the write lock if it is free. `false`: it is not.
     fn begin_at_once(&mut self, group: &Group) -> bool {
-        if let Err(error) = self.book.set_synced(self.must_sync(group)) {
-            log::error!("legwork: {error}");
-        }
-        // The thread meets the error again, and deals with it.
-        let begun = self.book.begin().unwrap_or(false);
+        // The thread meets an error again, and deals with it.
+        let begun = self
+            .book
+            .set_synced(self.must_sync(group))
+            .and_then(|()| self.book.begin())
+            .unwrap_or(false);
         if !begun {
             self.neighbour_seen = Some(Instant::now());
         }
@@ -334,9 +340,18 @@ impl Writer {
     /// Takes the write lock, for as long as any operation is still wanted; mail that comes
     /// meanwhile joins the group. `false`: given up, nothing is left to do.
     fn lock(&mut self, group: &mut Group) -> bool {
-        if let Err(error) = self.book.set_synced(self.must_sync(group)) {
-            log::error!("legwork: {error}");
+        if self.at_desk {
+            // A caller waits for nobody but his own commit.
+            let begun = self.begin_at_once(group);
+            if !begun {
+                self.leave_over(std::mem::take(group));
+            }
+            return begun;
         }
+        if let Err(error) = self.book.set_synced(self.must_sync(group)) {
+            return self.give_up(group, error);
+        }
+        let wanted = group.operations() > 0;
         let started = Instant::now();
         let mut pause = Duration::from_micros(50);
         let mut reported = false;
@@ -352,6 +367,9 @@ impl Writer {
                 (self.settings.observer)(Notice::Busy { waited: started.elapsed() });
             }
             group.drop_expired(Instant::now());
+            if wanted && group.operations() == 0 && !group.look {
+                return false;
+            }
             if self.stopping && started.elapsed() > self.settings.busy_timeout {
                 return self.give_up(group, Error::Busy { waited: started.elapsed() });
             }
@@ -366,7 +384,7 @@ impl Writer {
                     self.sort(mail, group);
                 }
                 if let Err(error) = self.book.set_synced(self.must_sync(group)) {
-                    log::error!("legwork: {error}");
+                    return self.give_up(group, error);
                 }
                 // Mail does not shorten the pause: the lock is somebody else's all the same.
                 let rest = wait.saturating_sub(posted.elapsed());
@@ -375,6 +393,14 @@ impl Writer {
                 }
             }
             pause = (pause * 2).min(Duration::from_millis(5));
+        }
+    }
+
+    /// Leaves operations to the thread, behind what is left to it already.
+    fn leave_over(&mut self, group: Group) {
+        match &mut self.left_over {
+            Some(left) => left.absorb(group),
+            None => self.left_over = Some(group),
         }
     }
 

@@ -223,11 +223,13 @@ impl Writer {
                 let back = trays.flat_map(|tray| tray.take_back(|job| job.claim == claim)).next();
                 match back {
                     Some(job) => {
-                        self.book.unclaim(&job)?;
+                        // First: if what follows fails, it is freed with the next group.
+                        self.reclaimed.push(job);
+                        let job = self.reclaimed.last().expect("just pushed");
+                        self.book.unclaim(job)?;
                         self.book.cancel_given_back(claim.id.0, now, keep)?;
                         answers.unclaimed.push(claim);
                         answers.cancelled.push(claim.id);
-                        self.reclaimed.push(job);
                     }
                     None => answers.asked.push(claim),
                 }

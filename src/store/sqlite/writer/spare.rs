@@ -15,6 +15,8 @@ const BUDGET: Duration = Duration::from_millis(3);
 const LONGEST_GAP: Duration = Duration::from_millis(20);
 /// The same while nobody else is known to write: short gaps, in which one may be seen.
 const BUDGET_ALONE: Duration = Duration::from_millis(20);
+/// So long a neighbour is remembered who has written, or has held the lock.
+const REMEMBERED: Duration = Duration::from_secs(10);
 const GAP_ALONE: Duration = Duration::from_micros(500);
 
 impl Writer {
@@ -82,9 +84,6 @@ impl Writer {
         if self.lock_held < BUDGET || self.stopping {
             return;
         }
-        if self.book.has_news().unwrap_or(false) {
-            self.neighbour_seen = Some(Instant::now());
-        }
         if let Some(gap) = self.gap() {
             std::thread::sleep(gap);
             self.lock_held = Duration::ZERO;
@@ -106,16 +105,18 @@ impl Writer {
 
     /// Whether others should have the lock before a caller does.
     pub(super) fn needs_a_gap(&self) -> bool {
-        self.has_neighbour() || self.lock_held >= BUDGET_ALONE
+        self.gap().is_some()
     }
 
     fn has_neighbour(&self) -> bool {
-        self.neighbour_seen.is_some_and(|seen| seen.elapsed() < Duration::from_secs(1))
+        self.neighbour_seen.is_some_and(|seen| seen.elapsed() < REMEMBERED)
     }
 
     /// The thread has slept: others could have had the lock.
     pub(super) fn had_a_gap(&mut self, slept: Duration) {
-        if slept >= GAP_ALONE && (!self.has_neighbour() || slept >= self.fair_gap()) {
+        // Unless a caller has used it meanwhile.
+        let free = self.lock_held == self.held_before_sleep;
+        if free && slept >= GAP_ALONE && (!self.has_neighbour() || slept >= self.fair_gap()) {
             self.lock_held = Duration::ZERO;
         }
     }

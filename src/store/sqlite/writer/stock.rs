@@ -34,6 +34,7 @@ pub(super) fn seats<'a>(
 impl Writer {
     /// Takes what lies in the trays for the writer, and out of them what should not stay.
     pub(super) fn visit_trays(&mut self, group: &mut Group) {
+        let mailed = std::mem::take(&mut group.finishes);
         for (&pool, tray) in &self.trays {
             for ending in tray.take_ends() {
                 group.add(FinishOperation::new(ending, None));
@@ -44,6 +45,8 @@ impl Writer {
             }
             self.reclaimed.extend(tray.take_stale());
         }
+        // What was left in a tray ended before what a worker posted when it found the tray empty.
+        group.finishes.extend(mailed);
     }
 
     /// Hands what lies in the trays to workers that came too early for it; those claims are in the

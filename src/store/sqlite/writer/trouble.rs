@@ -26,10 +26,18 @@ impl Writer {
         if group.operations() == 0 {
             return self.fail_all(group, failed.error);
         }
-        for mut one in group.split() {
+        let (ring, rescue) = (group.ring, group.rescue);
+        let mut ones = group.split();
+        while let Some(mut one) = ones.next() {
             self.defer_leaves(&mut one);
-            if one.operations() == 0 || !self.lock(&mut one) {
+            if one.operations() == 0 {
                 continue;
+            }
+            if !self.begin_at_once(&one) {
+                // Somebody else writes. What is left waits for him together, each until its deadline.
+                self.leave_over(one);
+                ones.by_ref().for_each(|one| self.leave_over(one));
+                break;
             }
             match self.record_alone(&one) {
                 Ok(answers) => self.answer(one, answers),
@@ -37,6 +45,10 @@ impl Writer {
                 Err(failed) if one.operations() > 1 => self.recover(one, failed),
                 Err(failed) => self.fail_alone(one, failed),
             }
+        }
+        // Claims and looks come back with the alarm; others must be rung all the same.
+        if ring || rescue {
+            self.leave_over(Group { look: true, ring, rescue, ..Group::default() });
         }
         self.back_off();
     }
