@@ -1,5 +1,6 @@
 //! The store on SQLite.
 
+mod backup;
 mod book;
 mod claim;
 mod control;
@@ -38,7 +39,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rusqlite::Connection;
 
 use self::book::Book;
-use self::errors::storing;
 pub(crate) use self::errors::{committing as app_commit_error, storing as app_error};
 pub(crate) use self::lock_file::InstanceLock;
 use self::readers::Readers;
@@ -422,7 +422,7 @@ impl Store {
     /// A compact copy of the file as it is now, without claims. `to` must not exist.
     pub(crate) fn backup(&self, to: &Path) -> Result<()> {
         self.check_alive()?;
-        backup(self.path(), self.busy_timeout, to)
+        backup::backup(self.path(), self.busy_timeout, to)
     }
 }
 
@@ -459,48 +459,4 @@ impl Drop for TellAll {
     fn drop(&mut self) {
         self.0.tell_all();
     }
-}
-
-fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
-    let failed = |why: String| Error::ReadOnly { path: to.to_owned(), why };
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    lock_file::private(&mut options);
-    // SQLite fills an empty file; made here so that nobody else can read it. No connection has
-    // this file open yet, so closing it drops no locks.
-    let file = options.open(to).map_err(|error| failed(error.to_string()))?;
-    drop(file);
-    let copied = copy_into(from, busy_timeout, to);
-    if copied.is_err() {
-        if let Err(error) = fs::remove_file(to) {
-            log::warn!("legwork: {} is left behind: {error}", to.display());
-        }
-        return copied;
-    }
-    // Closed again by SQLite: now the copy may be opened to sync it, and its directory entry.
-    let sync = |path: &Path| fs::File::open(path).and_then(|file| file.sync_all());
-    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
-    sync(to)
-        .and_then(|()| sync(directory.unwrap_or(Path::new("."))))
-        .map_err(|error| Error::Io(Box::new(error)))
-}
-
-fn copy_into(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
-    let source = open::open_reader(from, busy_timeout).map_err(storing)?;
-    let name = to.to_str().ok_or_else(|| {
-        Error::invalid("backup path", "it is not UTF-8, which SQLite needs to write there")
-    })?;
-    source.execute("VACUUM INTO ?1", [name]).map_err(storing)?;
-    drop(source);
-    let copy = Connection::open(to).map_err(storing)?;
-    // The jobs that were running here are claimable there. No process of theirs has died, so they
-    // are no suspects by it; those that were stay so.
-    copy.execute_batch(
-        "UPDATE legwork_jobs SET state = 3, instance = NULL, token = NULL, started_at = NULL,
-                cancel_requested = NULL
-          WHERE instance IS NOT NULL;
-         DELETE FROM legwork_instances;",
-    )
-    .map_err(storing)?;
-    copy.close().map_err(|(_, error)| storing(error))
 }

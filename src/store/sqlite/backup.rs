@@ -1,0 +1,56 @@
+//! A compact copy of the whole file while it is in use.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::errors::storing;
+use super::{lock_file, open};
+use crate::error::{Error, Result};
+
+/// See [`Jobs::backup`](crate::Jobs::backup).
+pub(super) fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
+    let failed = |why: String| Error::ReadOnly { path: to.to_owned(), why };
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    lock_file::private(&mut options);
+    // SQLite fills an empty file; made here so that nobody else can read it. No connection has
+    // this file open yet, so closing it drops no locks.
+    let file = options.open(to).map_err(|error| failed(error.to_string()))?;
+    drop(file);
+    let copied = copy_into(from, busy_timeout, to);
+    if copied.is_err() {
+        if let Err(error) = fs::remove_file(to) {
+            log::warn!("legwork: {} is left behind: {error}", to.display());
+        }
+        return copied;
+    }
+    // Closed again by SQLite: now the copy may be opened to sync it, and its directory entry.
+    let sync = |path: &Path| fs::File::open(path).and_then(|file| file.sync_all());
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync(to)
+        .and_then(|()| sync(directory.unwrap_or(Path::new("."))))
+        .map_err(|error| Error::Io(Box::new(error)))
+}
+
+fn copy_into(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
+    let source = open::open_reader(from, busy_timeout).map_err(storing)?;
+    let name = to.to_str().ok_or_else(|| {
+        Error::invalid("backup path", "it is not UTF-8, which SQLite needs to write there")
+    })?;
+    source.execute("VACUUM INTO ?1", [name]).map_err(storing)?;
+    drop(source);
+    let copy = Connection::open(to).map_err(storing)?;
+    // The jobs that were running here are claimable there. No process of theirs has died, so they
+    // are no suspects by it; those that were stay so.
+    copy.execute_batch(
+        "UPDATE legwork_jobs SET state = 3, instance = NULL, token = NULL, started_at = NULL,
+                cancel_requested = NULL
+          WHERE instance IS NOT NULL;
+         DELETE FROM legwork_instances;",
+    )
+    .map_err(storing)?;
+    copy.close().map_err(|(_, error)| storing(error))
+}
