@@ -322,7 +322,9 @@ fn an_operation_that_fails_leaves_the_others_in_its_group_alone() {
     assert!(good.is_ok());
     let bad = book.operation(|book| {
         book.lane("new queue", "k")?;
-        book.conn.execute("INSERT INTO legwork_jobs (id) VALUES (1)", []).map_err(super::storing)
+        book.conn
+            .execute("INSERT INTO legwork_jobs (id) VALUES (1)", [])
+            .map_err(super::errors::storing)
     });
     assert!(matches!(bad, Err(Undone::Operation(_))));
     assert_eq!(book.lanes.id("new queue", "k"), None, "a lane that was rolled back is unlearnt");
