@@ -26,15 +26,15 @@ impl Writer {
         if answers.whole {
             self.recovered();
         }
-        // An answer that nobody waits for any more is of no interest.
+        // An answer that nobody waits for any more is of no interest; and none may hold the writer up.
         for (op, ids) in group.inserts.into_iter().zip(answers.inserts) {
-            let _ = op.answer.send(ids);
+            let _ = op.answer.try_send(ids);
         }
         for (op, done) in group.controls.into_iter().zip(answers.controls) {
             for id in done.iter().flat_map(|done| &done.changed) {
                 self.waiters.tell(*id);
             }
-            let _ = op.answer.send(done);
+            let _ = op.answer.try_send(done);
         }
         for (op, done) in group.leaves.into_iter().zip(answers.leaves) {
             self.running.remove(&op.what);
@@ -43,14 +43,14 @@ impl Writer {
             self.waiters.look_again();
             // One that was to stop has been cancelled; telling the others too does no harm.
             done.iter().flatten().for_each(|id| self.waiters.tell(*id));
-            let _ = op.answer.send(done);
+            let _ = op.answer.try_send(done);
         }
         for (op, done) in group.joins.into_iter().zip(answers.joins) {
             done.iter().flat_map(|done| done.taken.ids()).for_each(|id| self.waiters.tell(id));
             if let Ok(joined) = &done {
                 self.neighbours.joined(joined.instance, &op.what.lock);
             }
-            let _ = op.answer.send(done);
+            let _ = op.answer.try_send(done);
         }
         self.forget_reclaimed(&answers.unclaimed);
         self.tell_of_others(Others {

@@ -111,7 +111,7 @@ impl Group {
                 let expired = operation.deadline.is_some_and(|deadline| now >= deadline);
                 if expired {
                     let waited = now - operation.posted;
-                    let _ = operation.answer.send(Err(Error::Busy { waited }));
+                    let _ = operation.answer.try_send(Err(Error::Busy { waited }));
                 }
                 !expired
             });

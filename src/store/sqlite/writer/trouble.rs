@@ -70,18 +70,18 @@ impl Writer {
             self.tell_trouble(&error);
         }
         for op in group.inserts {
-            let _ = op.answer.send(Err(again(&error)));
+            let _ = op.answer.try_send(Err(again(&error)));
         }
         for op in group.controls {
-            let _ = op.answer.send(Err(again(&error)));
+            let _ = op.answer.try_send(Err(again(&error)));
         }
         for op in group.joins {
-            let _ = op.answer.send(Err(again(&error)));
+            let _ = op.answer.try_send(Err(again(&error)));
         }
         for op in group.leaves {
             // Whoever posted it does not come back, and its row stands for a process that lives.
             self.leaving.push(op.what);
-            let _ = op.answer.send(Err(again(&error)));
+            let _ = op.answer.try_send(Err(again(&error)));
         }
         if !group.finishes.is_empty() {
             self.hold(group.finishes, &error);
@@ -116,7 +116,7 @@ impl Writer {
         group.leaves = now;
         for op in later {
             self.leaving.push(op.what);
-            let _ = op.answer.send(Err(Error::Busy { waited: op.posted.elapsed() }));
+            let _ = op.answer.try_send(Err(Error::Busy { waited: op.posted.elapsed() }));
         }
     }
 
