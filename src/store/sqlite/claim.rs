@@ -47,6 +47,9 @@ pub(super) const DUE: [&str; 2] = [
 ];
 pub(super) const MAKE_READY: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
 
+/// Jobs of one lane that are read at once while other lanes have some, too.
+const TURN: usize = 8;
+
 /// Jobs that overtake a full tray in one transaction.
 const URGENT: usize = 16;
 
@@ -270,8 +273,10 @@ impl Book {
         next_best: Option<Key>,
         room: usize,
     ) -> Result<Vec<Found>> {
-        let mut ready = self.read_ready(lane, room)?;
-        let all = ready.len() < room;
+        // Lanes take turns in the order; what is read beyond this one's turn is read for nothing.
+        let limit = if next_best.is_some() { room.min(TURN) } else { room };
+        let mut ready = self.read_ready(lane, limit)?;
+        let all = ready.len() < limit;
         let first = ready.iter().take_while(|found| next_best.is_none_or(|best| found.key <= best));
         let count = first.count();
         let bound = match ready.get(count) {

@@ -124,7 +124,7 @@ impl Group {
         for leave in &mut self.leaves {
             if leave.deadline.is_some_and(|deadline| now >= deadline) {
                 leave.deadline = None;
-                let _ = leave.answer.send(Err(Error::Busy { waited: now - leave.posted }));
+                let _ = leave.answer.try_send(Err(Error::Busy { waited: now - leave.posted }));
             }
         }
     }
