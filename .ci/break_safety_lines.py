@@ -97,7 +97,7 @@ BREAKS = [
     Break(
         "tripwire",
         "src/store/sqlite/writer/answer.rs",
-        "        if self.tripwire.after_commit(self.must_sync(&group)).is_err() {",
+        "        if self.tripwire.after_commit(self.book.is_synced()).is_err() {",
         "        if false {",
         IT,
         "gone::nothing_is_acknowledged_in_a_file_or_wal_that_was_removed_or_replaced",

@@ -214,11 +214,7 @@ impl Inner {
         if let Some(last) = &last {
             self.ended(last.finish.claim, at);
         }
-        let Some((_, mut claimed)) = self.ahead.pop_first() else {
-            return Visit::Empty(last);
-        };
-        claimed.started_at = now;
-        self.begin(&claimed, at, false);
+        let Some(claimed) = self.take(now, at) else { return Visit::Empty(last) };
         self.ends.extend(last);
         let due = self.ends.len() >= ENDS || self.ahead.len() < self.low || !self.watched;
         let call = due && !self.called;

@@ -55,6 +55,16 @@ pub fn wait_for(events: &Events, mut wanted: impl FnMut(&Event) -> bool) -> Even
     }
 }
 
+/// Whether strace is here. A test that needs it is skipped without, except in CI.
+pub fn has_strace() -> bool {
+    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "CI must have strace");
+        println!("skipped: there is no strace here");
+    }
+    found
+}
+
 /// The file that a child process is to open; `None` in an ordinary run of the tests.
 pub fn child_file() -> Option<PathBuf> {
     std::env::var_os(CHILD_FILE).map(PathBuf::from)

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use legwork::{Durability, Jobs, NewJob, Outcome, Scope};
 
@@ -52,10 +52,7 @@ type Trace = Vec<(String, u32)>;
 
 /// Runs the child under strace; `None` if there is no strace here.
 fn trace(durability: &str) -> Option<Trace> {
-    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
-    if found.is_err() {
-        assert!(std::env::var_os("CI").is_none(), "CI must have strace");
-        println!("skipped: there is no strace here");
+    if !common::has_strace() {
         return None;
     }
     let place = place();

@@ -41,14 +41,7 @@ impl Figure {
         legwork: f64,
         reach: Reach,
     ) -> Figure {
-        Figure {
-            measure: measure.into(),
-            unit,
-            legwork: Some(legwork),
-            raw: Some(raw),
-            reach,
-            note: None,
-        }
+        Figure { raw: Some(raw), ..Figure::alone(measure, unit, legwork, reach) }
     }
 
     /// A figure of legwork that nothing raw stands against.

@@ -138,6 +138,11 @@ impl Book {
         Ok(())
     }
 
+    /// Whether commits are synced as was last chosen.
+    pub(super) fn is_synced(&self) -> bool {
+        self.synced == Some(true)
+    }
+
     /// Whether another connection has committed since the last transaction here.
     pub(super) fn has_news(&self) -> Result<bool> {
         Ok(self.version != Some(self.read_version()?))

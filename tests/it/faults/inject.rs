@@ -335,18 +335,9 @@ fn faults(call: &'static str, numbers: impl IntoIterator<Item = u32>) -> Vec<Fau
     faults
 }
 
-fn has_strace() -> bool {
-    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
-    if found.is_err() {
-        assert!(std::env::var_os("CI").is_none(), "CI must have strace");
-        println!("skipped: there is no strace here");
-    }
-    found.is_ok()
-}
-
 /// Every fault, several at a time: a life cycle sleeps more than it works.
 fn sweep(faults: &[Fault]) {
-    if !has_strace() {
+    if !common::has_strace() {
         return;
     }
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(0));
@@ -382,7 +373,7 @@ fn an_io_error_or_a_full_disk_at_any_sync_loses_nothing_acknowledged() {
 
 #[test]
 fn an_engine_that_meets_faults_again_and_again_goes_on_and_runs_every_job_once() {
-    if !has_strace() {
+    if !common::has_strace() {
         return;
     }
     let mut told = 0;
@@ -408,7 +399,7 @@ fn an_engine_that_meets_faults_again_and_again_goes_on_and_runs_every_job_once()
 
 #[test]
 fn a_commit_whose_sync_fails_is_answered_as_unknown_and_may_be_found_later() {
-    if !has_strace() {
+    if !common::has_strace() {
         return;
     }
     for (role, n) in [("one", 1), ("one with the app", WITH_APP)] {

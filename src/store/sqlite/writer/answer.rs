@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::Writer;
 use super::group::{Answers, FinishOperation, Group, Parked};
-use super::neighbours::Others;
 use crate::error::Result;
 use crate::store::tray::Place;
 use crate::store::{ClaimRef, Claimed, Finish, Finished, Notice, PoolId, Verdict, WorkerMail};
 
 impl Writer {
     pub(super) fn answer(&mut self, group: Group, answers: Answers) {
-        if self.tripwire.after_commit(self.must_sync(&group)).is_err() {
+        if self.tripwire.after_commit(self.book.is_synced()).is_err() {
             // Nothing is acknowledged; the thread ends with this group.
             return;
         }
@@ -53,11 +52,7 @@ impl Writer {
             let _ = op.answer.try_send(done);
         }
         self.forget_reclaimed(&answers.unclaimed);
-        self.tell_of_others(Others {
-            taken: answers.taken,
-            asked: answers.asked,
-            cancelled: answers.cancelled,
-        });
+        self.tell_of_others(answers.taken, answers.asked, answers.cancelled);
         for (pool, started) in &group.starts {
             if let Some(tray) = self.trays.get(pool) {
                 tray.known(started);
@@ -75,13 +70,12 @@ impl Writer {
         if let Some(running) = self.running.get_mut(&op.finish.claim.instance) {
             running.remove(&op.finish.claim.token);
         }
-        if let Ok(Finished::Recorded { state, .. }) = &done
-            && state.is_finished()
-        {
-            self.counted_into_history(1);
-            self.waiters.tell(op.finish.claim.id);
-        }
-        if let Ok(Finished::Settled) = &done {
+        let into_history = match &done {
+            Ok(Finished::Recorded { state, .. }) => state.is_finished(),
+            Ok(Finished::Settled) => true,
+            Ok(Finished::Stale) | Err(_) => false,
+        };
+        if into_history {
             self.counted_into_history(1);
             self.waiters.tell(op.finish.claim.id);
         }

@@ -220,22 +220,15 @@ impl Writer {
         for instance in own {
             for claim in self.book.asked_to_stop(instance)? {
                 let trays = self.trays.values();
-                let back = trays.flat_map(|tray| tray.take_back(|job| job.claim == claim)).next();
-                match back {
-                    Some(job) => {
-                        // First: if what follows fails, it is freed with the next group.
-                        self.reclaimed.push(job);
-                        let job = self.reclaimed.last().expect("just pushed");
-                        self.book.unclaim(job)?;
-                        self.book.cancel_given_back(claim.id.0, now, keep)?;
-                        answers.unclaimed.push(claim);
-                        answers.cancelled.push(claim.id);
-                    }
-                    None => answers.asked.push(claim),
+                let back: Vec<_> =
+                    trays.flat_map(|tray| tray.take_back(|job| job.claim == claim)).collect();
+                if back.is_empty() {
+                    answers.asked.push(claim);
                 }
+                self.unclaim(back, answers)?;
             }
         }
-        // Whatever went back to its queue before this look came upon the cancel.
+        // That was for these, and for whatever went back to its queue before the cancel was seen.
         for claim in &answers.unclaimed {
             if self.book.is_free_and_asked(claim.id)? {
                 self.book.cancel_given_back(claim.id.0, now, keep)?;
@@ -246,8 +239,12 @@ impl Writer {
     }
 
     /// Tells what was found to be so because of others.
-    pub(super) fn tell_of_others(&mut self, answers: Others) {
-        let Others { taken, asked, cancelled } = answers;
+    pub(super) fn tell_of_others(
+        &mut self,
+        taken: Taken,
+        asked: Vec<ClaimRef>,
+        cancelled: Vec<JobId>,
+    ) {
         taken.ids().for_each(|id| self.waiters.tell(id));
         for id in cancelled {
             self.waiters.tell(id);
@@ -258,11 +255,4 @@ impl Writer {
         }
         asked.into_iter().for_each(|claim| (self.settings.observer)(Notice::Asked(claim)));
     }
-}
-
-/// What a group has found others to have done.
-pub(super) struct Others {
-    pub(super) taken: Taken,
-    pub(super) asked: Vec<ClaimRef>,
-    pub(super) cancelled: Vec<JobId>,
 }

@@ -81,7 +81,7 @@ impl Writer {
     /// and so on), and would hardly ever find it free otherwise. While somebody else writes, the
     /// gaps are longer than the work, so that most looks find one.
     pub(super) fn leave_a_gap(&mut self) {
-        if self.lock_held < BUDGET || self.stopping {
+        if self.stopping {
             return;
         }
         if let Some(gap) = self.gap() {

@@ -175,7 +175,7 @@ impl Writer {
     }
 
     /// Frees jobs that were taken out of a tray. If that fails they are still remembered.
-    fn unclaim(&mut self, back: Vec<Claimed>, answers: &mut Answers) -> Result<()> {
+    pub(super) fn unclaim(&mut self, back: Vec<Claimed>, answers: &mut Answers) -> Result<()> {
         let before = self.reclaimed.len();
         self.reclaimed.extend(back);
         for job in &self.reclaimed[before..] {

@@ -41,8 +41,6 @@ impl Writer {
             }
             match self.record_alone(&one) {
                 Ok(answers) => self.answer(one, answers),
-                // Mail that came while it waited for the lock may have joined it.
-                Err(failed) if one.operations() > 1 => self.recover(one, failed),
                 Err(failed) => self.fail_alone(one, failed),
             }
         }
