@@ -12,12 +12,12 @@ use crate::store::{ClaimRef, Claimed, Finish, Finished, Notice, PoolId, Verdict,
 
 impl Writer {
     pub(super) fn answer(&mut self, group: Group, answers: Answers) {
+        if answers.ring {
+            self.ring_others();
+        }
         if self.tripwire.after_commit(self.book.is_synced()).is_err() {
             // Nothing is acknowledged; the thread ends with this group.
             return;
-        }
-        if answers.ring {
-            self.ring_others();
         }
         for (op, done) in group.finishes.into_iter().zip(answers.finishes) {
             self.finished(op, done);

@@ -25,12 +25,12 @@ impl Writer {
     pub(super) fn record_locked(&mut self, group: Group) {
         let began = Instant::now();
         if self.book.take_news() {
-            self.neighbour_seen = Some(began);
+            self.gaps.saw_neighbour(began);
             // What they have committed may be what somebody waits for.
             self.waiters.look_again();
         }
         self.record_now(group);
-        self.lock_held += began.elapsed();
+        self.gaps.held(began, Instant::now());
     }
 
     fn record_now(&mut self, mut group: Group) {

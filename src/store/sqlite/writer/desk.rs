@@ -56,14 +56,12 @@ impl Desk {
     pub(in crate::store::sqlite) fn work(&self, mailbox: Receiver<Mail>) {
         let _cleared = Clear(self);
         while let Some(sleep) = self.with(Writer::before_sleep) {
-            let asleep = Instant::now();
             let first = match sleep {
                 Sleep::Not => None,
                 Sleep::For(time) => mailbox.recv_timeout(time).ok(),
                 Sleep::UntilMail => mailbox.recv().ok(),
             };
-            let slept = asleep.elapsed();
-            if self.with(|writer| writer.turn(first, slept)) != Some(true) {
+            if self.with(|writer| writer.turn(first)) != Some(true) {
                 return;
             }
         }
@@ -116,7 +114,6 @@ impl Writer {
             return Sleep::Not;
         }
         let next = self.next_wake();
-        self.held_before_sleep = self.lock_held;
         self.sleeps_until = next.and_then(|wait| Instant::now().checked_add(wait));
         next.map_or(Sleep::UntilMail, Sleep::For)
     }
@@ -138,7 +135,7 @@ impl Writer {
             && self.leaving.is_empty()
             && !self.stopping
             && self.tripwire.sprung().is_none()
-            && !self.needs_a_gap()
+            && self.gaps.owed(Instant::now()).is_none()
     }
 
     /// Records one operation without waiting for anybody: if the lock is not free the thread does

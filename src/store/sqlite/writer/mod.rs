@@ -13,6 +13,7 @@
 mod answer;
 mod apply;
 mod desk;
+mod gaps;
 mod group;
 mod neighbours;
 mod spare;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 pub(super) use self::desk::Desk;
+use self::gaps::Gaps;
 use self::group::{FinishOperation, Group, Parked};
 pub(super) use self::group::{Mail, Operation, deadline};
 use self::neighbours::Neighbours;
@@ -73,10 +75,7 @@ pub(super) struct Writer {
     at_desk: bool,
     /// Until when the thread sleeps; `None`: until mail comes.
     sleeps_until: Option<Instant>,
-    /// How long the lock was held since others could last have had it.
-    lock_held: Duration,
-    held_before_sleep: Duration,
-    neighbour_seen: Option<Instant>,
+    gaps: Gaps,
     neighbours: Neighbours,
     stopping: bool,
 }
@@ -117,9 +116,7 @@ impl Writer {
             left_over: None,
             at_desk: false,
             sleeps_until: None,
-            lock_held: Duration::ZERO,
-            held_before_sleep: Duration::ZERO,
-            neighbour_seen: None,
+            gaps: Gaps::default(),
             neighbours: Neighbours::new(desk),
             stopping: false,
         }
@@ -127,8 +124,7 @@ impl Writer {
 
     /// One turn of the thread: takes what is there, and records it. `false`: it was told to stop,
     /// and is done.
-    fn turn(&mut self, first: Option<Mail>, slept: Duration) -> bool {
-        self.had_a_gap(slept);
+    fn turn(&mut self, first: Option<Mail>) -> bool {
         let Some(mut group) = self.collect(first) else {
             if let Err(error) = self.book.optimize() {
                 log::debug!("legwork: optimize: {error}");
@@ -332,7 +328,7 @@ impl Writer {
             .and_then(|()| self.book.begin())
             .unwrap_or(false);
         if !begun {
-            self.neighbour_seen = Some(Instant::now());
+            self.gaps.saw_neighbour(Instant::now());
         }
         begun
     }
@@ -361,7 +357,7 @@ impl Writer {
                 Ok(false) => {}
                 Err(error) => return self.give_up(group, error),
             }
-            self.neighbour_seen = Some(Instant::now());
+            self.gaps.saw_neighbour(Instant::now());
             if started.elapsed() > Duration::from_secs(1) && !reported {
                 reported = true;
                 (self.settings.observer)(Notice::Busy { waited: started.elapsed() });
