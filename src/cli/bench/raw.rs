@@ -45,7 +45,7 @@ SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, started_at, ?
 const REMOVE: &str = "DELETE FROM legwork_jobs WHERE id = ?1";
 
 const ADD_LANE: &str = "
-INSERT OR IGNORE INTO legwork_lanes (queue, kind, changed) VALUES (?1, ?2, 0)";
+INSERT OR IGNORE INTO legwork_lanes (queue, kind) VALUES (?1, ?2)";
 const FIND_LANE: &str = "SELECT id FROM legwork_lanes WHERE queue = ?1 AND kind = ?2";
 const LAST_JOB: &str = "SELECT last_job FROM legwork_counter";
 

@@ -10,8 +10,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
+use super::counter::Counter;
 use super::errors::{self, storing};
 use super::instance::Instance;
 use super::lanes::{Key, LaneId, Lanes};
@@ -28,16 +29,18 @@ pub(super) struct Book {
     /// All lanes are in memory (only programs that claim need them).
     lanes_loaded: bool,
     synced: Option<bool>,
-    last_job: i64,
-    last_change: i64,
-    roster: i64,
-    asked: i64,
+    /// As read, and as this transaction will leave it.
+    counter: Counter,
     counter_moved: bool,
+    /// What others keep in memory besides lanes changes with this transaction.
+    rules_moved: bool,
+    /// The next transaction reads everything again.
+    all_anew: bool,
     /// The instances of this process.
     own: BTreeSet<InstanceId>,
     /// The same before this transaction, if it has changed them.
     own_before: Option<BTreeSet<InstanceId>>,
-    /// The others, which learn of new work from `legwork_lanes.changed` and by their bells.
+    /// The others, which learn of new work from the counter and by their bells.
     pub(super) others: Vec<Instance>,
     /// `legwork_counter.roster` for which `others` holds.
     roster_read: Option<i64>,
@@ -75,12 +78,7 @@ pub(super) enum Undone {
     Everything(Error),
 }
 
-const READ_COUNTER: &str = "SELECT last_job, last_change, roster, asked FROM legwork_counter";
-const WRITE_COUNTER: &str =
-    "UPDATE legwork_counter SET last_job = ?1, last_change = ?2, roster = ?3, asked = ?4";
-pub(super) const MARK_CHANGED: &str = "UPDATE legwork_lanes SET changed = ?2 WHERE id = ?1";
-pub(super) const CHANGED_LANES: &str =
-    "SELECT id, queue, kind FROM legwork_lanes INDEXED BY legwork_lanes_changed WHERE changed > ?1";
+const ONE_LANE: &str = "SELECT queue, kind FROM legwork_lanes WHERE id = ?1";
 const ALL_LANES: &str = "SELECT id, queue, kind FROM legwork_lanes";
 const PAUSES: &str = "SELECT scope, name FROM legwork_pauses";
 /// The next due job of one waiting state; asked for each of the two.
@@ -101,11 +99,10 @@ impl Book {
             version: None,
             lanes_loaded: false,
             synced: None,
-            last_job: 0,
-            last_change: 0,
-            roster: 0,
-            asked: 0,
+            counter: Counter::default(),
             counter_moved: false,
+            rules_moved: false,
+            all_anew: false,
             own: BTreeSet::new(),
             own_before: None,
             others: Vec::new(),
@@ -183,40 +180,40 @@ impl Book {
 
     fn catch_up(&mut self) -> Result<()> {
         let version = self.read_version()?;
-        if self.version == Some(version) && (self.lanes_loaded || !self.lanes.has_pools()) {
+        let known = self.lanes_loaded || !self.lanes.has_pools();
+        if self.version == Some(version) && known && !self.all_anew {
             return Ok(());
         }
-        let (seen, asked) = (self.last_change, self.asked);
-        (self.last_job, self.last_change, self.roster, self.asked) = self
-            .conn
-            .prepare_cached(READ_COUNTER)
-            .and_then(|mut ask| {
-                ask.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-            })
-            .map_err(storing)?;
-        self.asked_changed |= self.asked != asked;
+        let seen = std::mem::replace(&mut self.counter, Counter::read(&self.conn)?);
+        self.asked_changed |= self.counter.asked != seen.asked;
         self.news |= self.version.is_some_and(|seen| seen != version);
         if self.lanes.has_pools() {
-            self.read_lanes(seen)?;
-            self.read_pauses()?;
-            self.read_alarms()?;
-            self.suspects = self.has_ready_suspects()?;
+            let anew = self.all_anew || self.version.is_none() || !self.lanes_loaded;
+            match self.counter.changed_since(&seen) {
+                Some(changed) if !anew => self.read_lanes(&changed)?,
+                _ => self.read_all_lanes()?,
+            }
+            // The dead may have left suspects, and alarms that they no longer keep.
+            if anew || (seen.rules, seen.roster) != (self.counter.rules, self.counter.roster) {
+                self.read_pauses()?;
+                self.read_alarms()?;
+                self.suspects = self.has_ready_suspects()?;
+            }
         }
         self.read_roster()?;
         self.version = Some(version);
+        self.all_anew = false;
         Ok(())
     }
 
-    /// Reads the lanes that may have news, or all of them the first time.
-    fn read_lanes(&mut self, seen: i64) -> Result<()> {
-        let (sql, after) =
-            if self.lanes_loaded { (CHANGED_LANES, Some(seen)) } else { (ALL_LANES, None) };
-        let mut ask = self.conn.prepare_cached(sql).map_err(storing)?;
-        let mut rows = match after {
-            Some(seen) => ask.query([seen]),
-            None => ask.query([]),
-        }
-        .map_err(storing)?;
+    /// Somebody may have written who tells nobody what: the next transaction reads everything anew.
+    pub(super) fn read_all_anew(&mut self) {
+        self.all_anew = true;
+    }
+
+    fn read_all_lanes(&mut self) -> Result<()> {
+        let mut ask = self.conn.prepare_cached(ALL_LANES).map_err(storing)?;
+        let mut rows = ask.query([]).map_err(storing)?;
         while let Some(row) = rows.next().map_err(storing)? {
             let read = || -> rusqlite::Result<(LaneId, String, String)> {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
@@ -225,6 +222,21 @@ impl Book {
             self.lanes.learn(id, &queue, &kind, Some(Key::LOWEST));
         }
         self.lanes_loaded = true;
+        Ok(())
+    }
+
+    /// What is ready in these lanes is no longer known.
+    fn read_lanes(&mut self, changed: &[LaneId]) -> Result<()> {
+        for &id in changed {
+            if self.lanes.knows(id) {
+                self.lanes.set(id, Some(Key::LOWEST));
+                continue;
+            }
+            let mut ask = self.conn.prepare_cached(ONE_LANE).map_err(storing)?;
+            let (queue, kind): (String, String) =
+                ask.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).map_err(storing)?;
+            self.lanes.learn(id, &queue, &kind, Some(Key::LOWEST));
+        }
         Ok(())
     }
 
@@ -260,10 +272,10 @@ impl Book {
 
     /// Reads who else runs jobs of this file, if somebody has come or gone.
     fn read_roster(&mut self) -> Result<()> {
-        if self.roster_read != Some(self.roster) {
+        if self.roster_read != Some(self.counter.roster) {
             self.others = self.instances()?;
             self.others.retain(|other| !self.own.contains(&other.id));
-            self.roster_read = Some(self.roster);
+            self.roster_read = Some(self.counter.roster);
         }
         Ok(())
     }
@@ -280,20 +292,26 @@ impl Book {
 
     /// An instance has come, gone or changed.
     pub(super) fn roster_moved(&mut self) {
-        self.roster += 1;
+        self.counter.roster += 1;
         self.counter_moved = true;
         self.news_for_others = true;
     }
 
-    /// What was paused or resumed is news for others.
+    /// Others have something to look at.
     pub(super) fn news_for_others(&mut self) {
+        self.news_for_others = true;
+    }
+
+    /// What is paused has changed, for others too.
+    pub(super) fn rules_changed(&mut self) {
+        self.rules_moved = true;
         self.news_for_others = true;
     }
 
     /// A job that another instance holds was asked to stop.
     pub(super) fn ask_other(&mut self, holder: InstanceId) {
         if !self.own.contains(&holder) {
-            self.asked += 1;
+            self.counter.asked += 1;
             self.counter_moved = true;
             self.news_for_others = true;
         }
@@ -345,25 +363,22 @@ impl Book {
 
     /// Writes what the transaction has moved, and commits it. `true`: others have to be told.
     pub(super) fn commit(&mut self) -> Result<bool> {
-        if self.roster_read != Some(self.roster) {
+        if self.roster_read != Some(self.counter.roster) {
             self.read_roster()?;
         }
-        if !self.others.is_empty() && !self.made_ready.is_empty() {
-            self.news_for_others = true;
-            self.last_change += 1;
-            self.counter_moved = true;
-            let mut mark = self.conn.prepare_cached(MARK_CHANGED).map_err(storing)?;
-            for lane in &self.made_ready {
-                mark.execute(params![lane, self.last_change]).map_err(storing)?;
+        if !self.others.is_empty() {
+            for &lane in &self.made_ready {
+                self.counter.lane_changed(lane);
             }
+            if self.rules_moved {
+                self.counter.rules += 1;
+            }
+            let moved = self.rules_moved || !self.made_ready.is_empty();
+            self.news_for_others |= !self.made_ready.is_empty();
+            self.counter_moved |= moved;
         }
         if self.counter_moved {
-            self.conn
-                .prepare_cached(WRITE_COUNTER)
-                .and_then(|mut write| {
-                    write.execute(params![self.last_job, self.last_change, self.roster, self.asked])
-                })
-                .map_err(storing)?;
+            self.counter.write(&self.conn)?;
         }
         self.run("COMMIT").map_err(storing)?;
         for file in self.litter.drain(..) {
@@ -390,7 +405,7 @@ impl Book {
         self.version = None;
         self.roster_read = None;
         // What was raised here is not in the file: the next value seen is a new one.
-        self.asked = -1;
+        self.counter.asked = -1;
         // What was taken out of the trays for a pause may have been undone with it.
         self.pauses_changed = true;
         self.lanes_loaded = false;
@@ -399,6 +414,7 @@ impl Book {
 
     fn settle(&mut self) {
         self.counter_moved = false;
+        self.rules_moved = false;
         self.news_for_others = false;
         self.own_before = None;
         self.made_ready.clear();
@@ -408,8 +424,8 @@ impl Book {
 
     /// Gives out so many job ids; the first of them.
     pub(super) fn take_ids(&mut self, count: usize) -> i64 {
-        let first = self.last_job + 1;
-        self.last_job += count as i64;
+        let first = self.counter.last_job + 1;
+        self.counter.last_job += count as i64;
         self.counter_moved = true;
         first
     }
@@ -441,10 +457,8 @@ impl Book {
         if let Some(id) = self.lanes.id(queue, kind) {
             return Ok(id);
         }
-        let (id, created) = find_or_create_lane(&self.conn, queue, kind, self.last_change + 1)?;
+        let (id, created) = find_or_create_lane(&self.conn, queue, kind)?;
         if created {
-            self.last_change += 1;
-            self.counter_moved = true;
             self.created.push(id);
         }
         let bound = if created { None } else { Some(Key::LOWEST) };
@@ -461,11 +475,13 @@ impl Book {
     /// A suspect became claimable. Its lane's bound is about the others.
     pub(super) fn suspect_ready(&mut self, lane: LaneId) {
         self.suspects = true;
+        self.rules_moved = true;
         self.made_ready.insert(lane);
     }
 
     /// A job now waits for this time.
     pub(super) fn due_at(&mut self, at: Micros) {
+        self.rules_moved = true;
         self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
     }
 
@@ -476,14 +492,13 @@ impl Book {
 }
 
 const FIND_LANE: &str = "SELECT id FROM legwork_lanes WHERE queue = ?1 AND kind = ?2";
-const CREATE_LANE: &str = "INSERT INTO legwork_lanes (queue, kind, changed) VALUES (?1, ?2, ?3)";
+const CREATE_LANE: &str = "INSERT INTO legwork_lanes (queue, kind) VALUES (?1, ?2)";
 
 /// Finds or creates a lane on any connection; `true`: created.
 pub(super) fn find_or_create_lane(
     conn: &Connection,
     queue: &str,
     kind: &str,
-    change: i64,
 ) -> Result<(LaneId, bool)> {
     let found = conn
         .prepare_cached(FIND_LANE)
@@ -493,7 +508,7 @@ pub(super) fn find_or_create_lane(
         return Ok((id, false));
     }
     conn.prepare_cached(CREATE_LANE)
-        .and_then(|mut create| create.execute(params![queue, kind, change]))
+        .and_then(|mut create| create.execute([queue, kind]))
         .map_err(storing)?;
     Ok((conn.last_insert_rowid(), true))
 }

@@ -231,7 +231,7 @@ impl Book {
         }
         .map_err(storing)?;
         drop(statement);
-        self.news_for_others();
+        self.rules_changed();
         self.read_pauses()
     }
 }

@@ -3,7 +3,8 @@
 
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::book::{Book, MARK_CHANGED, find_or_create_lane};
+use super::book::{Book, find_or_create_lane};
+use super::counter::Counter;
 use super::demand::Demand;
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
@@ -67,7 +68,7 @@ impl Book {
         let lanes = self.lanes_of(rows)?;
         let first = self.take_ids(rows.len());
         let ids = || (first..).map(JobId);
-        let mut waits = false;
+        let mut due = None;
         let mut insert = self.conn.prepare_cached(INSERT).map_err(storing)?;
         for ((row, &lane), id) in rows.iter().zip(&lanes).zip(ids()) {
             let key = Key { priority: row.priority, run_at: row.run_at, id: id.0 };
@@ -87,15 +88,17 @@ impl Book {
                     self.made_ready.insert(lane);
                 }
                 _ => {
-                    self.next_due = self.next_due.into_iter().chain([row.run_at]).min();
-                    waits = true;
+                    due = due.into_iter().chain([row.run_at]).min();
                 }
             }
         }
         drop(insert);
-        if waits && !self.lanes.has_pools() {
-            // The alarm is for others to set.
-            self.news_for_others();
+        if let Some(due) = due {
+            self.due_at(due);
+            if !self.lanes.has_pools() {
+                // The alarm is for others to set.
+                self.news_for_others();
+            }
         }
         Ok(ids().take(rows.len()).collect())
     }
@@ -116,9 +119,7 @@ impl Book {
     }
 }
 
-const NEXT_ID: &str = "
-UPDATE legwork_counter SET last_job = last_job + 1, last_change = last_change + 1
-RETURNING last_job, last_change";
+const TAKE_LOCK: &str = "UPDATE legwork_counter SET last_job = last_job WHERE one = 1";
 
 /// Inserts one job on a connection of the app, in its transaction if it has one open.
 pub(super) fn insert_on(conn: &Connection, row: &NewRow) -> Result<JobId> {
@@ -138,16 +139,15 @@ pub(super) fn insert_on(conn: &Connection, row: &NewRow) -> Result<JobId> {
 }
 
 fn insert_steps(conn: &Connection, row: &NewRow) -> Result<JobId> {
-    let (id, change): (i64, i64) = conn
-        .prepare_cached(NEXT_ID)
-        .and_then(|mut next| next.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
-        .map_err(storing)?;
-    let (lane, created) = find_or_create_lane(conn, &row.queue, &row.kind, change)?;
-    if !created {
-        conn.prepare_cached(MARK_CHANGED)
-            .and_then(|mut mark| mark.execute([lane, change]))
-            .map_err(storing)?;
-    }
+    // First a write, even if it changes nothing: what is read next cannot grow old.
+    conn.prepare_cached(TAKE_LOCK).and_then(|mut take| take.execute([])).map_err(storing)?;
+    let mut counter = Counter::read(conn)?;
+    let (lane, _) = find_or_create_lane(conn, &row.queue, &row.kind)?;
+    counter.last_job += 1;
+    let id = counter.last_job;
+    counter.lane_changed(lane);
+    counter.rules += 1;
+    counter.write(conn)?;
     insert_row(&mut conn.prepare_cached(INSERT).map_err(storing)?, id, lane, row, None)?;
     Ok(JobId(id))
 }

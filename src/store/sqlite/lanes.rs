@@ -9,7 +9,7 @@
 //! of all; otherwise the bound is raised to it and the search goes on.
 //!
 //! Everything that makes a job ready lowers the bound ([`Lanes::lower`]); claims need not raise it.
-//! Changes by other connections are learnt from `legwork_lanes.changed`, which sets the bound to
+//! Changes by other connections are learnt from [`Counter`](super::counter::Counter), which sets the bound to
 //! [`Key::LOWEST`]: unknown. A pool's seats are the lanes it may run: queue served, kind known,
 //! nothing paused. That is how pausing 100 k jobs costs nothing.
 
@@ -61,6 +61,10 @@ impl Lanes {
     /// The id of a lane, if it is known here.
     pub(super) fn id(&self, queue: &str, kind: &str) -> Option<LaneId> {
         self.ids.get(queue)?.get(kind).copied()
+    }
+
+    pub(super) fn knows(&self, lane: LaneId) -> bool {
+        self.lanes.contains_key(&lane)
     }
 
     /// Queue and kind of a lane that is known here.

@@ -4,6 +4,7 @@ mod backup;
 mod book;
 mod claim;
 mod control;
+mod counter;
 mod demand;
 mod doorbell;
 mod enqueue;

@@ -16,27 +16,27 @@ CREATE TABLE legwork_counter (
     one           INTEGER PRIMARY KEY CHECK (one = 1),
     last_job      INTEGER NOT NULL,
     last_instance INTEGER NOT NULL,
-    -- Counts the changes that made something claimable; see legwork_lanes.changed.
+    -- Counts the times that something of a lane became claimable; and the lanes of the last of them,
+    -- oldest first. Whoever has missed more than these looks at every lane.
     last_change   INTEGER NOT NULL,
-    -- Count the comings and goings in legwork_instances, and the requests to stop a running job:
-    -- so others see at a glance whether there is anything to read.
+    changed_lanes TEXT    NOT NULL,
+    -- Count the comings and goings in legwork_instances, the requests to stop a running job, and
+    -- the changes of what else others keep in memory (what is paused, what falls due): so they see
+    -- at a glance whether there is anything to read.
     roster        INTEGER NOT NULL,
-    asked         INTEGER NOT NULL
+    asked         INTEGER NOT NULL,
+    rules         INTEGER NOT NULL
 ) STRICT;
-INSERT INTO legwork_counter VALUES (1, 0, 0, 0, 0, 0);
+INSERT INTO legwork_counter VALUES (1, 0, 0, 0, '', 0, 0, 0);
 
 -- A lane is a queue and a kind: the unit by which a pool serves, pauses and skips jobs. What a
 -- pool may not run costs it nothing, however much of it waits.
 CREATE TABLE legwork_lanes (
-    id      INTEGER PRIMARY KEY,
-    queue   TEXT NOT NULL,
-    kind    TEXT NOT NULL,
-    -- The change (legwork_counter.last_change) that last made a job of this lane claimable.
-    changed INTEGER NOT NULL,
+    id    INTEGER PRIMARY KEY,
+    queue TEXT NOT NULL,
+    kind  TEXT NOT NULL,
     UNIQUE (queue, kind)
 ) STRICT;
--- Serves: which lanes have news since another connection last looked.
-CREATE INDEX legwork_lanes_changed ON legwork_lanes (changed);
 
 -- What must not be started now. Pausing moves no job.
 CREATE TABLE legwork_pauses (

@@ -25,11 +25,7 @@ const NOW: i64 = 1_000;
 fn with_job_in(state: State) -> Book {
     let conn = rusqlite::Connection::open_in_memory().unwrap();
     migrate::migrate(&conn).unwrap();
-    conn.execute(
-        "INSERT INTO legwork_lanes (id, queue, kind, changed) VALUES (1, 'q', 'k', 1)",
-        [],
-    )
-    .unwrap();
+    conn.execute("INSERT INTO legwork_lanes (id, queue, kind) VALUES (1, 'q', 'k')", []).unwrap();
     conn.execute("UPDATE legwork_counter SET last_job = 1, last_change = 1", []).unwrap();
     if state.is_finished() {
         conn.execute(

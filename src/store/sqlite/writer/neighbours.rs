@@ -136,6 +136,8 @@ impl Writer {
             self.neighbours.swept_at = now;
             if self.book.has_news().unwrap_or(true) {
                 self.waiters.look_again();
+                // Who rings nobody may not count what he changes, either.
+                self.book.read_all_anew();
                 group.look = true;
             }
             self.keep_place();

@@ -78,7 +78,8 @@ impl Writer {
 
     /// Whether the group is as large as a transaction should be.
     pub(super) fn is_large(&self, group: &Group) -> bool {
-        let (operations, rows) = if self.gaps.has_neighbour(Instant::now()) { (256, 1_000) } else { (2_048, 50_000) };
+        let (operations, rows) =
+            if self.gaps.has_neighbour(Instant::now()) { (256, 1_000) } else { (2_048, 50_000) };
         group.operations() >= operations || group.rows >= rows
     }
 }
