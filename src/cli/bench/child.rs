@@ -33,15 +33,19 @@ pub(super) enum Role {
     /// Enqueues a job for each line, which says how long to idle before, in microseconds; answers
     /// with the time just before the call, in nanoseconds since 1970.
     Enqueuer,
+    /// Claims a job with bare SQLite for each datagram, and says when the thread that would run it
+    /// was awake, in nanoseconds since 1970.
+    BareTaker,
     /// Runs an engine of eight workers, lets it work a little, and then leaves it alone until it
     /// is told a line.
     Engine,
 }
 
-const ROLES: [(Role, &str); 4] = [
+const ROLES: [(Role, &str); 5] = [
     (Role::Nothing, "nothing"),
     (Role::EnqueueOne, "enqueue-one"),
     (Role::Enqueuer, "enqueuer"),
+    (Role::BareTaker, "bare-taker"),
     (Role::Engine, "engine"),
 ];
 
@@ -68,6 +72,7 @@ impl Role {
             Role::Nothing => Ok(()),
             Role::EnqueueOne => say(&Jobs::open(file)?.enqueue(Noop::new())?.to_string()),
             Role::Enqueuer => enqueuer(&Jobs::open(file)?),
+            Role::BareTaker => super::across::take_bare(&file),
             Role::Engine => engine(Jobs::open(file)?),
         }
     }
@@ -100,7 +105,7 @@ pub(super) fn nanos_now() -> u128 {
 }
 
 /// One write a line: the parent reads lines.
-fn say(line: &str) -> Result<()> {
+pub(super) fn say(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(format!("{line}\n").as_bytes())?;
     Ok(out.flush()?)

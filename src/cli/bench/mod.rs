@@ -4,6 +4,7 @@
 //! legwork's own schema ([`raw`]), and by legwork. What counts is the ratio; the figures
 //! themselves are the machine's.
 
+mod across;
 mod backlog;
 mod child;
 mod describe;
@@ -89,7 +90,7 @@ const EXPERIMENTS: [Experiment; 14] = [
     Experiment {
         name: "start-across",
         about: "the same, enqueued by another process",
-        run: start::across,
+        run: across::across,
     },
     Experiment {
         name: "backlog",

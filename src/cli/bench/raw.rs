@@ -99,6 +99,17 @@ impl Raw {
         self.commit()
     }
 
+    /// Finishes whatever waits.
+    pub(super) fn finish_all(&mut self) -> Result<()> {
+        loop {
+            let claimed = self.claim(1_000)?;
+            if claimed.is_empty() {
+                return Ok(());
+            }
+            self.finish(&claimed)?;
+        }
+    }
+
     /// Claims at most so many in one transaction that is not synced.
     pub(super) fn claim(&mut self, most: usize) -> Result<Vec<Claimed>> {
         self.begin(Synced::No)?;
