@@ -181,7 +181,8 @@ impl Store {
     /// # Errors
     /// As [`check_alive`](Store::check_alive).
     pub(crate) fn check_in_place(&self) -> Result<()> {
-        self.check_process()?;
+        // The connection of a writer that has panicked takes the `-wal` along, and nobody else did.
+        self.check_alive()?;
         if self.file.tripwire.check().is_err() {
             // If it is gone already it needs no telling.
             let _ = self.file.mail.send(Mail::Look);
@@ -408,7 +409,9 @@ impl Store {
         self.check_alive()?;
         let reader = self.file.readers.get(self.busy_timeout);
         // A connection to a file that has lost its name cannot be opened.
-        reader.map_err(|error| self.file.tripwire.check().err().unwrap_or(error))
+        reader.map_err(|error| {
+            self.check_alive().and_then(|()| self.file.tripwire.check()).err().unwrap_or(error)
+        })
     }
 
     /// Is told when `id` finishes from now on, or the writer ends.
