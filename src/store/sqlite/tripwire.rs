@@ -146,8 +146,29 @@ fn look(path: &Path, seen: &OnceLock<FileId>) -> Option<Wrong> {
     }
 }
 
-#[cfg(unix)]
+/// Asks for the inode and no more. A kernel that has told somebody the time of a file's last change
+/// writes a new time with the next one, and then each sync of the `-wal` has an inode to write, too: 80
+/// of 290 µs on Linux 6.18.
+#[cfg(target_os = "linux")]
 fn id_of(path: &Path) -> io::Result<Option<FileId>> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    use rustix::io::Errno;
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
+        Ok(found) => {
+            let device = u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor);
+            Ok(Some((device, found.stx_ino)))
+        }
+        // Before Linux 4.11, and in sandboxes that do not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => id_with_times(path),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+use id_with_times as id_of;
+
+#[cfg(unix)]
+fn id_with_times(path: &Path) -> io::Result<Option<FileId>> {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(path).map(|meta| Some((meta.dev(), meta.ino())))
 }
