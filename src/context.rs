@@ -19,7 +19,7 @@ use crate::new_job::{NewJob, NewRow, Overdue, Retention};
 use crate::record::{LogLine, Progress};
 use crate::rules::retry::Plan;
 use crate::rules::text;
-use crate::store::{ClaimRef, Finish, Note, Verdict};
+use crate::store::{ClaimRef, Finish, Held, Note, Verdict};
 
 /// Progress and log lines are written at most once in this time while an attempt runs.
 const NOTE_EVERY: Duration = Duration::from_millis(250);
@@ -35,6 +35,7 @@ pub(crate) struct Attempt {
     pub(crate) jobs: Jobs,
     /// `None` in `perform_now`.
     pub(crate) claim: Option<ClaimRef>,
+    pub(crate) unique: Option<Held>,
     pub(crate) kind: Arc<str>,
     pub(crate) queue: Arc<str>,
     pub(crate) number: u32,
@@ -166,6 +167,7 @@ impl Attempt {
             progress: said.progress.clone(),
             logs: said.logs.clone(),
             children: if completes { said.children.clone() } else { Vec::new() },
+            unique: self.unique.clone(),
             settle: self.settle.load(Ordering::Acquire),
         })
     }
@@ -333,12 +335,15 @@ impl<S> Context<S> {
 
     /// Enqueues a job in the same transaction as this one's end, if that end is a completion (by
     /// return or by [`finish_in`](Context::finish_in)): both or neither. A job that fails,
-    /// snoozes or is interrupted enqueues nothing.
+    /// snoozes or is interrupted enqueues nothing. One whose unique key is taken by then is not
+    /// enqueued, or replaces the one that has it; the end is recorded all the same. If it was to be
+    /// refused, a line of the log says so.
     ///
     /// # Errors
     /// As [`Jobs::enqueue`], for what can be known before the end.
     pub fn enqueue_with_finish(&self, job: impl Into<NewJob>) -> Result<()> {
-        let row = self.attempt.jobs.prepare(job.into())?;
+        let mut row = self.attempt.jobs.prepare(job.into())?;
+        row.report_conflict();
         self.attempt.said().children.push(row);
         Ok(())
     }

@@ -60,6 +60,14 @@ pub enum Error {
         /// The verb that was refused.
         verb: &'static str,
     },
+    /// Another job has the unique key.
+    #[error("the unique key {key:?} is held by job {holder}")]
+    NotUnique {
+        /// The key; `args:<kind>:<hash>` for one made of arguments.
+        key: String,
+        /// The job that holds it; with a period perhaps finished and pruned by now.
+        holder: JobId,
+    },
     /// An argument breaks a rule; `why` says which.
     #[error("invalid {what}: {why}")]
     Invalid {

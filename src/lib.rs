@@ -53,6 +53,7 @@ mod record;
 mod rules;
 mod state;
 mod store;
+mod unique;
 
 pub use clock::{Clock, Random};
 pub use context::Context;
@@ -72,6 +73,7 @@ pub use record::{
 pub use rules::retry::{CustomRetry, Retry};
 pub use state::State;
 pub use store::{Durability, SqliteInfo};
+pub use unique::{Conflict, Enqueued, Unique};
 
 /// The README's program is compiled as a test.
 #[doc = include_str!("../README.md")]

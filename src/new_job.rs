@@ -9,9 +9,10 @@ use time::OffsetDateTime;
 
 use crate::clock::{Micros, micros_of, to_micros};
 use crate::error::{Error, Result};
-use crate::rules::name;
 use crate::rules::retry::{Plan, Retry};
+use crate::rules::{name, unique};
 use crate::state::State;
+use crate::unique::Unique;
 
 /// The queue of a job that names none.
 pub const DEFAULT_QUEUE: &str = "default";
@@ -92,6 +93,7 @@ pub struct JobOptions {
     pub(crate) overdue: Overdue,
     pub(crate) tags: Vec<String>,
     pub(crate) retention: Option<Retention>,
+    pub(crate) unique: Option<Unique>,
 }
 
 impl JobOptions {
@@ -143,6 +145,12 @@ impl JobOptions {
         self
     }
 
+    /// Keeps a second job from being enqueued while one is there.
+    pub fn unique(mut self, unique: Unique) -> JobOptions {
+        self.unique = Some(unique);
+        self
+    }
+
     /// How long its finished jobs are kept, instead of the handle's retention.
     pub fn retention(mut self, retention: Retention) -> JobOptions {
         self.retention = Some(retention);
@@ -181,6 +189,7 @@ pub struct NewJob {
     bad_retry: Option<&'static str>,
     tags: Vec<String>,
     meta: BTreeMap<String, String>,
+    unique: Option<Unique>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -233,6 +242,7 @@ impl NewJob {
             bad_retry: None,
             tags: options.tags,
             meta: BTreeMap::new(),
+            unique: options.unique,
         }
     }
 
@@ -281,6 +291,17 @@ impl NewJob {
     pub fn retention(mut self, retention: Retention) -> NewJob {
         self.overrides.keep = Some(retention);
         self
+    }
+
+    /// Keeps a second job from being enqueued while this one is there; instead of the kind's rule.
+    pub fn unique(mut self, unique: Unique) -> NewJob {
+        self.unique = Some(unique);
+        self
+    }
+
+    /// Unique by this key until it has finished: `unique(Unique::by_key(key))`.
+    pub fn unique_key(self, key: impl Into<String>) -> NewJob {
+        self.unique(Unique::by_key(key))
     }
 
     /// A word to find the job by, beside the kind's.
@@ -346,6 +367,8 @@ impl NewJob {
         if run_at > LATEST {
             return Err(Error::invalid("start time", "it lies after the year 9999"));
         }
+        let unique =
+            self.unique.map(|unique| unique::key(&unique, &self.kind, &args, now)).transpose()?;
         let mut tags = self.tags;
         tags.sort_unstable();
         tags.dedup();
@@ -360,6 +383,7 @@ impl NewJob {
             options: json_unless(self.overrides == Overrides::default(), &self.overrides)?,
             tags: json_unless(tags.is_empty(), &tags)?,
             meta: json_unless(self.meta.is_empty(), &self.meta)?,
+            unique,
         })
     }
 }
@@ -402,6 +426,15 @@ fn json_unless<T: Serialize>(absent: bool, value: &T) -> Result<Option<String>> 
         .map_err(|source| Error::Json { what: "job options", source })
 }
 
+impl NewRow {
+    /// A refusal for the job's unique key is an answer and not an error.
+    pub(crate) fn report_conflict(&mut self) {
+        if let Some(key) = &mut self.unique {
+            key.report = true;
+        }
+    }
+}
+
 /// A checked job as the store takes it.
 #[derive(Clone, Debug)]
 pub(crate) struct NewRow {
@@ -415,6 +448,7 @@ pub(crate) struct NewRow {
     pub(crate) options: Option<String>,
     pub(crate) tags: Option<String>,
     pub(crate) meta: Option<String>,
+    pub(crate) unique: Option<unique::Key>,
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ pub struct JobRecord {
     /// attempt of it ends in any other way; this is how many deaths, the first not included, are
     /// counted against it (see [`EngineBuilder::crash_limit`](crate::EngineBuilder::crash_limit)).
     pub crashes: Option<u32>,
+    /// Its unique key: `args:<kind>:<hash>` if it was made of arguments.
+    pub unique_key: Option<String>,
 }
 
 impl JobRecord {
@@ -311,6 +313,8 @@ pub struct Changed {
     pub changed: u64,
     /// Jobs it could not be done to: gone, or in another state.
     pub skipped: u64,
+    /// Of those, jobs that cannot run again because another one has their unique key.
+    pub not_unique: u64,
 }
 
 /// An engine that runs jobs of the file, in this process or another.

@@ -123,13 +123,14 @@ fn answer(
     matched: u64,
     done: Changed,
 ) -> io::Result<()> {
-    let Changed { changed, skipped } = done;
+    let Changed { changed, skipped, not_unique } = done;
     match globals.output() {
         Output::Json => output::json(json!({
             "dry_run": dry_run,
             "matched": matched,
             "changed": changed,
             "skipped": skipped,
+            "not_unique": not_unique,
         })),
         Output::Tsv => output::tsv([[matched, changed, skipped].map(|n| n.to_string()).to_vec()]),
         Output::Table { .. } if matched == 0 => {
@@ -140,7 +141,8 @@ fn answer(
             output::print(format_args!("would {} {}\n", verb.word, jobs(matched)))
         }
         Output::Table { .. } if skipped > 0 => output::print(format_args!(
-            "{} {}; {skipped} skipped: gone, or in a state in which it makes no sense\n",
+            "{} {}; {skipped} skipped: gone, in a state in which it makes no sense, or \
+             with a unique key that another job has\n",
             verb.past,
             jobs(changed)
         )),

@@ -12,6 +12,7 @@ use super::{Done, times, until};
 use crate::jobs::Jobs;
 use crate::new_job::NewJob;
 use crate::state::State;
+use crate::unique::{Conflict, Unique};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct NewOptions {
@@ -30,9 +31,58 @@ pub(super) struct NewOptions {
     /// A word to find it by; may be given several times.
     #[arg(long = "tag", value_name = "WORD")]
     tags: Vec<String>,
+    /// Unique by this key: while another job has it, this one is not enqueued.
+    #[arg(long, value_name = "KEY")]
+    unique: Option<String>,
+    /// How long the key is held: `started`, `finished`, or a span from now on (10m).
+    #[arg(long, value_name = "WHEN", requires = "unique", value_parser = held, default_value = "finished")]
+    unique_until: Held,
+    /// What happens while another job has the key.
+    #[arg(long, value_name = "WHAT", requires = "unique", value_enum, default_value = "ignore")]
+    on_conflict: OnConflict,
     /// Wait until it is finished.
     #[arg(long)]
     wait: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    Started,
+    Finished,
+    For(Duration),
+}
+
+fn held(word: &str) -> Result<Held, String> {
+    match word {
+        "started" => Ok(Held::Started),
+        "finished" => Ok(Held::Finished),
+        span => times::span(span)
+            .map(Held::For)
+            .map_err(|_| "`started`, `finished` or a span such as 10m".to_owned()),
+    }
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OnConflict {
+    /// Print the id of the job that has the key.
+    Ignore,
+    /// Give the job that has the key the new arguments, if it still waits.
+    Replace,
+    /// Refuse it, with exit code 4.
+    Reject,
+    /// Let one run and one wait, with the newest arguments.
+    KeepLast,
+}
+
+impl From<OnConflict> for Conflict {
+    fn from(word: OnConflict) -> Conflict {
+        match word {
+            OnConflict::Ignore => Conflict::Ignore,
+            OnConflict::Replace => Conflict::Replace,
+            OnConflict::Reject => Conflict::Reject,
+            OnConflict::KeepLast => Conflict::KeepLast,
+        }
+    }
 }
 
 impl NewOptions {
@@ -69,6 +119,14 @@ impl NewOptions {
         }
         if let Some(priority) = self.priority {
             job = job.priority(priority);
+        }
+        if let Some(key) = &self.unique {
+            let unique = Unique::by_key(key).on_conflict(self.on_conflict.into());
+            job = job.unique(match self.unique_until {
+                Held::Started => unique.until_started(),
+                Held::Finished => unique,
+                Held::For(period) => unique.for_period(period),
+            });
         }
         self.tags.iter().fold(job, NewJob::tag)
     }

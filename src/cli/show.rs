@@ -87,6 +87,7 @@ impl All {
         row("finished", job.finished_at.map(&time));
         row("cancel", job.cancel_requested.then(|| "requested".to_owned()));
         row("reason", job.reason.clone());
+        row("unique key", job.unique_key.clone());
         row("tags", (!job.tags.is_empty()).then(|| job.tags.join(",")));
         for (key, value) in &job.meta {
             row("meta", Some(format!("{key}={value}")));

@@ -81,6 +81,7 @@ impl Core {
         Arc::new(Attempt {
             jobs: self.jobs.clone(),
             claim: Some(claimed.claim),
+            unique: claimed.unique.clone(),
             kind: Arc::clone(&claimed.kind),
             queue: Arc::clone(&claimed.queue),
             args: claimed.args.clone(),
@@ -243,8 +244,8 @@ impl Told for Attempt {
                 log::warn!(job = self.id().0, kind = &*self.kind; "legwork: a finish came too late and changed nothing");
             }
             Ok(Finished::Recorded { state, children }) => {
-                for (id, row) in children.iter().zip(&finish.children) {
-                    self.jobs.tell_enqueued(*id, row.kind.clone(), row.queue.clone());
+                for (done, row) in children.iter().zip(&finish.children) {
+                    self.jobs.tell_inserted(*done, || (row.kind.clone(), row.queue.clone()));
                 }
                 self.tell_recorded(finish, *state, took);
             }

@@ -19,7 +19,8 @@ impl Jobs {
     ///
     /// # Errors
     /// For one id: [`Error::NotFound`], [`Error::WrongState`] if it is scheduled, ready, blocked
-    /// or running. Several and filters skip such jobs.
+    /// or running, [`Error::NotUnique`] if another job has its unique key. Several and filters skip such
+    /// jobs.
     pub fn retry(&self, which: impl Into<Selection>) -> Result<Changed> {
         self.change(which.into(), "retry", Control::Retry)
     }
@@ -58,6 +59,9 @@ impl Jobs {
         match which {
             Selection::One(id) => {
                 let done = self.apply(control(vec![id]), &mut total)?;
+                if let Some((key, holder)) = done.not_unique.first() {
+                    return Err(Error::NotUnique { key: key.clone(), holder: *holder });
+                }
                 match done.skipped.first() {
                     None => {}
                     Some((id, None)) => return Err(Error::NotFound(*id)),
@@ -88,7 +92,8 @@ impl Jobs {
         let cancels = matches!(control, Control::Cancel { .. });
         let done = self.0.store.control(control)?;
         total.changed += (done.changed.len() + done.asked.len()) as u64;
-        total.skipped += done.skipped.len() as u64;
+        total.skipped += (done.skipped.len() + done.not_unique.len()) as u64;
+        total.not_unique += done.not_unique.len() as u64;
         for claim in &done.asked {
             self.0.shared.attempts.cancel(*claim);
         }

@@ -15,6 +15,7 @@ use crate::job::{Job, JobResult};
 use crate::middleware::Middleware;
 use crate::new_job::{NewJob, NewRow};
 use crate::perform;
+use crate::unique::Enqueued;
 
 use super::Jobs;
 #[cfg(doc)]
@@ -30,33 +31,57 @@ impl Jobs {
     /// [`Durability`] says.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad name, start time or policy; [`Error::Busy`] if the write lock
+    /// [`Error::Invalid`] for a bad name, start time or policy; [`Error::NotUnique`] if another job
+    /// has its unique key and it was to be refused then; [`Error::Busy`] if the write lock
     /// was not free in time (the job will not appear later); [`Error::InTransaction`] inside
     /// [`transaction`](Jobs::transaction); [`Error::Full`], [`Error::Io`].
     pub fn enqueue(&self, job: impl Into<NewJob>) -> Result<JobId> {
         self.refuse_inside_transaction("enqueue")?;
-        let ids = self.insert(vec![self.prepare(job.into())?])?;
-        ids.first().copied().ok_or(Error::Poisoned)
+        let done = self.insert(vec![self.prepare(job.into())?])?;
+        done.first().map(Enqueued::id).ok_or(Error::Poisoned)
     }
 
-    /// Enqueues all jobs in one transaction, all or none. Ids come in the order of the jobs.
+    /// Enqueues all jobs in one transaction, all or none. Ids come in the order of the jobs; where a
+    /// unique key was taken it is that of the job that has it.
     ///
     /// # Errors
     /// As [`enqueue`](Jobs::enqueue); if any job is refused none is enqueued.
+    /// [`enqueue_each`](Jobs::enqueue_each) tells what became of each instead.
     pub fn enqueue_many<J: Into<NewJob>>(
         &self,
         jobs: impl IntoIterator<Item = J>,
     ) -> Result<Vec<JobId>> {
         self.refuse_inside_transaction("enqueue_many")?;
-        let rows =
-            jobs.into_iter().map(|job| self.prepare(job.into())).collect::<Result<Vec<_>>>()?;
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
+        let rows = self.prepare_all(jobs)?;
+        Ok(self.insert(rows)?.iter().map(Enqueued::id).collect())
+    }
+
+    /// Enqueues all jobs in one transaction and tells what became of each whose unique key was
+    /// taken. A job that is refused for that ([`Conflict::Reject`](crate::Conflict::Reject)) stops none of the others.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Jobs::enqueue), save [`Error::NotUnique`]; then none is enqueued.
+    pub fn enqueue_each<J: Into<NewJob>>(
+        &self,
+        jobs: impl IntoIterator<Item = J>,
+    ) -> Result<Vec<Enqueued>> {
+        self.refuse_inside_transaction("enqueue_each")?;
+        let mut rows = self.prepare_all(jobs)?;
+        rows.iter_mut().for_each(NewRow::report_conflict);
         self.insert(rows)
     }
 
-    fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<JobId>> {
+    fn prepare_all<J: Into<NewJob>>(
+        &self,
+        jobs: impl IntoIterator<Item = J>,
+    ) -> Result<Vec<NewRow>> {
+        jobs.into_iter().map(|job| self.prepare(job.into())).collect()
+    }
+
+    fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<Enqueued>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
         // Names for the events and log lines, if anybody wants them.
         let told = self.0.shared.events.is_watched() || log::log_enabled!(log::Level::Debug);
         let names: Vec<(String, String)> = if told {
@@ -64,11 +89,26 @@ impl Jobs {
         } else {
             Vec::new()
         };
-        let ids = self.0.store.insert(rows)?;
-        for (&id, (kind, queue)) in ids.iter().zip(names) {
-            self.tell_enqueued(id, kind, queue);
+        let done = self.0.store.insert(rows)?;
+        for (&done, names) in done.iter().zip(names) {
+            self.tell_inserted(done, || names);
         }
-        Ok(ids)
+        Ok(done)
+    }
+
+    /// Tells of a job that was inserted, or refused.
+    pub(crate) fn tell_inserted(&self, done: Enqueued, names: impl FnOnce() -> (String, String)) {
+        match done {
+            Enqueued::New(id) => {
+                let (kind, queue) = names();
+                self.tell_enqueued(id, kind, queue);
+            }
+            Enqueued::Rejected { holder } => {
+                let (kind, _) = names();
+                log::warn!(kind = kind.as_str(); "legwork: not enqueued: job {holder} has its unique key");
+            }
+            Enqueued::Existing(_) | Enqueued::Replaced(_) => {}
+        }
     }
 
     pub(crate) fn tell_enqueued(&self, id: JobId, kind: String, queue: String) {
@@ -96,7 +136,7 @@ impl Jobs {
     /// [`Error::Busy`]. The app's transaction stays open, without the job.
     pub fn enqueue_in(&self, conn: &Connection, job: impl Into<NewJob>) -> Result<JobId> {
         let row = self.prepare(job.into())?;
-        self.0.store.insert_in(conn, &row)
+        self.0.store.insert_in(conn, &row).map(|done| done.id())
     }
 
     /// Runs `work` in an immediate transaction on the app's connection and commits it if it
@@ -179,6 +219,7 @@ impl Jobs {
         let attempt = Arc::new(Attempt {
             jobs: self.clone(),
             claim: None,
+            unique: None,
             kind: Arc::from(J::KIND),
             queue: Arc::from(options.queue.as_deref().unwrap_or(crate::new_job::DEFAULT_QUEUE)),
             number: 1,

@@ -24,9 +24,10 @@ use crate::new_job::{NewRow, Retention};
 use crate::record::{LogLine, Progress, Scope};
 use crate::rules::queues::Queues;
 use crate::state::State;
+use crate::unique::Enqueued;
 
 pub use sqlite::SqliteInfo;
-pub(crate) use sqlite::{InstanceLock, Store, app_commit_error, app_error};
+pub(crate) use sqlite::{Held, InstanceLock, Store, app_commit_error, app_error};
 
 /// What a group of writes must survive before it is acknowledged.
 ///
@@ -132,6 +133,8 @@ pub(crate) struct Claimed {
     pub(crate) args: String,
     pub(crate) options: Option<String>,
     pub(crate) meta: Option<String>,
+    /// Its unique key, if it has one.
+    pub(crate) unique: Option<Held>,
     pub(crate) attempts: u32,
     pub(crate) started_at: Micros,
     pub(crate) first_started_at: Option<Micros>,
@@ -176,6 +179,8 @@ pub(crate) struct Finish {
     pub(crate) progress: Option<Progress>,
     pub(crate) logs: Vec<LogLine>,
     pub(crate) children: Vec<NewRow>,
+    /// The job's unique key, if it has one.
+    pub(crate) unique: Option<Held>,
     /// The job called `finish_in`: if its transaction has committed, the row is gone and that is
     /// the finish; the verdict counts only while the claim still stands.
     pub(crate) settle: bool,
@@ -209,8 +214,8 @@ pub(crate) trait Told: Send + Sync {
 /// What became of a finish.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Finished {
-    /// Recorded; the job is now in this state, and the children have these ids.
-    Recorded { state: State, children: Vec<JobId> },
+    /// Recorded; the job is now in this state, and this became of the children.
+    Recorded { state: State, children: Vec<Enqueued> },
     /// The job was finished by `finish_in`, in the app's own transaction.
     Settled,
     /// The claim no longer stands; nothing was changed.
@@ -233,6 +238,8 @@ pub(crate) struct Controlled {
     pub(crate) changed: Vec<JobId>,
     /// Jobs it could not be done to: `None` if there is no such job.
     pub(crate) skipped: Vec<(JobId, Option<State>)>,
+    /// Jobs that cannot run again, since another one has their key.
+    pub(crate) not_unique: Vec<(String, JobId)>,
     /// Running jobs that were marked; whoever holds them must be told.
     pub(crate) asked: Vec<ClaimRef>,
 }

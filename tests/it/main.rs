@@ -29,3 +29,4 @@ mod safety;
 mod scripted;
 mod sharing;
 mod suspects;
+mod unique;

@@ -16,9 +16,11 @@ use super::counter::Counter;
 use super::errors::{self, storing};
 use super::instance::Instance;
 use super::lanes::{Key, LaneId, Lanes};
+use super::unique::{self, Waits};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::record::Scope;
+use crate::state::State;
 use crate::store::{InstanceId, PoolId, PoolSpec};
 
 pub(super) struct Book {
@@ -261,7 +263,8 @@ impl Book {
             due = due.into_iter().chain(next).min();
         }
         self.next_due = due;
-        self.next_prune = self.first(NEXT_PRUNE)?;
+        let over = self.first(unique::NEXT_OVER)?;
+        self.next_prune = self.first(NEXT_PRUNE)?.into_iter().chain(over).min();
         Ok(())
     }
 
@@ -422,12 +425,24 @@ impl Book {
         self.litter.clear();
     }
 
-    /// Gives out so many job ids; the first of them.
-    pub(super) fn take_ids(&mut self, count: usize) -> i64 {
-        let first = self.counter.last_job + 1;
-        self.counter.last_job += count as i64;
-        self.counter_moved = true;
-        first
+    /// The ids up to this one are given out.
+    pub(super) fn gave_ids(&mut self, last: i64) {
+        self.counter_moved |= last != self.counter.last_job;
+        self.counter.last_job = last;
+    }
+
+    /// The last id that was given out.
+    pub(super) fn last_id(&self) -> i64 {
+        self.counter.last_job
+    }
+
+    /// What a job's end, or a replaced row, lets go on.
+    pub(super) fn goes_on(&mut self, waits: Option<Waits>) {
+        match waits {
+            Some(Waits { state: State::Ready, lane, place }) => self.ready(lane, place),
+            Some(Waits { state: State::Scheduled, place, .. }) => self.due_at(place.run_at),
+            Some(_) | None => {}
+        }
     }
 
     /// The number of the next claim.

@@ -7,6 +7,7 @@ use rusqlite::{Row, params};
 use super::book::Book;
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
+use super::unique::{self, Held};
 use crate::clock::{Micros, Random};
 use crate::error::Result;
 use crate::id::JobId;
@@ -18,7 +19,8 @@ use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 /// `(?1+0)` and not `?1`: SQLite compares a bare parameter with the conditions of partial indexes,
 /// and then prepares the statement anew each time the parameter is bound.
 pub(super) const NEXT_READY: &str = "
-SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
+SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, unique_key,
+       unique_hold
   FROM legwork_jobs INDEXED BY legwork_next_ready
  WHERE state = 3 AND instance IS NULL AND crashes IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
@@ -60,6 +62,14 @@ pub(super) struct Found {
     meta: Option<String>,
     attempts: u32,
     first_started_at: Option<Micros>,
+    unique: Option<Held>,
+}
+
+impl Found {
+    /// A start changes more than its row, so that it must not be claimed ahead.
+    fn starts_alone(&self) -> bool {
+        self.unique.as_ref().is_some_and(|held| held.hold.moves_at_start())
+    }
 }
 
 pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
@@ -70,7 +80,14 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         meta: row.get(5)?,
         attempts: row.get(6)?,
         first_started_at: row.get(7)?,
+        unique: Held::from_columns(row.get(8)?, row.get(9)?),
     })
+}
+
+enum Tried {
+    Claimed(Box<Claimed>),
+    Nothing,
+    MayNotStart,
 }
 
 fn place(rank: usize, key: Key) -> Place {
@@ -110,7 +127,17 @@ impl Book {
         now: Micros,
         random: &Random,
     ) -> Result<Option<Claimed>> {
-        let Some(spec) = self.lanes.spec(pool) else { return Ok(None) };
+        loop {
+            match self.try_claim(pool, now, random)? {
+                Tried::Claimed(claimed) => return Ok(Some(*claimed)),
+                Tried::Nothing => return Ok(None),
+                Tried::MayNotStart => {}
+            }
+        }
+    }
+
+    fn try_claim(&mut self, pool: PoolId, now: Micros, random: &Random) -> Result<Tried> {
+        let Some(spec) = self.lanes.spec(pool) else { return Ok(Tried::Nothing) };
         let instance = spec.instance;
         let order = spec.queues.order(random);
         let suspects = self.next_suspects(pool, instance)?;
@@ -121,15 +148,33 @@ impl Book {
                 (Some((lane, found)), suspect)
                     if suspect.is_none_or(|(_, key)| found.key < key) =>
                 {
-                    return self.take(lane, found, instance, Some(now)).map(Some);
+                    return self.start_now(lane, found, instance, now);
                 }
                 (_, Some((lane, key))) => {
-                    return self.take_suspect(lane, key, instance, now).map(Some);
+                    let found = self.read_suspect(key)?;
+                    return self.start_now(lane, found, instance, now);
                 }
                 (_, None) => {}
             }
         }
-        Ok(None)
+        Ok(Tried::Nothing)
+    }
+
+    /// Claims a job as a start, unless its unique key forbids that: then it is blocked.
+    fn start_now(
+        &mut self,
+        lane: LaneId,
+        found: Found,
+        instance: InstanceId,
+        now: Micros,
+    ) -> Result<Tried> {
+        if let Some(held) = &found.unique
+            && !unique::start(&self.conn, found.key.id, held)?
+        {
+            return Ok(Tried::MayNotStart);
+        }
+        let claimed = self.take(lane, found, instance, Some(now))?;
+        Ok(Tried::Claimed(Box::new(claimed)))
     }
 
     /// Claims ahead what the pool's tray has room for, in the pool's order, up to the first job
@@ -162,7 +207,11 @@ impl Book {
                 if room == 0 || !tray.is_for(lane) {
                     return Ok(ahead);
                 }
-                for found in self.find_some(lane, next_best, room)? {
+                let found = self.find_some(lane, next_best, room)?;
+                if found.is_empty() && self.starts_alone(lane)? {
+                    return Ok(ahead);
+                }
+                for found in found {
                     let place = place(rank, found.key);
                     ahead.push((place, self.take(lane, found, instance, None)?));
                 }
@@ -184,7 +233,7 @@ impl Book {
             let Some(spec) = self.lanes.spec(pool) else { return Ok(ahead) };
             for rank in spec.queues.order(random) {
                 if let Some((lane, found)) = self.find_first(pool, rank)? {
-                    if tray.room(lane) <= ahead.len() {
+                    if tray.room(lane) <= ahead.len() || found.starts_alone() {
                         return Ok(ahead);
                     }
                     self.draws += 1;
@@ -212,7 +261,8 @@ impl Book {
             let may = self.lanes.first_bound(pool, rank).is_some_and(|key| place(rank, key) < last);
             if may && let Some((lane, found)) = self.find_first(pool, rank)? {
                 let first = place(rank, found.key);
-                return Ok((first < last && !tray.is_for(lane)).then_some(first));
+                let apart = !tray.is_for(lane) || found.starts_alone();
+                return Ok((first < last && apart).then_some(first));
             }
         }
         Ok(None)
@@ -277,7 +327,9 @@ impl Book {
         let limit = if next_best.is_some() { room.min(TURN) } else { room };
         let mut ready = self.read_ready(lane, limit)?;
         let all = ready.len() < limit;
-        let first = ready.iter().take_while(|found| next_best.is_none_or(|best| found.key <= best));
+        let first = ready.iter().take_while(|found| {
+            next_best.is_none_or(|best| found.key <= best) && !found.starts_alone()
+        });
         let count = first.count();
         let bound = match ready.get(count) {
             Some(beyond) => Some(beyond.key),
@@ -287,6 +339,11 @@ impl Book {
         self.lanes.set(lane, bound);
         ready.truncate(count);
         Ok(ready)
+    }
+
+    /// Whether the lane's first job must not be claimed ahead.
+    fn starts_alone(&self, lane: LaneId) -> Result<bool> {
+        Ok(self.read_ready(lane, 1)?.first().is_some_and(Found::starts_alone))
     }
 
     /// Claims a job: as started at this time, or ahead.
@@ -321,6 +378,7 @@ impl Book {
             args: found.args,
             options: found.options,
             meta: found.meta,
+            unique: found.unique,
             attempts: found.attempts,
             started_at: started_at.unwrap_or(0),
             first_started_at: found.first_started_at,

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::book::Book;
 use super::errors::storing;
 use super::lanes::Key;
+use super::unique;
 use crate::clock::{Micros, micros_of};
 use crate::error::Result;
 use crate::id::JobId;
@@ -15,12 +16,16 @@ use crate::state::State;
 use crate::store::{ClaimRef, Control, Controlled};
 
 const READ_LIVE: &str = "
-SELECT state, lane, priority, options, instance, token FROM legwork_jobs WHERE id = ?1";
-const READ_FINISHED: &str = "SELECT state, lane, priority FROM legwork_history WHERE id = ?1";
+SELECT state, lane, priority, options, instance, token, unique_key, unique_hold,
+       attempts = 0 AND first_started_at IS NULL FROM legwork_jobs WHERE id = ?1";
+const READ_FINISHED: &str = "
+SELECT state, lane, priority, unique_key, unique_hold FROM legwork_history WHERE id = ?1";
 
 const REVIVE: &str = "
-INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta)
-SELECT id, lane, 3, priority, ?2, enqueued_at, args, options, tags, meta  -- ready
+INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
+       unique_key, unique_hold)
+SELECT id, lane, 3, priority, ?2, enqueued_at, args, options, tags, meta,  -- ready
+       unique_key, unique_hold
   FROM legwork_history WHERE id = ?1";
 const FORGET: &str = "DELETE FROM legwork_history WHERE id = ?1";
 const RUN_NOW: &str = "
@@ -30,9 +35,11 @@ const ASK_TO_STOP: &str = "UPDATE legwork_jobs SET cancel_requested = 1 WHERE id
 const CANCEL_WAITING: &str = "
 INSERT INTO legwork_history
        (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
-        args, options, tags, meta, progress_done, progress_total, message, reason)
+        args, options, tags, meta, progress_done, progress_total, message, reason, unique_key,
+        unique_hold)
 SELECT id, lane, 8, priority, run_at, enqueued_at, attempts, NULL, ?2, ?3,  -- cancelled
-       args, options, tags, meta, progress_done, progress_total, message, ?4
+       args, options, tags, meta, progress_done, progress_total, message, ?4,
+       unique_key, unique_hold
   FROM legwork_jobs WHERE id = ?1";
 const PAUSE: &str = "INSERT OR IGNORE INTO legwork_pauses (scope, name, at) VALUES (?1, ?2, ?3)";
 const RESUME: &str = "DELETE FROM legwork_pauses WHERE scope = ?1 AND name = ?2";
@@ -47,6 +54,15 @@ struct Live {
     priority: i64,
     options: Option<String>,
     claim: Option<(i64, i64)>,
+    unique: Option<unique::Held>,
+    never_started: bool,
+}
+
+struct Finished {
+    state: State,
+    lane: i64,
+    priority: i64,
+    unique: Option<unique::Held>,
 }
 
 impl Book {
@@ -71,7 +87,7 @@ impl Book {
             }
             Control::Delete(ids) => {
                 for &id in ids {
-                    self.delete(id, &mut done)?;
+                    self.delete(id, now, &mut done)?;
                 }
             }
             Control::Pause(scope) => self.set_pause(PAUSE, scope, Some(now))?,
@@ -92,6 +108,8 @@ impl Book {
                         priority: row.get(2)?,
                         options: row.get(3)?,
                         claim: claim.0.zip(claim.1),
+                        unique: unique::Held::from_columns(row.get(6)?, row.get(7)?),
+                        never_started: row.get(8)?,
                     })
                 })
                 .optional()
@@ -99,13 +117,18 @@ impl Book {
             .map_err(storing)
     }
 
-    fn finished(&self, id: JobId) -> Result<Option<(State, i64, i64)>> {
+    fn finished(&self, id: JobId) -> Result<Option<Finished>> {
         self.conn
             .prepare_cached(READ_FINISHED)
             .and_then(|mut ask| {
                 ask.query_row([id.0], |row| {
                     let state = State::from_code(row.get(0)?).unwrap_or(State::Failed);
-                    Ok((state, row.get(1)?, row.get(2)?))
+                    Ok(Finished {
+                        state,
+                        lane: row.get(1)?,
+                        priority: row.get(2)?,
+                        unique: unique::Held::from_columns(row.get(3)?, row.get(4)?),
+                    })
                 })
                 .optional()
             })
@@ -122,19 +145,28 @@ impl Book {
 
     fn retry(&mut self, id: JobId, now: Micros, done: &mut Controlled) -> Result<()> {
         let live = self.live(id)?;
-        let (state, lane, priority) = match &live {
-            Some(live) => (live.state, live.lane, live.priority),
-            None => match self.finished(id)? {
-                Some(finished) => finished,
-                None => {
-                    done.skipped.push((id, None));
-                    return Ok(());
-                }
-            },
+        let finished = if live.is_none() { self.finished(id)? } else { None };
+        let (state, lane, priority) = match (&live, &finished) {
+            (Some(live), _) => (live.state, live.lane, live.priority),
+            (None, Some(finished)) => (finished.state, finished.lane, finished.priority),
+            (None, None) => {
+                done.skipped.push((id, None));
+                return Ok(());
+            }
         };
         if next(state, Change::RunAgain).is_none() {
             done.skipped.push((id, Some(state)));
             return Ok(());
+        }
+        let mut becomes = State::Ready;
+        if let Some(held) = finished.as_ref().and_then(|finished| finished.unique.as_ref()) {
+            match unique::revive(&self.conn, id.0, held, now)? {
+                Ok(state) => becomes = state,
+                Err(holder) => {
+                    done.not_unique.push((held.key.clone(), holder));
+                    return Ok(());
+                }
+            }
         }
         let sql = if live.is_some() { RUN_NOW } else { REVIVE };
         self.conn
@@ -144,7 +176,12 @@ impl Book {
         if live.is_none() {
             self.on_job(FORGET, id)?;
         }
-        self.ready(lane, Key { priority, run_at: now, id: id.0 });
+        if becomes == State::Blocked {
+            // Until the one that runs with its key has ended.
+            self.on_job(unique::BLOCK, id)?;
+        } else {
+            self.ready(lane, Key { priority, run_at: now, id: id.0 });
+        }
         done.changed.push(id);
         Ok(())
     }
@@ -158,7 +195,7 @@ impl Book {
         done: &mut Controlled,
     ) -> Result<()> {
         let Some(live) = self.live(id)? else {
-            done.skipped.push((id, self.finished(id)?.map(|(state, ..)| state)));
+            done.skipped.push((id, self.finished(id)?.map(|finished| finished.state)));
             return Ok(());
         };
         match live.claim {
@@ -177,6 +214,7 @@ impl Book {
                     .map_err(storing)?;
                 self.on_job(super::finish::REMOVE, id)?;
                 self.prune_at(prune_at);
+                self.free_key(id, live.unique.as_ref(), live.never_started, now)?;
                 // Somebody there may wait for its end.
                 self.news_for_others();
                 done.changed.push(id);
@@ -185,31 +223,36 @@ impl Book {
         Ok(())
     }
 
-    /// A job that was to stop when its process died is not started again.
+    /// A job that was to stop when its process died, or that a newer one has taken the place of, is
+    /// not started again.
     pub(super) fn cancel_given_back(
         &mut self,
         id: i64,
+        reason: &str,
         now: Micros,
         keep: Retention,
     ) -> Result<()> {
         let mut done = Controlled::default();
-        self.cancel(JobId(id), now, "cancelled while running", keep, &mut done)
+        self.cancel(JobId(id), now, reason, keep, &mut done)
     }
 
-    fn delete(&mut self, id: JobId, done: &mut Controlled) -> Result<()> {
-        let sql = match self.live(id)? {
+    fn delete(&mut self, id: JobId, now: Micros, done: &mut Controlled) -> Result<()> {
+        let live = self.live(id)?;
+        match &live {
             Some(Live { claim: Some(_), .. }) => {
                 done.skipped.push((id, Some(State::Running)));
                 return Ok(());
             }
-            Some(_) => super::finish::REMOVE,
-            None if self.finished(id)?.is_some() => FORGET,
+            Some(live) => {
+                self.on_job(super::finish::REMOVE, id)?;
+                self.free_key(id, live.unique.as_ref(), live.never_started, now)?;
+            }
+            None if self.finished(id)?.is_some() => self.on_job(FORGET, id)?,
             None => {
                 done.skipped.push((id, None));
                 return Ok(());
             }
-        };
-        self.on_job(sql, id)?;
+        }
         for sql in FORGET_PARTS {
             self.on_job(sql, id)?;
         }

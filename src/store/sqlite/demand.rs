@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::enqueue::Born;
 use super::lanes::{Key, LaneId, Lanes};
+use super::unique::Held;
 use crate::clock::Micros;
 use crate::id::JobId;
 use crate::new_job::NewRow;
@@ -131,6 +132,7 @@ impl<'a> Demand<'a> {
             args: row.args.clone(),
             options: row.options.clone(),
             meta: row.meta.clone(),
+            unique: row.unique.as_ref().map(Held::of),
             attempts: 0,
             started_at: taker.started_at.unwrap_or(0),
             first_started_at: None,

@@ -8,17 +8,19 @@ use super::counter::Counter;
 use super::demand::Demand;
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
+use super::unique::{self, Taken, Waits};
 use crate::clock::Micros;
 use crate::error::Result;
 use crate::id::JobId;
 use crate::new_job::NewRow;
 use crate::state::State;
 use crate::store::ClaimRef;
+use crate::unique::Enqueued;
 
 pub(super) const INSERT: &str = "
 INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
-                          instance, token, started_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+                          instance, token, started_at, unique_key, unique_hold)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 
 /// The claim that a job comes into being with.
 #[derive(Clone, Copy)]
@@ -33,10 +35,11 @@ fn insert_row(
     id: i64,
     lane: LaneId,
     row: &NewRow,
+    state: State,
     born: Option<Born>,
 ) -> Result<()> {
     let started_at = born.and_then(|born| born.started_at);
-    let state = if started_at.is_some() { State::Running } else { row.state };
+    let state = if started_at.is_some() { State::Running } else { state };
     insert
         .execute(params![
             id,
@@ -52,6 +55,8 @@ fn insert_row(
             born.map(|born| born.claim.instance),
             born.map(|born| born.claim.token),
             started_at,
+            row.unique.as_ref().map(|key| &key.name),
+            row.unique.as_ref().map(|key| key.hold.code()),
         ])
         .map(drop)
         .map_err(storing)
@@ -59,26 +64,55 @@ fn insert_row(
 
 impl Book {
     /// Inserts `rows`, in their order; those that somebody waits for, and that nothing ready goes
-    /// before, as claimed.
+    /// before, as claimed. Those whose unique key is taken are not, or replace the one that has it.
     pub(super) fn insert(
         &mut self,
         rows: &[NewRow],
         demand: &mut Demand<'_>,
-    ) -> Result<Vec<JobId>> {
+    ) -> Result<Vec<Enqueued>> {
         let lanes = self.lanes_of(rows)?;
-        let first = self.take_ids(rows.len());
-        let ids = || (first..).map(JobId);
-        let mut due = None;
+        let mut id = self.last_id();
+        let mut done = Vec::with_capacity(rows.len());
+        let (mut due, mut over) = (None, None);
+        let mut wait = |state: State, run_at| {
+            if state == State::Scheduled {
+                due = due.into_iter().chain([run_at]).min();
+            }
+        };
         let mut insert = self.conn.prepare_cached(INSERT).map_err(storing)?;
-        for ((row, &lane), id) in rows.iter().zip(&lanes).zip(ids()) {
-            let key = Key { priority: row.priority, run_at: row.run_at, id: id.0 };
-            let ready = row.state == State::Ready;
-            let taker = if ready { demand.taker(&self.lanes, lane, key) } else { None };
+        for (row, &lane) in rows.iter().zip(&lanes) {
+            let next = id + 1;
+            let taken = match &row.unique {
+                None => Taken::Insert(row.state),
+                Some(key) => unique::take(&self.conn, next, lane, row, key)?,
+            };
+            let state = match taken {
+                Taken::Insert(state) => state,
+                Taken::Not(instead, waits) => {
+                    if let Some(Waits { state, lane, place }) = waits {
+                        wait(state, place.run_at);
+                        if state == State::Ready {
+                            self.lanes.lower(lane, place);
+                            self.made_ready.insert(lane);
+                        }
+                    }
+                    done.push(instead);
+                    continue;
+                }
+            };
+            id = next;
+            over = over.into_iter().chain(row.unique.as_ref().and_then(|key| key.until)).min();
+            done.push(Enqueued::New(JobId(id)));
+            let key = Key { priority: row.priority, run_at: row.run_at, id };
+            let ready = state == State::Ready;
+            // One that frees or moves its key at the start is claimed like any other.
+            let moves = row.unique.as_ref().is_some_and(|key| key.hold.moves_at_start());
+            let taker = if ready && !moves { demand.taker(&self.lanes, lane, key) } else { None };
             let born = taker.as_ref().map(|taker| {
                 self.last_token += 1;
-                taker.claim(id, self.last_token)
+                taker.claim(JobId(id), self.last_token)
             });
-            insert_row(&mut insert, id.0, lane, row, born)?;
+            insert_row(&mut insert, id, lane, row, state, born)?;
             match (taker, born) {
                 (Some(taker), Some(born)) => {
                     demand.give(taker, born, row, lane, self.lanes.names(lane));
@@ -87,12 +121,14 @@ impl Book {
                     self.lanes.lower(lane, key);
                     self.made_ready.insert(lane);
                 }
-                _ => {
-                    due = due.into_iter().chain([row.run_at]).min();
-                }
+                _ => wait(state, row.run_at),
             }
         }
         drop(insert);
+        self.gave_ids(id);
+        if let Some(over) = over {
+            self.prune_at(over);
+        }
         if let Some(due) = due {
             self.due_at(due);
             if !self.lanes.has_pools() {
@@ -100,7 +136,7 @@ impl Book {
                 self.news_for_others();
             }
         }
-        Ok(ids().take(rows.len()).collect())
+        Ok(done)
     }
 
     fn lanes_of(&mut self, rows: &[NewRow]) -> Result<Vec<LaneId>> {
@@ -122,7 +158,7 @@ impl Book {
 const TAKE_LOCK: &str = "UPDATE legwork_counter SET last_job = last_job WHERE one = 1";
 
 /// Inserts one job on a connection of the app, in its transaction if it has one open.
-pub(super) fn insert_on(conn: &Connection, row: &NewRow) -> Result<JobId> {
+pub(super) fn insert_on(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
     // Outside a transaction the savepoint is one: all the statements below, or none.
     conn.execute_batch("SAVEPOINT legwork_enqueue").map_err(storing)?;
     let inserted = insert_steps(conn, row)
@@ -138,16 +174,29 @@ pub(super) fn insert_on(conn: &Connection, row: &NewRow) -> Result<JobId> {
     inserted
 }
 
-fn insert_steps(conn: &Connection, row: &NewRow) -> Result<JobId> {
+fn insert_steps(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
     // First a write, even if it changes nothing: what is read next cannot grow old.
     conn.prepare_cached(TAKE_LOCK).and_then(|mut take| take.execute([])).map_err(storing)?;
     let mut counter = Counter::read(conn)?;
     let (lane, _) = find_or_create_lane(conn, &row.queue, &row.kind)?;
-    counter.last_job += 1;
-    let id = counter.last_job;
-    counter.lane_changed(lane);
-    counter.rules += 1;
-    counter.write(conn)?;
-    insert_row(&mut conn.prepare_cached(INSERT).map_err(storing)?, id, lane, row, None)?;
-    Ok(JobId(id))
+    let id = counter.last_job + 1;
+    let taken = match &row.unique {
+        None => Taken::Insert(row.state),
+        Some(key) => unique::take(conn, id, lane, row, key)?,
+    };
+    let (done, changed) = match taken {
+        Taken::Insert(state) => {
+            counter.last_job = id;
+            let mut insert = conn.prepare_cached(INSERT).map_err(storing)?;
+            insert_row(&mut insert, id, lane, row, state, None)?;
+            (Enqueued::New(JobId(id)), Some(lane))
+        }
+        Taken::Not(instead, waits) => (instead, waits.map(|waits| waits.lane)),
+    };
+    if let Some(lane) = changed {
+        counter.lane_changed(lane);
+        counter.rules += 1;
+        counter.write(conn)?;
+    }
+    Ok(done)
 }

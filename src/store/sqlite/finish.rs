@@ -3,9 +3,11 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::book::Book;
+use super::counter::Counter;
 use super::demand::Demand;
 use super::errors::storing;
 use super::lanes::Key;
+use super::unique;
 use crate::clock::{Micros, micros_of, to_micros};
 use crate::error::{Error, Result};
 use crate::id::JobId;
@@ -19,10 +21,11 @@ use crate::store::{ClaimRef, Finish, Finished, Note, Verdict};
 pub(super) const MOVE_CLAIMED: &str = "
 INSERT INTO legwork_history
        (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
-        args, options, tags, meta, progress_done, progress_total, message, output, reason)
+        args, options, tags, meta, progress_done, progress_total, message, output, reason,
+        unique_key, unique_hold)
 SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, coalesce(started_at, ?13), ?6, ?7,
        args, options, tags, meta, coalesce(?8, progress_done), coalesce(?9, progress_total),
-       coalesce(?10, message), ?11, ?12
+       coalesce(?10, message), ?11, ?12, unique_key, unique_hold
   FROM legwork_jobs
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 pub(super) const REMOVE: &str = "DELETE FROM legwork_jobs WHERE id = ?1";
@@ -41,7 +44,8 @@ UPDATE legwork_jobs
 
 const IS_COMPLETED: &str = "SELECT 1 FROM legwork_history WHERE id = ?1 AND state = 6";
 pub(super) const READ_CLAIMED: &str = "
-SELECT lane, priority, run_at, cancel_requested IS NOT NULL, crashes IS NOT NULL
+SELECT lane, priority, run_at, cancel_requested IS NOT NULL, crashes IS NOT NULL, unique_key,
+       unique_hold
   FROM legwork_jobs
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 const ADD_ATTEMPT: &str = "
@@ -63,6 +67,7 @@ struct Held {
     run_at: Micros,
     cancel_requested: bool,
     suspect: bool,
+    unique: Option<unique::Held>,
 }
 
 fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
@@ -75,6 +80,7 @@ fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
                     run_at: row.get(2)?,
                     cancel_requested: row.get(3)?,
                     suspect: row.get(4)?,
+                    unique: unique::Held::from_columns(row.get(5)?, row.get(6)?),
                 })
             })
             .optional()
@@ -204,10 +210,13 @@ impl Book {
         let state = match &finish.verdict {
             Verdict::Complete { output } => {
                 let to = Move::completion(finish, keep, output.as_deref());
-                move_claimed(&self.conn, finish.claim, &to)?.then(|| {
+                if move_claimed(&self.conn, finish.claim, &to)? {
                     self.prune_at(to.prune_at);
-                    to.state
-                })
+                    self.free_key(finish.claim.id, finish.unique.as_ref(), false, to.at)?;
+                    Some(to.state)
+                } else {
+                    None
+                }
             }
             verdict => match held(&self.conn, finish.claim)? {
                 Some(held) => Some(self.finish_uncompleted(finish, verdict, &held, keep)?),
@@ -225,6 +234,21 @@ impl Book {
             self.insert(&finish.children, demand)?
         };
         Ok(Finished::Recorded { state, children })
+    }
+
+    /// A job has ended: its key is free, and what has waited for that goes on.
+    pub(super) fn free_key(
+        &mut self,
+        id: JobId,
+        held: Option<&unique::Held>,
+        never_started: bool,
+        now: Micros,
+    ) -> Result<()> {
+        if let Some(held) = held {
+            let waits = unique::free(&self.conn, id.0, held, never_started, now)?;
+            self.goes_on(waits);
+        }
+        Ok(())
     }
 
     fn is_completed(&self, id: JobId) -> Result<bool> {
@@ -260,7 +284,17 @@ impl Book {
             Verdict::Snooze { run_at } => (Change::Snooze, None, 0, Some(*run_at), None),
             Verdict::GiveBack { why } => (Change::GiveBack, why.as_ref(), 0, None, None),
         };
-        let state = next(State::Running, change).expect("a running job can undergo every verdict");
+        let mut state =
+            next(State::Running, change).expect("a running job can undergo every verdict");
+        let mut reason = reason.cloned();
+        if !state.is_finished()
+            && let Some(unique) = &held.unique
+            && let Some(newer) =
+                unique::wait_again(&self.conn, finish.claim.id.0, unique, finish.ended_at)?
+        {
+            state = State::Cancelled;
+            reason = Some(unique::superseded(newer));
+        }
         if let Some(error) = error {
             add_attempt(
                 &self.conn,
@@ -284,10 +318,11 @@ impl Book {
                 prune_at: prune_time(finish, keep, state),
                 progress: finish.progress.as_ref(),
                 output: None,
-                reason: Some(reason.map_or("cancelled while running", String::as_str)),
+                reason: Some(reason.as_deref().unwrap_or("cancelled while running")),
             };
             move_claimed(&self.conn, finish.claim, &to)?;
             self.prune_at(to.prune_at);
+            self.free_key(finish.claim.id, held.unique.as_ref(), false, to.at)?;
         } else {
             let given_back = change == Change::GiveBack;
             self.free(finish, state, counted, run_at, given_back)?;
@@ -396,6 +431,14 @@ pub(super) fn finish_on(conn: &Connection, finish: &Finish, keep: Retention) -> 
 fn finish_steps(conn: &Connection, finish: &Finish, to: &Move<'_>) -> Result<()> {
     if !move_claimed(conn, finish.claim, to)? {
         return Err(Error::LostClaim(finish.claim.id));
+    }
+    if let Some(held) = &finish.unique
+        && let Some(waits) = unique::free(conn, finish.claim.id.0, held, false, to.at)?
+    {
+        let mut counter = Counter::read(conn)?;
+        counter.lane_changed(waits.lane);
+        counter.rules += 1;
+        counter.write(conn)?;
     }
     add_logs(conn, finish.claim.id, &finish.logs)?;
     for child in &finish.children {

@@ -21,6 +21,7 @@ mod readers;
 mod rescue;
 mod suspects;
 mod tripwire;
+mod unique;
 mod version;
 pub(crate) mod writer;
 
@@ -44,6 +45,7 @@ pub(crate) use self::errors::{committing as app_commit_error, storing as app_err
 pub(crate) use self::lock_file::InstanceLock;
 use self::readers::Readers;
 use self::tripwire::Tripwire;
+pub(crate) use self::unique::Held;
 pub use self::version::SqliteInfo;
 use self::writer::{Desk, Mail, Operation, Writer, deadline};
 use super::tray::Tray;
@@ -57,6 +59,7 @@ use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::NewRow;
 use crate::record::{AttemptRecord, Filter, InstanceRecord, JobRecord, LogLine, Page, Stats};
+use crate::unique::Enqueued;
 
 /// An open file as one handle sees it: all handles of the process share the file, each has its own
 /// patience. A child made by fork can do nothing with it.
@@ -253,7 +256,7 @@ impl Store {
     }
 
     /// Inserts all rows or none; durable when it returns, as far as the durability level says.
-    pub(crate) fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<JobId>> {
+    pub(crate) fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<Enqueued>> {
         self.ask_at_once(rows, Mail::Insert)
     }
 
@@ -262,14 +265,14 @@ impl Store {
     }
 
     /// Inserts one job on a connection of the app, in its transaction if it has one open.
-    pub(crate) fn insert_in(&self, conn: &Connection, row: &NewRow) -> Result<JobId> {
+    pub(crate) fn insert_in(&self, conn: &Connection, row: &NewRow) -> Result<Enqueued> {
         self.check_alive()?;
         self.check_same_file(conn)?;
-        let id = enqueue::insert_on(conn, row)?;
+        let done = enqueue::insert_on(conn, row)?;
         // The writer takes the write lock to look: when it has it, this transaction has ended. If
         // it has died meanwhile the job is in the transaction all the same.
         let _ = self.post(Mail::LookAndRing);
-        Ok(id)
+        Ok(done)
     }
 
     /// Completes a job in the app's transaction on `conn`.

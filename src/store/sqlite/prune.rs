@@ -5,6 +5,7 @@ use rusqlite::params;
 use super::book::Book;
 use super::control::FORGET_PARTS;
 use super::errors::storing;
+use super::unique;
 use crate::clock::Micros;
 use crate::error::Result;
 
@@ -16,9 +17,17 @@ const COUNT: &str = "SELECT count(*) FROM legwork_history";
 /// Jobs removed in one transaction: well under a millisecond of work.
 pub(super) const BITE: u64 = 200;
 
+/// What a bite has removed.
+#[derive(Default)]
+pub(super) struct Pruned {
+    pub(super) jobs: u64,
+    /// Perhaps not all of what there is to remove.
+    pub(super) more: bool,
+}
+
 impl Book {
     /// Removes a bite of what has expired at `now`; beyond the cap, of what expires next.
-    pub(super) fn prune(&mut self, now: Micros, over_cap: u64) -> Result<u64> {
+    pub(super) fn prune(&mut self, now: Micros, over_cap: u64) -> Result<Pruned> {
         let mut ids = self.expired(now, BITE)?;
         if (ids.len() as u64) < over_cap.min(BITE) {
             ids = self.expired(Micros::MAX, over_cap.min(BITE))?;
@@ -31,8 +40,10 @@ impl Book {
                     .map_err(storing)?;
             }
         }
+        let over = unique::prune(&self.conn, now, BITE)?;
         self.read_alarms()?;
-        Ok(ids.len() as u64)
+        let jobs = ids.len() as u64;
+        Ok(Pruned { jobs, more: jobs >= BITE || over >= BITE })
     }
 
     fn expired(&self, at: Micros, limit: u64) -> Result<Vec<i64>> {

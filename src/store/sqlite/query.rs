@@ -21,12 +21,12 @@ const LIVE: &str = "
 SELECT job.id, lane.kind, lane.queue, job.state, job.priority, job.enqueued_at, job.run_at,
        job.started_at, NULL AS finished_at, job.attempts, job.args, job.tags, job.meta,
        job.progress_done, job.progress_total, job.message, NULL AS output, NULL AS reason,
-       job.cancel_requested IS NOT NULL, json_array_length(job.crashes)
+       job.cancel_requested IS NOT NULL, json_array_length(job.crashes), job.unique_key
   FROM legwork_jobs AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 const FINISHED: &str = "
 SELECT job.id, lane.kind, lane.queue, job.state, job.priority, job.enqueued_at, job.run_at,
        job.started_at, job.finished_at, job.attempts, job.args, job.tags, job.meta,
-       job.progress_done, job.progress_total, job.message, job.output, job.reason, 0, NULL
+       job.progress_done, job.progress_total, job.message, job.output, job.reason, 0, NULL, job.unique_key
   FROM legwork_history AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 
 fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
@@ -60,6 +60,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         reason: row.get(17)?,
         cancel_requested: row.get(18)?,
         crashes: row.get(19)?,
+        unique_key: row.get(20)?,
     })
 }
 

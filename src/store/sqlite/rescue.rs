@@ -14,6 +14,7 @@ use super::control::keep_of;
 use super::errors::storing;
 use super::finish::{AttemptRow, Move, add_attempt, move_claimed};
 use super::lanes::Key;
+use super::unique;
 use crate::clock::{Micros, micros_of};
 use crate::error::Result;
 use crate::id::JobId;
@@ -26,7 +27,8 @@ use crate::store::{ClaimRef, InstanceId, Quarantined, Taken};
 /// What an instance holds.
 pub(super) const HELD: &str = "
 SELECT job.id, job.lane, job.priority, job.run_at, job.attempts, job.started_at,
-       job.cancel_requested IS NOT NULL, job.token, job.options, job.crashes, lane.kind
+       job.cancel_requested IS NOT NULL, job.token, job.options, job.crashes, lane.kind,
+       job.unique_key, job.unique_hold
   FROM legwork_jobs AS job JOIN legwork_lanes AS lane ON lane.id = job.lane
  WHERE job.instance = ?1";
 
@@ -66,6 +68,7 @@ struct Held {
     options: Option<String>,
     crashes: Option<String>,
     kind: String,
+    unique: Option<unique::Held>,
 }
 
 fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
@@ -79,6 +82,7 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
         options: row.get(8)?,
         crashes: row.get(9)?,
         kind: row.get(10)?,
+        unique: unique::Held::from_columns(row.get(11)?, row.get(12)?),
     })
 }
 
@@ -161,7 +165,14 @@ impl Book {
             None => self.ready(job.lane, job.key),
         }
         if job.cancel_requested {
-            self.cancel_given_back(job.key.id, now, keep)?;
+            return self.cancel_given_back(job.key.id, "cancelled while running", now, keep);
+        }
+        if job.started_at.is_some()
+            && let Some(unique) = &job.unique
+            && let Some(newer) = unique::wait_again(&self.conn, job.key.id, unique, now)?
+        {
+            let reason = unique::superseded(newer);
+            self.cancel_given_back(job.key.id, &reason, now, keep)?;
         }
         Ok(())
     }
@@ -191,6 +202,7 @@ impl Book {
         };
         move_claimed(&self.conn, claim, &to)?;
         self.prune_at(to.prune_at);
+        self.free_key(claim.id, job.unique.as_ref(), false, now)?;
         let deaths = u32::try_from(deaths).unwrap_or(u32::MAX);
         Ok(Quarantined { id: claim.id, kind: job.kind.clone(), deaths, reason })
     }

@@ -84,9 +84,12 @@ CREATE TABLE legwork_jobs (
     progress_done    INTEGER,
     progress_total   INTEGER,
     message          TEXT,
+    unique_key       TEXT,              -- and when it is freed: 1 at a start, 2 at the end, 3 after a
+    unique_hold      INTEGER CHECK (unique_hold BETWEEN 1 AND 4),  -- period, 4 one runs, one waits
     -- NULL: above suspicion. In a suspect (it was held by a process that died), a JSON array: when
     -- it was the only suspect under way as its process died.
     crashes          TEXT CHECK (crashes IS NULL OR json_valid(crashes)),
+    CHECK ((unique_key IS NULL) = (unique_hold IS NULL)),
     CHECK ((instance IS NULL) = (token IS NULL)),
     CHECK (instance IS NULL OR state IN (3, 4)),
     CHECK ((state = 4) = (started_at IS NOT NULL)),
@@ -112,6 +115,18 @@ CREATE INDEX legwork_asked ON legwork_jobs (instance) WHERE cancel_requested = 1
 CREATE INDEX legwork_running_suspects ON legwork_jobs (instance)
     WHERE instance IS NOT NULL AND crashes IS NOT NULL;
 
+-- Which job holds a unique key. Slot 0 is the holder; where one may run beside one that waits
+-- (unique_hold 4), it is the one that waits, and slot 1 the one that runs.
+CREATE TABLE legwork_unique (
+    key   TEXT NOT NULL,
+    slot  INTEGER NOT NULL CHECK (slot IN (0, 1)),
+    job   INTEGER NOT NULL,
+    until INTEGER,                      -- the end of a period; it outlives the job
+    PRIMARY KEY (key, slot)
+) STRICT, WITHOUT ROWID;
+-- Serves: which periods are over.
+CREATE INDEX legwork_unique_until ON legwork_unique (until) WHERE until IS NOT NULL;
+
 -- The finished jobs, with all that running them again needs.
 CREATE TABLE legwork_history (
     id               INTEGER PRIMARY KEY,
@@ -132,6 +147,8 @@ CREATE TABLE legwork_history (
     progress_total   INTEGER,
     message          TEXT,
     output           TEXT,              -- JSON
+    unique_key       TEXT,
+    unique_hold      INTEGER,
     reason           TEXT               -- why it failed or was cancelled
 ) STRICT;
 -- Serves: what is to be pruned next.
@@ -175,12 +192,12 @@ WITH states (state, word) AS (
 jobs AS (
     SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at,
            NULL AS finished_at, args, tags, meta, progress_done, progress_total, message,
-           NULL AS output, NULL AS reason, json_array_length(crashes) AS crashes
+           NULL AS output, NULL AS reason, json_array_length(crashes) AS crashes, unique_key
       FROM legwork_jobs
     UNION ALL
     SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at,
            finished_at, args, tags, meta, progress_done, progress_total, message, output, reason,
-           NULL AS crashes
+           NULL AS crashes, unique_key
       FROM legwork_history
 )
 SELECT jobs.id, lanes.kind, lanes.queue, states.word AS state, jobs.priority, jobs.attempts,
@@ -189,7 +206,7 @@ SELECT jobs.id, lanes.kind, lanes.queue, states.word AS state, jobs.priority, jo
        strftime('%Y-%m-%dT%H:%M:%fZ', jobs.started_at / 1e6, 'unixepoch') AS started_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', jobs.finished_at / 1e6, 'unixepoch') AS finished_at,
        jobs.args, jobs.tags, jobs.meta, jobs.progress_done, jobs.progress_total, jobs.message,
-       jobs.output, jobs.reason, jobs.crashes
+       jobs.output, jobs.reason, jobs.crashes, jobs.unique_key
   FROM jobs
   JOIN legwork_lanes AS lanes ON lanes.id = jobs.lane
   JOIN states ON states.state = jobs.state;

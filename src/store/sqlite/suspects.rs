@@ -7,12 +7,11 @@
 use rusqlite::params;
 
 use super::book::Book;
-use super::claim::found;
+use super::claim::{Found, found};
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
-use crate::clock::Micros;
 use crate::error::Result;
-use crate::store::{Claimed, InstanceId, PoolId};
+use crate::store::{InstanceId, PoolId};
 
 /// Ready suspects in claim order. Not limited: jobs that were held when a process died are few,
 /// and a suspect behind others that nobody may run must be found.
@@ -32,7 +31,8 @@ SELECT 1 FROM legwork_jobs AS job INDEXED BY legwork_running_suspects
            AND theirs.pid_space = mine.pid_space AND theirs.boot_id = mine.boot_id))";
 
 const READ_READY: &str = "
-SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
+SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, unique_key,
+       unique_hold
   FROM legwork_jobs WHERE id = ?1";
 
 impl Book {
@@ -111,19 +111,11 @@ impl Book {
             .map_err(storing)
     }
 
-    /// Claims a suspect as a start, whatever else may be claimed ahead.
-    pub(super) fn take_suspect(
-        &mut self,
-        lane: LaneId,
-        key: Key,
-        instance: InstanceId,
-        now: Micros,
-    ) -> Result<Claimed> {
-        let found = self
-            .conn
+    /// What an attempt of a ready suspect needs.
+    pub(super) fn read_suspect(&self, key: Key) -> Result<Found> {
+        self.conn
             .prepare_cached(READ_READY)
             .and_then(|mut ask| ask.query_row(params![key.id], found))
-            .map_err(storing)?;
-        self.take(lane, found, instance, Some(now))
+            .map_err(storing)
     }
 }

@@ -347,6 +347,7 @@ fn claimed(job: JobNo) -> Claimed {
         args: String::new(),
         options: None,
         meta: None,
+        unique: None,
         attempts: 0,
         started_at: 0,
         first_started_at: None,
@@ -369,6 +370,7 @@ fn ending(last: Last) -> Ending {
         progress: None,
         logs: Vec::new(),
         children: Vec::new(),
+        unique: None,
         settle: false,
     };
     Ending { finish, told: None }

@@ -135,6 +135,7 @@ impl Writer {
             progress: None,
             logs: Vec::new(),
             children: Vec::new(),
+            unique: None,
             settle: false,
         };
         self.held.push(FinishOperation { finish, told: None, to: None });

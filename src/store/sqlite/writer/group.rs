@@ -13,11 +13,12 @@ use crate::store::{
     ClaimRef, Claimed, Control, Controlled, Ending, Finish, Finished, InstanceId, Joined, Joining,
     Note, PoolId, PoolSpec, Taken, Told, Work, WorkerMail,
 };
+use crate::unique::Enqueued;
 
 /// What can be posted to the writer.
 pub(in crate::store::sqlite) enum Mail {
     Work(Box<Work>),
-    Insert(Operation<Vec<NewRow>, Vec<JobId>>),
+    Insert(Operation<Vec<NewRow>, Vec<Enqueued>>),
     Control(Operation<Control, Controlled>),
     Join(Operation<Joining, Joined>),
     Leave(Operation<InstanceId, Vec<JobId>>),
@@ -71,7 +72,7 @@ pub(super) struct Parked {
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) finishes: Vec<FinishOperation>,
-    pub(super) inserts: Vec<Operation<Vec<NewRow>, Vec<JobId>>>,
+    pub(super) inserts: Vec<Operation<Vec<NewRow>, Vec<Enqueued>>>,
     pub(super) controls: Vec<Operation<Control, Controlled>>,
     pub(super) joins: Vec<Operation<Joining, Joined>>,
     pub(super) leaves: Vec<Operation<InstanceId, Vec<JobId>>>,
@@ -171,7 +172,7 @@ impl Group {
 #[derive(Default)]
 pub(super) struct Answers {
     pub(super) finishes: Vec<Result<Finished>>,
-    pub(super) inserts: Vec<Result<Vec<JobId>>>,
+    pub(super) inserts: Vec<Result<Vec<Enqueued>>>,
     pub(super) controls: Vec<Result<Controlled>>,
     pub(super) joins: Vec<Result<Joined>>,
     pub(super) leaves: Vec<Result<Vec<JobId>>>,

@@ -233,7 +233,8 @@ impl Writer {
         // That was for these, and for whatever went back to its queue before the cancel was seen.
         for claim in &answers.unclaimed {
             if self.book.is_free_and_asked(claim.id)? {
-                self.book.cancel_given_back(claim.id.0, now, keep)?;
+                let reason = "cancelled while running";
+                self.book.cancel_given_back(claim.id.0, reason, now, keep)?;
                 answers.cancelled.push(claim.id);
             }
         }

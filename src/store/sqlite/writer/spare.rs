@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Writer;
 use super::group::Group;
-use crate::store::sqlite::prune;
+use crate::store::sqlite::prune::Pruned;
 
 /// Pause between bites of pruning and between looks for something to prune.
 const PRUNE_PAUSE: Duration = Duration::from_millis(20);
@@ -37,23 +37,23 @@ impl Writer {
         if !self.lock(&mut group) {
             return;
         }
-        let removed = self
+        let pruned = self
             .book
             .prune(now, over_cap)
-            .and_then(|removed| self.book.commit().map(|_| removed))
+            .and_then(|pruned| self.book.commit().map(|_| pruned))
             .unwrap_or_else(|error| {
                 self.book.roll_back();
                 self.back_off();
                 self.tell_damage(&error);
                 log::warn!("legwork: pruning: {error}");
-                0
+                Pruned::default()
             });
         if let Some(count) = &mut self.history_rows {
-            *count = count.saturating_sub(removed);
+            *count = count.saturating_sub(pruned.jobs);
         }
         self.prune_not_before =
-            Some(Instant::now() + if removed >= prune::BITE { PRUNE_PAUSE } else { PRUNE_EVERY });
-        if removed < prune::BITE && self.book.give_pages_back().unwrap_or(false) {
+            Some(Instant::now() + if pruned.more { PRUNE_PAUSE } else { PRUNE_EVERY });
+        if !pruned.more && self.book.give_pages_back().unwrap_or(false) {
             self.prune_not_before = Some(Instant::now() + PRUNE_PAUSE);
         }
         // What came in while waiting for the lock, claims included.
