@@ -6,6 +6,9 @@ pub mod architecture {}
 #[doc = include_str!("lifecycle.md")]
 pub mod lifecycle {}
 
+#[doc = include_str!("uniqueness.md")]
+pub mod uniqueness {}
+
 #[doc = include_str!("durability.md")]
 pub mod durability {}
 

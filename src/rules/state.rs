@@ -31,11 +31,21 @@ pub(crate) enum Change {
     Quarantine,
     /// Somebody asked for a finished or retrying job to run again now.
     RunAgain,
+    /// Another job with its key runs, and both may not.
+    Block,
+    /// What it waited for has ended.
+    Unblock,
+    /// The same, and its `run_at` lies ahead.
+    UnblockLater,
+    /// A new job with its key has put itself in its place.
+    Replace,
+    /// The same, with a `run_at` that lies ahead.
+    ReplaceLater,
 }
 
 impl Change {
     #[cfg(test)]
-    pub(crate) const ALL: [Change; 10] = [
+    pub(crate) const ALL: [Change; 15] = [
         Change::Due,
         Change::Start,
         Change::Complete,
@@ -46,6 +56,11 @@ impl Change {
         Change::GiveBack,
         Change::Quarantine,
         Change::RunAgain,
+        Change::Block,
+        Change::Unblock,
+        Change::UnblockLater,
+        Change::Replace,
+        Change::ReplaceLater,
     ];
 }
 
@@ -53,6 +68,11 @@ impl Change {
 pub(crate) const fn next(from: State, change: Change) -> Option<State> {
     match (from, change) {
         (Scheduled | Retrying, Change::Due) => Some(Ready),
+        (Ready, Change::Block) => Some(Blocked),
+        (Blocked, Change::Unblock) | (Scheduled | Ready, Change::Replace) => Some(Ready),
+        (Blocked, Change::UnblockLater) | (Scheduled | Ready, Change::ReplaceLater) => {
+            Some(Scheduled)
+        }
         (Ready, Change::Start) => Some(Running),
         (Running, Change::Complete) => Some(Completed),
         (Running, Change::Retry) => Some(Retrying),

@@ -428,12 +428,8 @@ fn keep_last_goes_on_however_the_running_one_ends() {
 #[test]
 fn retrying_a_finished_job_whose_key_is_taken_is_refused_and_in_bulk_skipped_and_reported() {
     let place = place();
-    let jobs = place
-        .builder()
-        .clock(stopped_clock())
-        .retention(Retention::all(365 * DAY))
-        .open()
-        .unwrap();
+    let jobs =
+        place.builder().clock(stopped_clock()).retention(Retention::all(365 * DAY)).open().unwrap();
     let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).manual().unwrap();
     let uniques = [
         key(),

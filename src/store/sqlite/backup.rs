@@ -46,7 +46,9 @@ fn copy_into(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
     // The jobs that were running here are claimable there. No process of theirs has died, so they
     // are no suspects by it; those that were stay so.
     copy.execute_batch(
-        "UPDATE legwork_jobs SET state = 3, instance = NULL, token = NULL, started_at = NULL,
+        "INSERT OR IGNORE INTO legwork_unique (key, slot, job)
+         SELECT unique_key, 0, id FROM legwork_jobs WHERE state = 4 AND unique_hold = 1;
+         UPDATE legwork_jobs SET state = 3, instance = NULL, token = NULL, started_at = NULL,
                 cancel_requested = NULL
           WHERE instance IS NOT NULL;
          DELETE FROM legwork_instances;",

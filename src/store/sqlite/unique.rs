@@ -176,6 +176,8 @@ pub(super) fn start(conn: &Connection, id: i64, held: &Held) -> Result<bool> {
     match held.hold {
         Hold::UntilStarted => run(conn, FREE, params![held.key, id]).map(|_| true),
         Hold::KeepLast if run(conn, START, params![held.key, id])? == 1 => Ok(true),
+        // It has the slot already: this is a backup, in which nothing runs.
+        Hold::KeepLast if one(conn, IN_SLOT, params![held.key, 1])? == Some(id) => Ok(true),
         Hold::KeepLast => {
             run(conn, BLOCK, [id])?;
             Ok(false)
