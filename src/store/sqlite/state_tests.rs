@@ -9,7 +9,7 @@ use super::book::{self, Book, Undone};
 use super::demand::Demand;
 use super::finish as finish_sql;
 use super::rescue::Why;
-use super::{claim, enqueue, migrate, prune, suspects};
+use super::{claim, enqueue, migrate, prune, suspects, unique};
 use crate::clock::Random;
 use crate::error::Result;
 use crate::id::JobId;
@@ -18,6 +18,7 @@ use crate::rules::queues::Queues;
 use crate::rules::state::{Change, next};
 use crate::state::State;
 use crate::store::{ClaimRef, Control, Finish, PoolSpec, Taken, Verdict};
+use crate::unique::{Conflict, Unique};
 
 const NOW: i64 = 1_000;
 
@@ -117,9 +118,48 @@ fn undergo(book: &mut Book, change: Change) -> Result<()> {
             suspect(book, "[900,950]");
             return rescue(book).map(drop);
         }
+        Change::Block => {
+            hold_key(book, 4);
+            return book.claim(1, NOW, &Random::seeded(1)).map(drop);
+        }
+        Change::Unblock | Change::UnblockLater => {
+            let held = hold_key(book, 4);
+            let run_at = if change == Change::Unblock { NOW } else { 2_000 };
+            book.conn
+                .execute("UPDATE legwork_jobs SET run_at = ?1 WHERE state = 2", [run_at])
+                .unwrap();
+            return book.free_key(JobId(OTHER), Some(&held), false, NOW);
+        }
+        Change::Replace | Change::ReplaceLater => {
+            hold_key(book, 2);
+            book.conn.execute("DELETE FROM legwork_unique WHERE slot = 1", []).unwrap();
+            let unique = Unique::by_key("k").on_conflict(Conflict::Replace);
+            let delay = Duration::from_micros(if change == Change::Replace { 0 } else { 2_000 });
+            let new = NewJob::of_kind("k", serde_json::json!({})).queue("q").unique(unique);
+            let row = new.delay(delay).into_row(NOW, 1_000)?;
+            return book.insert(&[row], &mut Demand::default()).map(drop);
+        }
     };
     let mine = ClaimRef { id: JobId(1), instance: 1, token: 1 };
     book.finish(&finish(mine, verdict), keep, &mut Demand::default()).map(drop)
+}
+
+/// A job beside job 1.
+const OTHER: i64 = 99;
+
+/// Gives the job a unique key, of which it has the place that waits, and another one the place that
+/// runs.
+fn hold_key(book: &Book, hold: i64) -> unique::Held {
+    book.conn
+        .execute("UPDATE legwork_jobs SET unique_key = 'k', unique_hold = ?1", [hold])
+        .unwrap();
+    book.conn
+        .execute(
+            "INSERT INTO legwork_unique (key, slot, job) VALUES ('k', 0, 1), ('k', 1, ?1)",
+            [OTHER],
+        )
+        .unwrap();
+    unique::Held::from_columns(Some("k".into()), Some(hold)).unwrap()
 }
 
 /// Puts the job under suspicion, if it runs or is ready.
@@ -152,8 +192,8 @@ fn a_recorded_end_of_an_attempt_clears_a_suspect_and_only_giving_it_back_does_no
         if state_of(&book).is_finished() {
             continue;
         }
-        let kept =
-            matches!(change, Change::GiveBack | Change::Due | Change::Start | Change::RunAgain);
+        // The rest does nothing to a running job.
+        let kept = !matches!(change, Change::Retry | Change::Snooze);
         assert_eq!(crashes_of(&book).is_some(), kept, "{change:?}");
         book.commit().unwrap();
     }
