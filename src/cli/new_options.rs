@@ -30,6 +30,12 @@ pub(super) struct NewOptions {
     /// A word to find it by; may be given several times.
     #[arg(long = "tag", value_name = "WORD")]
     tags: Vec<String>,
+    /// The gate that must be open for it to start.
+    #[arg(long, value_name = "NAME")]
+    gate: Option<String>,
+    /// Cancel it if it has not started this long after it may run (30s, 5m, 2h).
+    #[arg(long = "expires", value_name = "SPAN", value_parser = times::span)]
+    expires_after: Option<Duration>,
     /// Wait until it is finished.
     #[arg(long)]
     wait: bool,
@@ -69,6 +75,12 @@ impl NewOptions {
         }
         if let Some(priority) = self.priority {
             job = job.priority(priority);
+        }
+        if let Some(gate) = &self.gate {
+            job = job.gate(gate);
+        }
+        if let Some(within) = self.expires_after {
+            job = job.expires_after(within);
         }
         self.tags.iter().fold(job, NewJob::tag)
     }

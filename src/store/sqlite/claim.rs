@@ -6,10 +6,12 @@ use rusqlite::{Row, params};
 
 use super::book::Book;
 use super::errors::storing;
+use super::expiry;
 use super::lanes::{Key, LaneId};
 use crate::clock::{Micros, Random};
 use crate::error::Result;
 use crate::id::JobId;
+use crate::new_job::Retention;
 use crate::store::tray::{Place, Started, Tray};
 use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 
@@ -18,7 +20,7 @@ use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 /// `(?1+0)` and not `?1`: SQLite compares a bare parameter with the conditions of partial indexes,
 /// and then prepares the statement anew each time the parameter is bound.
 pub(super) const NEXT_READY: &str = "
-SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
+SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, expires_at
   FROM legwork_jobs INDEXED BY legwork_next_ready
  WHERE state = 3 AND instance IS NULL AND crashes IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
@@ -26,6 +28,10 @@ SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
 
 pub(super) const CLAIM: &str = "
 UPDATE legwork_jobs SET state = 4, instance = ?2, token = ?3, started_at = ?4  -- running
+ WHERE id = ?1";
+/// The same for a job that could have expired. Apart, since it touches an index more.
+pub(super) const CLAIM_IN_TIME: &str = "
+UPDATE legwork_jobs SET state = 4, instance = ?2, token = ?3, started_at = ?4, expires_at = NULL
  WHERE id = ?1";
 pub(super) const CLAIM_AHEAD: &str = "
 UPDATE legwork_jobs SET instance = ?2, token = ?3 WHERE id = ?1";
@@ -60,6 +66,7 @@ pub(super) struct Found {
     meta: Option<String>,
     attempts: u32,
     first_started_at: Option<Micros>,
+    expires_at: Option<Micros>,
 }
 
 pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
@@ -70,6 +77,7 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         meta: row.get(5)?,
         attempts: row.get(6)?,
         first_started_at: row.get(7)?,
+        expires_at: row.get(8)?,
     })
 }
 
@@ -103,19 +111,25 @@ impl Book {
         self.read_alarms()
     }
 
-    /// Claims the pool's next job for a worker that waits, or finds that there is none.
+    /// Claims the pool's next job for a worker that waits, or finds that there is none. Jobs that are
+    /// found to have expired end, and are named in `expired`.
     pub(super) fn claim(
         &mut self,
         pool: PoolId,
         now: Micros,
         random: &Random,
+        keep: Retention,
+        expired: &mut Vec<JobId>,
     ) -> Result<Option<Claimed>> {
         let Some(spec) = self.lanes.spec(pool) else { return Ok(None) };
         let instance = spec.instance;
         let order = spec.queues.order(random);
         let suspects = self.next_suspects(pool, instance)?;
         for rank in order {
-            let first = self.find_first(pool, rank)?;
+            let first = self.find_first_in_time(pool, rank, now, keep, expired)?;
+            if expired.len() >= expiry::MOST {
+                return Ok(None);
+            }
             let suspect = suspects.get(rank).copied().flatten();
             match (first, suspect) {
                 (Some((lane, found)), suspect)
@@ -159,10 +173,15 @@ impl Book {
                 });
                 let room = tray.room(lane).max(if urgent { URGENT } else { 0 });
                 let room = room.saturating_sub(ahead.len());
-                if room == 0 || !tray.is_for(lane) {
+                if room == 0 || !self.may_lie_in(tray, lane) {
                     return Ok(ahead);
                 }
                 for found in self.find_some(lane, next_best, room)? {
+                    if found.expires_at.is_some() {
+                        // A worker starts it, in its turn.
+                        self.lanes.lower(lane, found.key);
+                        return Ok(ahead);
+                    }
                     let place = place(rank, found.key);
                     ahead.push((place, self.take(lane, found, instance, None)?));
                 }
@@ -184,7 +203,8 @@ impl Book {
             let Some(spec) = self.lanes.spec(pool) else { return Ok(ahead) };
             for rank in spec.queues.order(random) {
                 if let Some((lane, found)) = self.find_first(pool, rank)? {
-                    if tray.room(lane) <= ahead.len() {
+                    let alone = self.lanes.is_gated(lane) || found.expires_at.is_some();
+                    if alone || tray.room(lane) <= ahead.len() {
                         return Ok(ahead);
                     }
                     self.draws += 1;
@@ -212,10 +232,16 @@ impl Book {
             let may = self.lanes.first_bound(pool, rank).is_some_and(|key| place(rank, key) < last);
             if may && let Some((lane, found)) = self.find_first(pool, rank)? {
                 let first = place(rank, found.key);
-                return Ok((first < last && !tray.is_for(lane)).then_some(first));
+                let alone = found.expires_at.is_some() || !self.may_lie_in(tray, lane);
+                return Ok((first < last && alone).then_some(first));
             }
         }
         Ok(None)
+    }
+
+    /// Whether jobs of the lane may be claimed ahead: not those behind a gate, which may close.
+    fn may_lie_in(&self, tray: &Tray, lane: LaneId) -> bool {
+        tray.is_for(lane) && !self.lanes.is_gated(lane)
     }
 
     /// Whether a look into the file may find a job for the pool.
@@ -265,6 +291,27 @@ impl Book {
         Ok(None)
     }
 
+    /// The same, past those whose time is over.
+    fn find_first_in_time(
+        &mut self,
+        pool: PoolId,
+        rank: usize,
+        now: Micros,
+        keep: Retention,
+        expired: &mut Vec<JobId>,
+    ) -> Result<Option<(LaneId, Found)>> {
+        while expired.len() < expiry::MOST {
+            match self.find_first(pool, rank)? {
+                Some((_, late)) if late.expires_at.is_some_and(|at| at <= now) => {
+                    self.expire(late.key.id, late.options.as_deref(), now, keep)?;
+                    expired.push(JobId(late.key.id));
+                }
+                first => return Ok(first),
+            }
+        }
+        Ok(None)
+    }
+
     /// The first jobs of a lane, at most `room`, as long as none of another lane goes before;
     /// raises the lane's bound behind them.
     fn find_some(
@@ -299,10 +346,13 @@ impl Book {
     ) -> Result<Claimed> {
         let token = self.next_token();
         let id = found.key.id;
+        if let Some(expires_at) = found.expires_at {
+            self.expiring.insert(ClaimRef { id: JobId(id), instance, token }, expires_at);
+        }
         match started_at {
             Some(at) => self
                 .conn
-                .prepare_cached(CLAIM)
+                .prepare_cached(if found.expires_at.is_some() { CLAIM_IN_TIME } else { CLAIM })
                 .and_then(|mut claim| claim.execute(params![id, instance, token, at])),
             None => self
                 .conn

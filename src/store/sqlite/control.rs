@@ -1,4 +1,5 @@
-//! Changes asked for from outside an attempt: retry, cancel, delete, pause, resume.
+//! Changes asked for from outside an attempt: retry, cancel, delete, pause, resume, close and open
+//! gates.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -27,7 +28,7 @@ const RUN_NOW: &str = "
 UPDATE legwork_jobs
    SET state = 3, run_at = ?2, attempts = 0, first_started_at = NULL, crashes = NULL WHERE id = ?1";
 const ASK_TO_STOP: &str = "UPDATE legwork_jobs SET cancel_requested = 1 WHERE id = ?1";
-const CANCEL_WAITING: &str = "
+pub(super) const CANCEL_WAITING: &str = "
 INSERT INTO legwork_history
        (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
         args, options, tags, meta, progress_done, progress_total, message, reason)
@@ -76,6 +77,8 @@ impl Book {
             }
             Control::Pause(scope) => self.set_pause(PAUSE, scope, Some(now))?,
             Control::Resume(scope) => self.set_pause(RESUME, scope, None)?,
+            Control::CloseGate(name) => self.set_gate(name, Some(now))?,
+            Control::OpenGate(name) => self.set_gate(name, None)?,
         }
         Ok(done)
     }
@@ -133,7 +136,7 @@ impl Book {
             },
         };
         if next(state, Change::RunAgain).is_none() {
-            done.skipped.push((id, Some(state)));
+            done.skipped.push((id, Some(self.shown(state, lane)?)));
             return Ok(());
         }
         let sql = if live.is_some() { RUN_NOW } else { REVIVE };

@@ -17,8 +17,8 @@ use crate::store::ClaimRef;
 
 pub(super) const INSERT: &str = "
 INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
-                          instance, token, started_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+                          instance, token, started_at, expires_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
 /// The claim that a job comes into being with.
 #[derive(Clone, Copy)]
@@ -52,6 +52,7 @@ fn insert_row(
             born.map(|born| born.claim.instance),
             born.map(|born| born.claim.token),
             started_at,
+            row.expires_at,
         ])
         .map(drop)
         .map_err(storing)
@@ -69,11 +70,18 @@ impl Book {
         let first = self.take_ids(rows.len());
         let ids = || (first..).map(JobId);
         let mut due = None;
+        let mut expiry = None;
         let mut insert = self.conn.prepare_cached(INSERT).map_err(storing)?;
         for ((row, &lane), id) in rows.iter().zip(&lanes).zip(ids()) {
             let key = Key { priority: row.priority, run_at: row.run_at, id: id.0 };
             let ready = row.state == State::Ready;
-            let taker = if ready { demand.taker(&self.lanes, lane, key) } else { None };
+            // One that can expire goes by the claim, which looks at the time.
+            let taker = if ready && row.expires_at.is_none() {
+                demand.taker(&self.lanes, lane, key)
+            } else {
+                expiry = expiry.into_iter().chain(row.expires_at).min();
+                None
+            };
             let born = taker.as_ref().map(|taker| {
                 self.last_token += 1;
                 taker.claim(id, self.last_token)
@@ -93,6 +101,9 @@ impl Book {
             }
         }
         drop(insert);
+        if let Some(expiry) = expiry {
+            self.expires_at(expiry);
+        }
         if let Some(due) = due {
             self.due_at(due);
             if !self.lanes.has_pools() {
@@ -109,8 +120,8 @@ impl Book {
         for row in rows {
             let lane = match last {
                 // A bulk is mostly of one kind.
-                Some((seen, lane)) if seen.kind == row.kind && seen.queue == row.queue => lane,
-                _ => self.lane(&row.queue, &row.kind)?,
+                Some((seen, lane)) if seen.is_of_lane(row) => lane,
+                _ => self.lane(&row.queue, &row.kind, row.gate())?,
             };
             last = Some((row, lane));
             lanes.push(lane);
@@ -142,7 +153,7 @@ fn insert_steps(conn: &Connection, row: &NewRow) -> Result<JobId> {
     // First a write, even if it changes nothing: what is read next cannot grow old.
     conn.prepare_cached(TAKE_LOCK).and_then(|mut take| take.execute([])).map_err(storing)?;
     let mut counter = Counter::read(conn)?;
-    let (lane, _) = find_or_create_lane(conn, &row.queue, &row.kind)?;
+    let (lane, _) = find_or_create_lane(conn, &row.queue, &row.kind, row.gate())?;
     counter.last_job += 1;
     let id = counter.last_job;
     counter.lane_changed(lane);

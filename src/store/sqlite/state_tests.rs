@@ -17,7 +17,7 @@ use crate::new_job::{NewJob, Retention};
 use crate::rules::queues::Queues;
 use crate::rules::state::{Change, next};
 use crate::state::State;
-use crate::store::{ClaimRef, Control, Finish, PoolSpec, Taken, Verdict};
+use crate::store::{ClaimRef, Claimed, Control, Finish, PoolSpec, Taken, Verdict};
 
 const NOW: i64 = 1_000;
 
@@ -88,13 +88,17 @@ fn finish(claim: ClaimRef, verdict: Verdict) -> Finish {
     }
 }
 
+fn claim_next(book: &mut Book, pool: u64) -> Result<Option<Claimed>> {
+    book.claim(pool, NOW, &Random::seeded(1), Retention::default(), &mut Vec::new())
+}
+
 /// Undergoes `change` by the store's own verb for it.
 fn undergo(book: &mut Book, change: Change) -> Result<()> {
     let keep = Retention::default();
     let error = || "e".to_owned();
     let verdict = match change {
         Change::Due => return book.make_due_ready(NOW),
-        Change::Start => return book.claim(1, NOW, &Random::seeded(1)).map(drop),
+        Change::Start => return claim_next(book, 1).map(drop),
         Change::RunAgain => {
             return book.control(&Control::Retry(vec![JobId(1)]), NOW, keep).map(drop);
         }
@@ -180,7 +184,7 @@ fn a_death_makes_a_suspect_then_counts_and_with_no_limit_does_neither() {
     let mut book = with_job_in(State::Running);
     rescue(&mut book).unwrap();
     assert_eq!(crashes_of(&book).as_deref(), Some("[]"));
-    book.claim(1, NOW, &Random::seeded(1)).unwrap().expect("a suspect is claimed");
+    claim_next(&mut book, 1).unwrap().expect("a suspect is claimed");
     rescue(&mut book).unwrap();
     assert_eq!(crashes_of(&book).as_deref(), Some("[1000]"));
 
@@ -200,7 +204,7 @@ fn job(kind: &str) -> NewJob {
 }
 
 fn claimed(book: &mut Book, pool: u64) -> Option<i64> {
-    book.claim(pool, NOW, &Random::seeded(1)).unwrap().map(|claimed| claimed.claim.id.0)
+    claim_next(book, pool).unwrap().map(|claimed| claimed.claim.id.0)
 }
 
 #[test]
@@ -236,7 +240,7 @@ fn suspects_keep_their_place_in_the_claim_order_and_are_found_behind_those_nobod
     assert_eq!(claimed(&mut book, 1), Some(303));
     assert_eq!(claimed(&mut book, 1), Some(302), "the suspect, before what comes after it");
     assert_eq!(claimed(&mut book, 1), Some(304));
-    let strange = book.lanes.id("q", "strange").unwrap();
+    let strange = book.lanes.id("q", "strange", "").unwrap();
     assert!(book.lane_has_ready(strange).unwrap(), "jobs of unknown kinds are reported");
 }
 
@@ -317,13 +321,17 @@ fn an_operation_that_fails_leaves_the_others_in_its_group_alone() {
         .operation(|book| book.control(&Control::Retry(vec![JobId(1)]), NOW, Retention::default()));
     assert!(good.is_ok());
     let bad = book.operation(|book| {
-        book.lane("new queue", "k")?;
+        book.lane("new queue", "k", "")?;
         book.conn
             .execute("INSERT INTO legwork_jobs (id) VALUES (1)", [])
             .map_err(super::errors::storing)
     });
     assert!(matches!(bad, Err(Undone::Operation(_))));
-    assert_eq!(book.lanes.id("new queue", "k"), None, "a lane that was rolled back is unlearnt");
+    assert_eq!(
+        book.lanes.id("new queue", "k", ""),
+        None,
+        "a lane that was rolled back is unlearnt"
+    );
     book.commit().unwrap();
     assert_eq!(state_of(&book), State::Ready);
 }
@@ -340,7 +348,7 @@ fn hot_statements_are_prepared_once() {
         let rows = [job(Duration::ZERO), job(Duration::from_micros(1 + round))];
         book.insert(&rows, &mut Demand::default()).unwrap();
         book.make_due_ready(NOW + 100).unwrap();
-        while let Some(claimed) = book.claim(1, NOW, &Random::seeded(1)).unwrap() {
+        while let Some(claimed) = claim_next(&mut book, 1).unwrap() {
             let verdict = if claimed.attempts == 0 {
                 Verdict::Retry { run_at: NOW, error: "e".into() }
             } else {

@@ -32,7 +32,7 @@ SELECT 1 FROM legwork_jobs AS job INDEXED BY legwork_running_suspects
            AND theirs.pid_space = mine.pid_space AND theirs.boot_id = mine.boot_id))";
 
 const READ_READY: &str = "
-SELECT id, priority, run_at, args, options, meta, attempts, first_started_at
+SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, expires_at
   FROM legwork_jobs WHERE id = ?1";
 
 impl Book {
