@@ -8,8 +8,6 @@ use crate::store::Control;
 
 use super::Jobs;
 #[cfg(doc)]
-use crate::engine::EngineBuilder;
-#[cfg(doc)]
 use crate::error::Error;
 #[cfg(doc)]
 use crate::new_job::NewJob;
@@ -20,7 +18,7 @@ impl Jobs {
     /// never closed is open; closing what is closed changes nothing. However many jobs wait, none is
     /// moved.
     ///
-    /// [`EngineBuilder::gate`] lets a probe do it.
+    /// [`EngineBuilder::gate`](crate::EngineBuilder::gate) lets a probe do it.
     ///
     /// ```
     /// # use legwork::{Jobs, NewJob, State};

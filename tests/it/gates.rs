@@ -241,7 +241,11 @@ fn a_probe_closes_its_gate_before_the_first_claim_and_opens_it_when_the_answer_c
     assert_eq!(jobs.gates().unwrap()[0].closed_since, None);
     drop(engine);
     while asks.try_recv().is_ok() {}
-    assert_eq!(asks.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected), "nobody asks any more");
+    assert_eq!(
+        asks.recv_timeout(SOON),
+        Err(RecvTimeoutError::Disconnected),
+        "nobody asks any more"
+    );
 }
 
 #[test]

@@ -49,7 +49,9 @@ fn assert_uses(conn: &Connection, sql: &str, index: &str) {
     assert!(plan.contains(index), "not by {index}:\n{sql}\n{plan}");
     assert!(!plan.contains("TEMP B-TREE"), "sorts:\n{sql}\n{plan}");
     for line in plan.lines().filter(|line| line.starts_with("SCAN")) {
-        assert!(line.contains("INDEX") || line.contains("json_each"), "scans:\n{sql}\n{plan}");
+        // The closed gates are few, and all of them are wanted.
+        let may_scan = ["INDEX", "json_each", "SCAN gate"];
+        assert!(may_scan.iter().any(|may| line.contains(may)), "scans:\n{sql}\n{plan}");
     }
 }
 
@@ -102,7 +104,7 @@ fn what_an_instance_holds_is_found_in_its_index() {
 #[test]
 fn jobs_that_expire_are_found_and_foreseen_in_their_index() {
     let conn = file();
-    assert_uses(&conn, expiry::EXPIRED, "legwork_next_expiry (expires_at<?)");
+    assert_uses(&conn, expiry::EXPIRED, "legwork_next_expiry (expires_at>? AND expires_at<?)");
     assert_uses(&conn, expiry::NEXT_EXPIRY, "legwork_next_expiry");
 }
 

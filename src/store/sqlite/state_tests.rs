@@ -386,3 +386,36 @@ fn hot_statements_are_prepared_once() {
         assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
     }
 }
+
+#[test]
+fn a_job_that_was_claimed_and_given_back_unstarted_expires_again_and_one_that_had_started_does_not()
+{
+    let keep = Retention::default();
+    for (why, expires) in [(None, true), (Some("interrupted".to_owned()), false)] {
+        let mut book = with_job_in(State::Scheduled);
+        let row = NewJob::of_kind_json("k", "{}").expires_after(Duration::from_micros(50));
+        book.insert(&[row.into_row(NOW, 100).unwrap()], &mut Demand::default()).unwrap();
+        assert_eq!(book.next_expiry, Some(NOW + 50));
+        let claimed = claim_next(&mut book, 1).unwrap().unwrap();
+        book.read_alarms().unwrap();
+        assert_eq!(book.next_expiry, None, "the start has cleared it");
+        let finish = finish(claimed.claim, Verdict::GiveBack { why });
+        book.finish(&finish, keep, &mut Demand::default()).unwrap();
+        book.read_alarms().unwrap();
+        assert_eq!(book.next_expiry, expires.then_some(NOW + 50));
+        let ended = book.expire_due(NOW + 50, keep).unwrap();
+        assert_eq!(ended, if expires { vec![claimed.claim.id] } else { vec![] });
+    }
+}
+
+#[test]
+fn a_claim_ends_what_has_expired_and_takes_what_comes_after_it() {
+    let mut book = with_job_in(State::Scheduled);
+    let job = |expiry| NewJob::of_kind_json("k", "{}").expires_after(Duration::from_micros(expiry));
+    let rows = [1, 1, 50].map(|expiry| job(expiry).into_row(NOW - 10, 100).unwrap());
+    let ids = book.insert(&rows, &mut Demand::default()).unwrap();
+    let (random, mut expired) = (Random::seeded(1), Vec::new());
+    let claimed = book.claim(1, NOW, &random, Retention::default(), &mut expired).unwrap();
+    assert_eq!(claimed.map(|claimed| claimed.claim.id), Some(ids[2]));
+    assert_eq!(expired, ids[..2]);
+}
