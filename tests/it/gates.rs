@@ -128,7 +128,7 @@ fn gates_are_listed_closed_or_named() {
 }
 
 #[test]
-fn opening_a_gate_starts_what_waits_and_moves_no_row() {
+fn opening_a_gate_starts_all_that_waits() {
     let place = place();
     let jobs = place.open();
     let (tell, told) = unbounded();
@@ -145,7 +145,6 @@ fn opening_a_gate_starts_what_waits_and_moves_no_row() {
     engine.run_until_empty().unwrap();
     assert!(told.is_empty(), "jobs behind a closed gate do not count and do not run");
 
-    // Three rows at most: the gate's and the counter's, whatever waits.
     jobs.pause(Scope::All).unwrap();
     let rows = |jobs: &Jobs| jobs.list(&Filter::new(), None, 1_000).unwrap().jobs;
     let before = rows(&jobs);

@@ -17,6 +17,7 @@ use crate::new_job::{NewJob, Retention};
 use crate::rules::queues::Queues;
 use crate::rules::state::{Change, next};
 use crate::state::State;
+use crate::store::tray::Tray;
 use crate::store::{ClaimRef, Claimed, Control, Finish, PoolSpec, Taken, Verdict};
 
 const NOW: i64 = 1_000;
@@ -418,4 +419,35 @@ fn a_claim_ends_what_has_expired_and_takes_what_comes_after_it() {
     let claimed = book.claim(1, NOW, &random, Retention::default(), &mut expired).unwrap();
     assert_eq!(claimed.map(|claimed| claimed.claim.id), Some(ids[2]));
     assert_eq!(expired, ids[..2]);
+}
+
+#[test]
+fn what_has_a_gate_or_an_expiry_is_never_claimed_ahead() {
+    let plain = || NewJob::of_kind_json("k", "{}");
+    let jobs = [plain(), plain().gate("g"), plain().expires_after(Duration::from_secs(1))];
+    for (job, ahead) in jobs.into_iter().zip([2, 0, 0]) {
+        let mut book = with_job_in(State::Scheduled);
+        let rows = vec![job.into_row(NOW, 100).unwrap(); 3];
+        book.insert(&rows, &mut Demand::default()).unwrap();
+        let tray = Tray::default();
+        tray.set_workers(1);
+        let first = claim_next(&mut book, 1).unwrap().unwrap();
+        // A short job of this lane has been seen.
+        tray.began(&first);
+        tray.ended(first.claim);
+        assert_eq!(book.claim_ahead(1, &tray, &Random::seeded(1)).unwrap().len(), ahead);
+    }
+}
+
+#[test]
+fn closing_and_opening_a_gate_move_no_job() {
+    let mut book = with_job_in(State::Scheduled);
+    let row = NewJob::of_kind_json("k", "{}").gate("g").into_row(NOW, 100).unwrap();
+    book.insert(&vec![row; 1_000], &mut Demand::default()).unwrap();
+    let before = book.conn.total_changes();
+    book.set_gate("g", Some(NOW)).unwrap();
+    assert!(claim_next(&mut book, 1).unwrap().is_none());
+    book.set_gate("g", None).unwrap();
+    assert_eq!(book.conn.total_changes() - before, 2, "the row of the gate");
+    assert!(claim_next(&mut book, 1).unwrap().is_some());
 }
