@@ -133,6 +133,16 @@ pub enum Event {
     Paused(Scope),
     /// Jobs were resumed.
     Resumed(Scope),
+    /// A gate was closed.
+    GateClosed {
+        /// Its name.
+        name: String,
+    },
+    /// A gate was opened.
+    GateOpened {
+        /// Its name.
+        name: String,
+    },
     /// Jobs of a kind that no engine here knows are waiting; told once a kind.
     UnknownKind {
         /// The kind.

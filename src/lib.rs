@@ -67,8 +67,8 @@ pub use jobs::{Jobs, JobsBuilder};
 pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
 pub use record::{
-    AttemptRecord, Changed, Filter, Health, InstanceRecord, JobRecord, KindStats, LogLine, Page,
-    Percentiles, Progress, QueueStats, Scope, Selection, Stats,
+    AttemptRecord, Changed, Filter, GateRecord, Health, InstanceRecord, JobRecord, KindStats,
+    LogLine, Page, Percentiles, Progress, QueueStats, Scope, Selection, Stats,
 };
 pub use rules::retry::{CustomRetry, Retry};
 pub use state::State;

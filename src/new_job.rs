@@ -81,7 +81,7 @@ impl Retention {
 /// The options of a kind of job, returned by [`Job::options`](crate::Job::options). What a call
 /// sets on [`NewJob`] wins over them.
 ///
-/// Queue, priority, delay, tags and retention are taken when a job is enqueued; retry, time-out and
+/// Queue, priority, delay, tags, gate, expiry and retention are taken when a job is enqueued; retry, time-out and
 /// overdue policy when it runs, so that a new build changes them for waiting jobs too.
 #[derive(Clone, Debug, Default)]
 pub struct JobOptions {
@@ -94,6 +94,8 @@ pub struct JobOptions {
     pub(crate) tags: Vec<String>,
     pub(crate) retention: Option<Retention>,
     pub(crate) unique: Option<Unique>,
+    pub(crate) gate: Option<String>,
+    pub(crate) expires_after: Option<Duration>,
 }
 
 impl JobOptions {
@@ -156,6 +158,31 @@ impl JobOptions {
         self.retention = Some(retention);
         self
     }
+
+    /// The gate that must be open for its jobs to start, a name of 1 to 255 bytes without control
+    /// characters. See [`Jobs::close_gate`](crate::Jobs::close_gate). Default: none.
+    ///
+    /// ```
+    /// # use legwork::JobOptions;
+    /// let upload = JobOptions::new().queue("sync").gate("online");
+    /// ```
+    pub fn gate(mut self, name: impl Into<String>) -> JobOptions {
+        self.gate = Some(name.into());
+        self
+    }
+
+    /// How long after the time from which it may run a job must have started for the first time;
+    /// after that it ends as `cancelled`. More than zero. Default: no limit. Retries do not expire.
+    ///
+    /// ```
+    /// # use legwork::JobOptions;
+    /// # use std::time::Duration;
+    /// let notice = JobOptions::new().expires_after(Duration::from_secs(5 * 60));
+    /// ```
+    pub fn expires_after(mut self, within: Duration) -> JobOptions {
+        self.expires_after = Some(within);
+        self
+    }
 }
 
 /// A job about to be enqueued: its kind, its arguments, and options that win over the kind's.
@@ -187,6 +214,8 @@ pub struct NewJob {
     start: Start,
     overrides: Overrides,
     bad_retry: Option<&'static str>,
+    gate: Option<String>,
+    expires_after: Option<Duration>,
     tags: Vec<String>,
     meta: BTreeMap<String, String>,
     unique: Option<Unique>,
@@ -240,6 +269,8 @@ impl NewJob {
             start: Start::After(options.delay),
             overrides: Overrides { keep: options.retention, ..Overrides::default() },
             bad_retry: None,
+            gate: options.gate,
+            expires_after: options.expires_after,
             tags: options.tags,
             meta: BTreeMap::new(),
             unique: options.unique,
@@ -304,6 +335,28 @@ impl NewJob {
         self.unique(Unique::by_key(key))
     }
 
+    /// The gate that must be open for it to start, instead of the kind's. See
+    /// [`Jobs::close_gate`](crate::Jobs::close_gate).
+    pub fn gate(mut self, name: impl Into<String>) -> NewJob {
+        self.gate = Some(name.into());
+        self
+    }
+
+    /// How long after the time from which it may run it must have started for the first time; after
+    /// that it ends as `cancelled`, with the reason. More than zero. Its retries do not expire, and
+    /// [`Jobs::retry`](crate::Jobs::retry) of an expired job runs it without a limit.
+    ///
+    /// ```
+    /// # use legwork::NewJob;
+    /// # use std::time::Duration;
+    /// let notice = NewJob::of_kind("notice", serde_json::json!({ "meeting": 4 }))
+    ///     .expires_after(Duration::from_secs(5 * 60));
+    /// ```
+    pub fn expires_after(mut self, within: Duration) -> NewJob {
+        self.expires_after = Some(within);
+        self
+    }
+
     /// A word to find the job by, beside the kind's.
     pub fn tag(mut self, tag: impl Into<String>) -> NewJob {
         self.tags.push(tag.into());
@@ -335,6 +388,9 @@ impl NewJob {
     pub(crate) fn into_row(self, now: Micros, max_args: usize) -> Result<NewRow> {
         name::check("kind", &self.kind)?;
         name::check("queue name", &self.queue)?;
+        if let Some(gate) = &self.gate {
+            name::check("gate name", gate)?;
+        }
         for tag in &self.tags {
             name::check("tag", tag)?;
         }
@@ -369,6 +425,11 @@ impl NewJob {
         }
         let unique =
             self.unique.map(|unique| unique::key(&unique, &self.kind, &args, now)).transpose()?;
+        let expires_at = match self.expires_after.map(micros_of) {
+            Some(..=0) => return Err(Error::invalid("expiry", "it must be longer than zero")),
+            // Later than any time that can be told: never.
+            within => within.map(|within| run_at.saturating_add(within)).filter(|at| *at <= LATEST),
+        };
         let mut tags = self.tags;
         tags.sort_unstable();
         tags.dedup();
@@ -379,6 +440,8 @@ impl NewJob {
             priority: self.priority,
             run_at,
             enqueued_at: now,
+            gate: self.gate,
+            expires_at,
             args,
             options: json_unless(self.overrides == Overrides::default(), &self.overrides)?,
             tags: json_unless(tags.is_empty(), &tags)?,
@@ -444,11 +507,25 @@ pub(crate) struct NewRow {
     pub(crate) priority: i64,
     pub(crate) run_at: Micros,
     pub(crate) enqueued_at: Micros,
+    pub(crate) gate: Option<String>,
+    pub(crate) expires_at: Option<Micros>,
     pub(crate) args: String,
     pub(crate) options: Option<String>,
     pub(crate) tags: Option<String>,
     pub(crate) meta: Option<String>,
     pub(crate) unique: Option<unique::Key>,
+}
+
+impl NewRow {
+    /// The gate's name as the file has it: `""` for none.
+    pub(crate) fn gate(&self) -> &str {
+        self.gate.as_deref().unwrap_or_default()
+    }
+
+    /// Whether both go into one lane.
+    pub(crate) fn is_of_lane(&self, other: &NewRow) -> bool {
+        self.kind == other.kind && self.queue == other.queue && self.gate == other.gate
+    }
 }
 
 #[cfg(test)]
@@ -472,6 +549,8 @@ mod tests {
             (NewJob::of_kind_json("k", "{"), "arguments"),
             (job().retry(Retry::custom(|_, _| None)), "retry policy"),
             (job().delay(Duration::MAX), "start time"),
+            (job().gate(""), "gate name"),
+            (job().expires_after(Duration::from_nanos(1)), "expiry"),
             (NewJob::of_kind_json("k", "[".repeat(1001) + &"]".repeat(1001)), "arguments"),
         ] {
             match row(bad) {

@@ -59,6 +59,11 @@ pub struct JobRecord {
     pub crashes: Option<u32>,
     /// Its unique key: `args:<kind>:<hash>` if it was made of arguments.
     pub unique_key: Option<String>,
+    /// The gate that must be open for it to start, if it has one.
+    pub gate: Option<String>,
+    /// When it ends as `cancelled` unless it has started; `None` if it has, or never expires.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
 }
 
 impl JobRecord {
@@ -267,6 +272,17 @@ pub enum Scope {
     Queue(String),
     /// The jobs of one kind.
     Kind(String),
+}
+
+/// A gate: a condition of the machine or the app that jobs wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct GateRecord {
+    /// Its name.
+    pub name: String,
+    /// Since when it is closed; `None`: it is open.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub closed_since: Option<OffsetDateTime>,
 }
 
 /// Which jobs a control verb works on: one id, several, or all that match a [`Filter`].

@@ -85,6 +85,7 @@ fn fields(job: &JobRecord) -> Vec<String> {
         time(job.finished_at),
         job.tags.join(","),
         job.reason.clone().unwrap_or_default(),
+        job.gate.clone().unwrap_or_default(),
     ]
 }
 
@@ -97,8 +98,11 @@ fn moment(job: &JobRecord) -> OffsetDateTime {
     told.unwrap_or(job.run_at)
 }
 
-/// Why it ended; before that what it is about.
+/// Why it ended or what it waits for; otherwise what it is about.
 fn about(job: &JobRecord) -> String {
+    if let (State::Blocked, Some(gate)) = (job.state, &job.gate) {
+        return format!("waits for gate {gate}");
+    }
     match &job.reason {
         Some(reason) => reason.clone(),
         None if job.kind == ShellJob::KIND => {

@@ -7,11 +7,13 @@ mod bench;
 mod cancel;
 mod change;
 mod enqueue;
+mod gate;
 mod globals;
 mod list;
 mod logging;
 mod new_options;
 mod output;
+mod pause;
 mod query;
 mod retry;
 mod run;
@@ -64,6 +66,13 @@ enum Command {
     Retry(change::Arguments),
     /// Cancel jobs, waiting or running.
     Cancel(change::Arguments),
+    /// Keep jobs from being started: of a queue, of a kind, or all.
+    Pause(pause::Arguments),
+    /// Let paused jobs be started again.
+    Resume(pause::Arguments),
+    /// Open, close and list gates, which jobs can wait for.
+    #[command(subcommand)]
+    Gate(gate::Arguments),
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
 }
@@ -85,6 +94,9 @@ pub fn main() -> ExitCode {
         Command::Wait(arguments) => wait::run(&globals, &arguments),
         Command::Retry(arguments) => retry::run(&globals, &arguments),
         Command::Cancel(arguments) => cancel::run(&globals, &arguments),
+        Command::Pause(arguments) => pause::run(&globals, &arguments, true),
+        Command::Resume(arguments) => pause::run(&globals, &arguments, false),
+        Command::Gate(arguments) => gate::run(&globals, &arguments),
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
     };
     done.unwrap_or_else(|trouble| trouble.tell())

@@ -40,6 +40,12 @@ pub(super) struct NewOptions {
     /// What happens while another job has the key.
     #[arg(long, value_name = "WHAT", requires = "unique", value_enum, default_value = "ignore")]
     on_conflict: OnConflict,
+    /// The gate that must be open for it to start.
+    #[arg(long, value_name = "NAME")]
+    gate: Option<String>,
+    /// Cancel it if it has not started this long after it may run (30s, 5m, 2h).
+    #[arg(long = "expires", value_name = "SPAN", value_parser = times::span)]
+    expires_after: Option<Duration>,
     /// Wait until it is finished.
     #[arg(long)]
     wait: bool,
@@ -127,6 +133,12 @@ impl NewOptions {
                 Held::Finished => unique,
                 Held::For(period) => unique.for_period(period),
             });
+        }
+        if let Some(gate) = &self.gate {
+            job = job.gate(gate);
+        }
+        if let Some(within) = self.expires_after {
+            job = job.expires_after(within);
         }
         self.tags.iter().fold(job, NewJob::tag)
     }

@@ -79,10 +79,12 @@ impl All {
         row("state", Some(job.state.to_string()));
         row("kind", Some(job.kind.clone()));
         row("queue", Some(job.queue.clone()));
+        row("gate", job.gate.clone());
         row("priority", Some(job.priority.to_string()));
         row("attempts", Some(job.attempts.to_string()));
         row("enqueued", Some(time(job.enqueued_at)));
         row("run at", Some(time(job.run_at)));
+        row("expires", job.expires_at.map(&time));
         row("started", job.started_at.map(&time));
         row("finished", job.finished_at.map(&time));
         row("cancel", job.cancel_requested.then(|| "requested".to_owned()));

@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 
 use super::globals::Globals;
 use super::output::{self, Output};
-use super::{Done, times};
+use super::{Done, gate, pause, times};
 use crate::jobs::Jobs;
-use crate::record::{InstanceRecord, QueueStats, Scope, Stats};
+use crate::record::{GateRecord, InstanceRecord, QueueStats, Stats};
 use crate::state::State;
 use crate::store::SqliteInfo;
 
@@ -26,6 +26,7 @@ struct Status {
     instances: Vec<InstanceRecord>,
     sqlite: SqliteInfo,
     stats: Stats,
+    gates: Vec<GateRecord>,
 }
 
 pub(super) fn run(globals: &Globals) -> Done {
@@ -61,6 +62,7 @@ impl Status {
             instances: jobs.instances()?,
             sqlite: Jobs::sqlite(),
             stats: jobs.stats()?,
+            gates: jobs.gates()?,
             path,
         })
     }
@@ -103,6 +105,7 @@ impl Status {
             "states": counts(|state| self.stats.count(state), &State::ALL),
             "queues": queues,
             "paused": self.stats.paused,
+            "gates": self.gates,
         })
     }
 
@@ -132,7 +135,12 @@ impl Status {
             }
         }
         for scope in &self.stats.paused {
-            rows.push(vec!["paused".to_owned(), paused(scope)]);
+            rows.push(vec!["paused".to_owned(), pause::words(scope)]);
+        }
+        for gate in &self.gates {
+            let since = gate.closed_since.map(times::exact);
+            let state = if since.is_some() { "closed" } else { "open" };
+            rows.push(words(&[&"gate", &gate.name, &state, &since.unwrap_or_default()]));
         }
         rows
     }
@@ -161,7 +169,13 @@ impl Status {
         let totals = if totals.is_empty() { none.to_owned() } else { totals.join(", ") };
         output::print(format_args!("{totals}\n"))?;
         for scope in &self.stats.paused {
-            output::print(format_args!("paused: {}\n", output::escape(&paused(scope), false)))?;
+            output::print(format_args!(
+                "paused: {}\n",
+                output::escape(&pause::words(scope), false)
+            ))?;
+        }
+        for gate in &self.gates {
+            output::print(format_args!("{}\n", gate::sentence(gate)))?;
         }
         if self.stats.queues.is_empty() {
             return Ok(());
@@ -188,14 +202,6 @@ fn in_state(queue: &QueueStats, state: State) -> u64 {
 
 fn counts(count: impl Fn(State) -> u64, states: &[State]) -> Value {
     states.iter().map(|state| (state.as_str().to_owned(), json!(count(*state)))).collect()
-}
-
-fn paused(scope: &Scope) -> String {
-    match scope {
-        Scope::All => "everything".to_owned(),
-        Scope::Queue(name) => format!("queue {name}"),
-        Scope::Kind(name) => format!("kind {name}"),
-    }
 }
 
 fn processes(live: usize) -> String {

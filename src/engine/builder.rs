@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::gates::{self, Probe};
 use super::pool::{CheckedPool, Pool};
 use super::registry::Registry;
 use super::{Engine, ManualEngine, Settings, manual};
@@ -53,6 +54,7 @@ impl EngineBuilder<()> {
                 slow_after: None,
                 stuck_grace: Duration::from_secs(5),
                 crash_limit: 3,
+                probes: Vec::new(),
                 on_started: Vec::new(),
                 on_stopping: Vec::new(),
                 on_stopped: Vec::new(),
@@ -141,6 +143,36 @@ impl<S: Send + Sync + 'static> EngineBuilder<S> {
         self
     }
 
+    /// Lets a probe open and close a gate: it is asked before the first claim, in the starting thread,
+    /// and then at this interval, in a thread of the engine's own for all probes. The gate follows
+    /// whenever the answer changes: `true` opens it, `false` closes it. A probe that panics is
+    /// logged, and the gate left as it is. When the engine stops the gate stays as it was.
+    ///
+    /// A probe should answer within its interval: while it does not return no other is asked. Under a
+    /// stopped clock probes are asked as it is turned, by a manual engine with each
+    /// [`run_due`](ManualEngine::run_due).
+    ///
+    /// ```
+    /// # use legwork::{Engine, Jobs};
+    /// # use std::time::Duration;
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// let engine = Engine::builder(&jobs)
+    ///     .gate("mounted", Duration::from_secs(10), || std::path::Path::new("/mnt/backup").exists())
+    ///     .start()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn gate(
+        mut self,
+        name: impl Into<String>,
+        every: Duration,
+        probe: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> EngineBuilder<S> {
+        self.settings.probes.push(Probe::new(name.into(), every, Arc::new(probe)));
+        self
+    }
+
     /// Called in the starting thread once the workers run.
     pub fn on_started(mut self, hook: impl Fn() + Send + Sync + 'static) -> EngineBuilder<S> {
         self.settings.on_started.push(Arc::new(hook));
@@ -163,7 +195,8 @@ impl<S: Send + Sync + 'static> EngineBuilder<S> {
     /// workers.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad queue list, a kind registered twice, two pools of one name;
+    /// [`Error::Invalid`] for a bad queue list, a kind registered twice, two pools of one name, a bad
+    /// gate or two probes of one;
     /// [`Error::ReadOnly`] if the lock file cannot be made; [`Error::Busy`]; [`Error::Io`] if a
     /// thread cannot be started.
     pub fn start(self) -> Result<Engine> {
@@ -182,6 +215,7 @@ impl<S: Send + Sync + 'static> EngineBuilder<S> {
     }
 
     fn checked_pools(&self) -> Result<Vec<CheckedPool>> {
+        gates::check(&self.settings.probes)?;
         if let Some(error) = &self.wrong {
             return Err(Error::invalid("registration", error.to_string()));
         }

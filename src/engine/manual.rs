@@ -52,6 +52,7 @@ pub(super) fn start<S: Any + Send + Sync>(
     let (core, _bell) = Core::join(jobs, registry, state, pools, settings)?;
     // Without threads there is nobody to claim ahead for.
     core.pools.iter().for_each(|pool| pool.tray.set_workers(0));
+    core.gates.ask(&core.jobs, true);
     Ok(ManualEngine { core })
 }
 
@@ -76,12 +77,13 @@ impl ManualEngine {
         Ok(None)
     }
 
-    /// Runs jobs until none is ready or due, those included that they enqueue or retry for now;
+    /// Asks the probes of the gates, then runs jobs until none is ready or due, those included that they enqueue or retry for now;
     /// how many attempts that were. Stands for [`Engine::run_until_empty`](crate::Engine::run_until_empty).
     ///
     /// # Errors
     /// As [`run_one`](ManualEngine::run_one).
     pub fn run_due(&self) -> Result<usize> {
+        self.core.gates.ask(&self.core.jobs, true);
         let mut ran = 0;
         while self.run_one()?.is_some() {
             ran += 1;

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod builder;
+mod gates;
 mod manual;
 mod pool;
 mod registry;
@@ -18,6 +19,7 @@ use crossbeam_channel::bounded;
 
 pub use self::builder::EngineBuilder;
 use self::builder::Hook;
+use self::gates::{Gates, Probe, Prober};
 pub use self::manual::ManualEngine;
 pub use self::pool::Pool;
 use self::pool::{CheckedPool, RunningPool};
@@ -42,6 +44,7 @@ const LITTLE: Duration = Duration::from_secs(1);
 pub struct Engine {
     core: Arc<Core>,
     supervisor: Mutex<Option<Watcher>>,
+    prober: Mutex<Option<Prober>>,
 }
 
 /// What an engine and its threads share. Lives until the last of them is gone: a job that will
@@ -57,6 +60,7 @@ pub(crate) struct Core {
     pools: Vec<Arc<RunningPool>>,
     slow_after: Option<Duration>,
     supervisor: Supervisor,
+    gates: Arc<Gates>,
     live: Live,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Attempts whose finish is void and whose thread is still at it.
@@ -72,6 +76,7 @@ pub(crate) struct Settings {
     slow_after: Option<Duration>,
     stuck_grace: Duration,
     crash_limit: u32,
+    probes: Vec<Probe>,
     on_started: Vec<Hook>,
     on_stopping: Vec<Hook>,
     on_stopped: Vec<Hook>,
@@ -97,7 +102,10 @@ impl Engine {
         let on_started = settings.on_started.clone();
         let (core, bell) = Core::join(jobs, registry, state, pools, settings)?;
         let supervisor = Mutex::new(Some(supervisor::start(&core, bell)?));
-        let engine = Engine { core, supervisor };
+        let engine = Engine { core, supervisor, prober: Mutex::new(None) };
+        // Before the first claim.
+        let prober = gates::start(&engine.core.gates, engine.jobs())?;
+        *engine.prober.lock().unwrap_or_else(PoisonError::into_inner) = prober;
         for pool in &engine.core.pools {
             worker::start_missing(&engine.core, pool)?;
         }
@@ -116,7 +124,7 @@ impl Engine {
     }
 
     /// Waits until nothing is ready, running or due that this engine could run. Jobs whose time
-    /// lies ahead do not count, nor do paused ones. Pools on a cadence look at once.
+    /// lies ahead do not count, nor do paused ones and those behind a closed gate. Pools on a cadence look at once.
     ///
     /// # Errors
     /// [`Error::Stopped`] if the engine is stopped meanwhile; [`Error::Poisoned`].
@@ -185,6 +193,7 @@ impl Engine {
         if core.phase.swap(STOPPING, Ordering::AcqRel) == RUNNING {
             core.on_stopping.iter().for_each(|hook| hook());
         }
+        core.gates.stop();
         let mut told = Ok(());
         for pool in &core.pools {
             pool.close();
@@ -199,12 +208,20 @@ impl Engine {
             core.live.wait_for_none(more);
         }
         core.join_ended();
+        self.end_prober();
         self.end_supervisor();
         let left = core.at_work();
         for attempt in &left {
             log::warn!(job = attempt.id().0, kind = &*attempt.kind; "legwork: would not stop");
         }
         told.map(|()| left.iter().map(|attempt| attempt.id()).collect())
+    }
+
+    fn end_prober(&self) {
+        let prober = self.prober.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(prober) = prober {
+            prober.end(LITTLE);
+        }
     }
 
     fn end_supervisor(&self) {
@@ -221,8 +238,9 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.jobs().store().is_forked() {
-            // The thread is the parent's; here there is none to let go of.
+            // The threads are the parent's; here there is none to let go of.
             std::mem::forget(self.supervisor.get_mut().map(Option::take));
+            std::mem::forget(self.prober.get_mut().map(Option::take));
             return;
         }
         if let Err(error) = self.stop(Duration::ZERO) {
@@ -261,6 +279,7 @@ impl Core {
             pools: Vec::new(),
             slow_after: settings.slow_after,
             supervisor,
+            gates: Arc::new(Gates::new(settings.probes)),
             live: Live::default(),
             threads: Mutex::new(Vec::new()),
             abandoned: Mutex::new(Vec::new()),

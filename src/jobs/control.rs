@@ -129,6 +129,14 @@ impl Jobs {
         self.set_pause(scope, "resume", Control::Resume, Event::Resumed)
     }
 
+    /// What is paused.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn paused(&self) -> Result<Vec<Scope>> {
+        self.0.store.paused()
+    }
+
     fn set_pause(
         &self,
         scope: Scope,

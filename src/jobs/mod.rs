@@ -4,6 +4,7 @@ mod attempts;
 mod builder;
 mod control;
 mod enqueue;
+mod gates;
 mod look;
 mod open;
 mod shared;

@@ -118,7 +118,7 @@ pub(crate) struct ClaimRef {
     pub(crate) token: i64,
 }
 
-/// A lane (a queue and a kind), in the file's numbering.
+/// A lane (a queue, a kind and a gate), in the file's numbering.
 pub(crate) type LaneId = i64;
 
 /// A claimed job, with what an attempt needs.
@@ -230,6 +230,8 @@ pub(crate) enum Control {
     Delete(Vec<JobId>),
     Pause(Scope),
     Resume(Scope),
+    CloseGate(String),
+    OpenGate(String),
 }
 
 /// What a control did.

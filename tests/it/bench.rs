@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// The figures that each experiment must give.
-const EXPERIMENTS: [(&str, &[&str]); 14] = [
+const EXPERIMENTS: [(&str, &[&str]); 15] = [
     ("enqueue", &["p50", "p99"]),
     ("enqueue-many-callers", &["16 callers", "64 callers"]),
     ("bulk", &["2000 in one call"]),
@@ -15,6 +15,7 @@ const EXPERIMENTS: [(&str, &[&str]); 14] = [
     ("start", &["p50", "p99"]),
     ("start-across", &["p50"]),
     ("backlog", &["scheduled", "ready in one lane", "ready, 4 queues x 3 priorities"]),
+    ("blocked", &["blocked", "opening for 2000", "longest enqueue meanwhile"]),
     ("history", &["20000 finished"]),
     ("neighbour", &["p50", "p99", "longest", "legwork meanwhile"]),
     ("idle", &["3 s, wake-ups", "3 s, written"]),
@@ -114,6 +115,11 @@ fn the_start_of_a_job_of_another_process_is_measured() {
 #[test]
 fn a_backlog_is_measured() {
     runs("backlog");
+}
+
+#[test]
+fn blocked_jobs_are_measured() {
+    runs("blocked");
 }
 
 #[test]

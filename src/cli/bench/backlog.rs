@@ -15,18 +15,18 @@ use crate::record::Scope;
 
 const WORKERS: usize = 4;
 /// A time that no experiment lives to see.
-const FAR: Duration = Duration::from_secs(30 * 86_400);
+pub(super) const FAR: Duration = Duration::from_secs(30 * 86_400);
 
 /// How many jobs are there: many, few, and those that a round runs.
-struct Amounts {
-    many: usize,
-    few: usize,
-    round: usize,
-    rounds: usize,
+pub(super) struct Amounts {
+    pub(super) many: usize,
+    pub(super) few: usize,
+    pub(super) round: usize,
+    pub(super) rounds: usize,
 }
 
 impl Amounts {
-    fn of(bench: &Bench) -> Amounts {
+    pub(super) fn of(bench: &Bench) -> Amounts {
         let (many, few, round, rounds) =
             bench.amount((1_000_000, 1_000, 25_000, 9), (20_000, 200, 1_000, 1));
         Amounts { many, few, round, rounds }
@@ -34,13 +34,13 @@ impl Amounts {
 }
 
 /// A paused engine on a file of its own. Dropped in this order: the file last.
-struct Site {
+pub(super) struct Site {
     crew: Crew,
     _scratch: Scratch,
 }
 
 impl Site {
-    fn make(bench: &Bench, fill: impl FnOnce(&Scratch) -> Result<Jobs>) -> Result<Site> {
+    pub(super) fn make(bench: &Bench, fill: impl FnOnce(&Scratch) -> Result<Jobs>) -> Result<Site> {
         let scratch = bench.scratch()?;
         let jobs = fill(&scratch)?;
         jobs.pause(Scope::All)?;
@@ -48,7 +48,7 @@ impl Site {
     }
 
     /// Adds ready jobs and drains all that are ready: jobs a second.
-    fn drain(&self, count: usize, job: &dyn Fn(usize) -> NewJob) -> Result<f64> {
+    pub(super) fn drain(&self, count: usize, job: &dyn Fn(usize) -> NewJob) -> Result<f64> {
         Ok(rate(count, self.drain_once(count, job)?))
     }
 
@@ -66,7 +66,7 @@ impl Site {
     }
 }
 
-fn ready(_: usize) -> NewJob {
+pub(super) fn ready(_: usize) -> NewJob {
     NewJob::new(Noop::new())
 }
 
@@ -125,7 +125,13 @@ fn out_of_ready(
     Ok(compared(shape, &amounts, &few, &many, reach))
 }
 
-fn compared(shape: &str, amounts: &Amounts, few: &[f64], many: &[f64], reach: f64) -> Figure {
+pub(super) fn compared(
+    shape: &str,
+    amounts: &Amounts,
+    few: &[f64],
+    many: &[f64],
+    reach: f64,
+) -> Figure {
     let reach = Reach::RatioAtLeast(reach);
     Figure::new(shape, "jobs/s", median(few), median(many), reach)
         .note(format!("legwork: {} waiting; raw: legwork with {}", amounts.many, amounts.few))

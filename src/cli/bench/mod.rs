@@ -6,6 +6,7 @@
 
 mod across;
 mod backlog;
+mod blocked;
 mod child;
 mod describe;
 mod drain;
@@ -60,7 +61,7 @@ struct Experiment {
     run: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const EXPERIMENTS: [Experiment; 14] = [
+const EXPERIMENTS: [Experiment; 15] = [
     Experiment {
         name: "enqueue",
         about: "one caller, one durable job at a time",
@@ -96,6 +97,11 @@ const EXPERIMENTS: [Experiment; 14] = [
         name: "backlog",
         about: "the drain rate beside, and out of, a million waiting jobs",
         run: backlog::backlog,
+    },
+    Experiment {
+        name: "blocked",
+        about: "the drain rate beside a million blocked jobs, and opening their gate",
+        run: blocked::blocked_jobs,
     },
     Experiment {
         name: "history",

@@ -38,6 +38,7 @@ impl Noop {
 
 impl Job for Noop {
     const KIND: &'static str = "bench_noop";
+    const ALIASES: &'static [&'static str] = &["bench_paused"];
     type State = Arc<Tally>;
 
     fn perform(&self, cx: &Context<Arc<Tally>>) -> JobResult {

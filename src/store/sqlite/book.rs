@@ -7,21 +7,22 @@
 //! Hot queries name their index with `INDEXED BY`: what `PRAGMA optimize` learns of a file must not
 //! change their plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::counter::Counter;
 use super::errors::{self, storing};
+use super::expiry::NEXT_EXPIRY;
 use super::instance::Instance;
-use super::lanes::{Key, LaneId, Lanes};
+use super::lanes::{Held, Key, LaneId, Lanes};
 use super::unique::{self, Waits};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::record::Scope;
 use crate::state::State;
-use crate::store::{InstanceId, PoolId, PoolSpec};
+use crate::store::{ClaimRef, InstanceId, PoolId, PoolSpec};
 
 pub(super) struct Book {
     pub(super) conn: Connection,
@@ -35,7 +36,7 @@ pub(super) struct Book {
     counter: Counter,
     counter_moved: bool,
     /// What others keep in memory besides lanes changes with this transaction.
-    rules_moved: bool,
+    pub(super) rules_moved: bool,
     /// The next transaction reads everything again.
     all_anew: bool,
     /// The instances of this process.
@@ -59,6 +60,10 @@ pub(super) struct Book {
     pub(super) litter: Vec<PathBuf>,
     /// When the next waiting job falls due.
     pub(super) next_due: Option<Micros>,
+    /// When the next job expires that has not started.
+    pub(super) next_expiry: Option<Micros>,
+    /// Jobs with an expiry that were claimed here and have not ended: they may come back unstarted.
+    pub(super) expiring: HashMap<ClaimRef, Micros>,
     /// When the next finished job may be pruned.
     pub(super) next_prune: Option<Micros>,
     pub(super) last_token: i64,
@@ -80,8 +85,8 @@ pub(super) enum Undone {
     Everything(Error),
 }
 
-const ONE_LANE: &str = "SELECT queue, kind FROM legwork_lanes WHERE id = ?1";
-const ALL_LANES: &str = "SELECT id, queue, kind FROM legwork_lanes";
+const ONE_LANE: &str = "SELECT id, queue, kind, gate FROM legwork_lanes WHERE id = ?1";
+const ALL_LANES: &str = "SELECT id, queue, kind, gate FROM legwork_lanes";
 const PAUSES: &str = "SELECT scope, name FROM legwork_pauses";
 /// The next due job of one waiting state; asked for each of the two.
 pub(super) const NEXT_DUE: [&str; 2] = [
@@ -116,6 +121,8 @@ impl Book {
             created: Vec::new(),
             litter: Vec::new(),
             next_due: None,
+            next_expiry: None,
+            expiring: HashMap::new(),
             next_prune: None,
             last_token: 0,
             draws: 0,
@@ -217,11 +224,7 @@ impl Book {
         let mut ask = self.conn.prepare_cached(ALL_LANES).map_err(storing)?;
         let mut rows = ask.query([]).map_err(storing)?;
         while let Some(row) = rows.next().map_err(storing)? {
-            let read = || -> rusqlite::Result<(LaneId, String, String)> {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            };
-            let (id, queue, kind) = read().map_err(storing)?;
-            self.lanes.learn(id, &queue, &kind, Some(Key::LOWEST));
+            learn(&mut self.lanes, row).map_err(storing)?;
         }
         self.lanes_loaded = true;
         Ok(())
@@ -235,13 +238,12 @@ impl Book {
                 continue;
             }
             let mut ask = self.conn.prepare_cached(ONE_LANE).map_err(storing)?;
-            let (queue, kind): (String, String) =
-                ask.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).map_err(storing)?;
-            self.lanes.learn(id, &queue, &kind, Some(Key::LOWEST));
+            ask.query_row([id], |row| learn(&mut self.lanes, row)).map_err(storing)?;
         }
         Ok(())
     }
 
+    /// Reads what is paused and which gates are closed.
     pub(super) fn read_pauses(&mut self) -> Result<()> {
         let mut ask = self.conn.prepare_cached(PAUSES).map_err(storing)?;
         let paused = ask
@@ -251,11 +253,12 @@ impl Book {
             })
             .and_then(Iterator::collect)
             .map_err(storing)?;
-        self.pauses_changed |= self.lanes.set_paused(paused);
+        let held = Held { paused, closed: self.closed_gates()? };
+        self.pauses_changed |= self.lanes.set_held(held);
         Ok(())
     }
 
-    /// Reads when the next job falls due and the next may be pruned.
+    /// Reads when the next job falls due, the next expires and the next may be pruned.
     pub(super) fn read_alarms(&mut self) -> Result<()> {
         let mut due: Option<Micros> = None;
         for sql in NEXT_DUE {
@@ -263,6 +266,7 @@ impl Book {
             due = due.into_iter().chain(next).min();
         }
         self.next_due = due;
+        self.next_expiry = self.first(NEXT_EXPIRY)?;
         let over = self.first(unique::NEXT_OVER)?;
         self.next_prune = self.first(NEXT_PRUNE)?.into_iter().chain(over).min();
         Ok(())
@@ -305,7 +309,7 @@ impl Book {
         self.news_for_others = true;
     }
 
-    /// What is paused has changed, for others too.
+    /// What is paused or closed has changed, for others too.
     pub(super) fn rules_changed(&mut self) {
         self.rules_moved = true;
         self.news_for_others = true;
@@ -467,17 +471,17 @@ impl Book {
             .map_err(storing)
     }
 
-    /// The lane of a queue and kind, created if it is new.
-    pub(super) fn lane(&mut self, queue: &str, kind: &str) -> Result<LaneId> {
-        if let Some(id) = self.lanes.id(queue, kind) {
+    /// The lane of a queue, kind and gate (`""`: none), created if it is new.
+    pub(super) fn lane(&mut self, queue: &str, kind: &str, gate: &str) -> Result<LaneId> {
+        if let Some(id) = self.lanes.id(queue, kind, gate) {
             return Ok(id);
         }
-        let (id, created) = find_or_create_lane(&self.conn, queue, kind)?;
+        let (id, created) = find_or_create_lane(&self.conn, queue, kind, gate)?;
         if created {
             self.created.push(id);
         }
         let bound = if created { None } else { Some(Key::LOWEST) };
-        self.lanes.learn(id, queue, kind, bound);
+        self.lanes.learn(id, (queue, kind, gate), bound);
         Ok(id)
     }
 
@@ -506,24 +510,32 @@ impl Book {
     }
 }
 
-const FIND_LANE: &str = "SELECT id FROM legwork_lanes WHERE queue = ?1 AND kind = ?2";
-const CREATE_LANE: &str = "INSERT INTO legwork_lanes (queue, kind) VALUES (?1, ?2)";
+/// What is ready in a lane that has just been read is not known.
+fn learn(lanes: &mut Lanes, row: &Row<'_>) -> rusqlite::Result<()> {
+    let (queue, kind, gate): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+    lanes.learn(row.get(0)?, (&queue, &kind, &gate), Some(Key::LOWEST));
+    Ok(())
+}
+
+const FIND_LANE: &str = "SELECT id FROM legwork_lanes WHERE queue = ?1 AND kind = ?2 AND gate = ?3";
+const CREATE_LANE: &str = "INSERT INTO legwork_lanes (queue, kind, gate) VALUES (?1, ?2, ?3)";
 
 /// Finds or creates a lane on any connection; `true`: created.
 pub(super) fn find_or_create_lane(
     conn: &Connection,
     queue: &str,
     kind: &str,
+    gate: &str,
 ) -> Result<(LaneId, bool)> {
     let found = conn
         .prepare_cached(FIND_LANE)
-        .and_then(|mut find| find.query_row([queue, kind], |row| row.get(0)).optional())
+        .and_then(|mut find| find.query_row([queue, kind, gate], |row| row.get(0)).optional())
         .map_err(storing)?;
     if let Some(id) = found {
         return Ok((id, false));
     }
     conn.prepare_cached(CREATE_LANE)
-        .and_then(|mut create| create.execute([queue, kind]))
+        .and_then(|mut create| create.execute([queue, kind, gate]))
         .map_err(storing)?;
     Ok((conn.last_insert_rowid(), true))
 }

@@ -6,11 +6,13 @@ use rusqlite::{Row, params};
 
 use super::book::Book;
 use super::errors::storing;
+use super::expiry;
 use super::lanes::{Key, LaneId};
 use super::unique::{self, Held};
 use crate::clock::{Micros, Random};
 use crate::error::Result;
 use crate::id::JobId;
+use crate::new_job::Retention;
 use crate::store::tray::{Place, Started, Tray};
 use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 
@@ -20,7 +22,7 @@ use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 /// and then prepares the statement anew each time the parameter is bound.
 pub(super) const NEXT_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, unique_key,
-       unique_hold
+       unique_hold, expires_at
   FROM legwork_jobs INDEXED BY legwork_next_ready
  WHERE state = 3 AND instance IS NULL AND crashes IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
@@ -28,6 +30,10 @@ SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, un
 
 pub(super) const CLAIM: &str = "
 UPDATE legwork_jobs SET state = 4, instance = ?2, token = ?3, started_at = ?4  -- running
+ WHERE id = ?1";
+/// The same for a job that could have expired. Apart, since it touches an index more.
+pub(super) const CLAIM_IN_TIME: &str = "
+UPDATE legwork_jobs SET state = 4, instance = ?2, token = ?3, started_at = ?4, expires_at = NULL
  WHERE id = ?1";
 pub(super) const CLAIM_AHEAD: &str = "
 UPDATE legwork_jobs SET instance = ?2, token = ?3 WHERE id = ?1";
@@ -63,12 +69,14 @@ pub(super) struct Found {
     attempts: u32,
     first_started_at: Option<Micros>,
     unique: Option<Held>,
+    expires_at: Option<Micros>,
 }
 
 impl Found {
-    /// A start changes more than its row, so that it must not be claimed ahead.
+    /// A start changes more than its row, or looks at the time, so that it must not be claimed ahead.
     fn starts_alone(&self) -> bool {
-        self.unique.as_ref().is_some_and(|held| held.hold.moves_at_start())
+        self.expires_at.is_some()
+            || self.unique.as_ref().is_some_and(|held| held.hold.moves_at_start())
     }
 }
 
@@ -81,6 +89,7 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         attempts: row.get(6)?,
         first_started_at: row.get(7)?,
         unique: Held::from_columns(row.get(8)?, row.get(9)?),
+        expires_at: row.get(10)?,
     })
 }
 
@@ -120,15 +129,18 @@ impl Book {
         self.read_alarms()
     }
 
-    /// Claims the pool's next job for a worker that waits, or finds that there is none.
+    /// Claims the pool's next job for a worker that waits, or finds that there is none. Jobs that are
+    /// found to have expired end, and are named in `expired`.
     pub(super) fn claim(
         &mut self,
         pool: PoolId,
         now: Micros,
         random: &Random,
+        keep: Retention,
+        expired: &mut Vec<JobId>,
     ) -> Result<Option<Claimed>> {
         loop {
-            match self.try_claim(pool, now, random)? {
+            match self.try_claim(pool, now, random, keep, expired)? {
                 Tried::Claimed(claimed) => return Ok(Some(*claimed)),
                 Tried::Nothing => return Ok(None),
                 Tried::MayNotStart => {}
@@ -136,13 +148,23 @@ impl Book {
         }
     }
 
-    fn try_claim(&mut self, pool: PoolId, now: Micros, random: &Random) -> Result<Tried> {
+    fn try_claim(
+        &mut self,
+        pool: PoolId,
+        now: Micros,
+        random: &Random,
+        keep: Retention,
+        expired: &mut Vec<JobId>,
+    ) -> Result<Tried> {
         let Some(spec) = self.lanes.spec(pool) else { return Ok(Tried::Nothing) };
         let instance = spec.instance;
         let order = spec.queues.order(random);
         let suspects = self.next_suspects(pool, instance)?;
         for rank in order {
-            let first = self.find_first(pool, rank)?;
+            let first = self.find_first_in_time(pool, rank, now, keep, expired)?;
+            if expired.len() >= expiry::MOST {
+                return Ok(Tried::Nothing);
+            }
             let suspect = suspects.get(rank).copied().flatten();
             match (first, suspect) {
                 (Some((lane, found)), suspect)
@@ -204,7 +226,7 @@ impl Book {
                 });
                 let room = tray.room(lane).max(if urgent { URGENT } else { 0 });
                 let room = room.saturating_sub(ahead.len());
-                if room == 0 || !tray.is_for(lane) {
+                if room == 0 || !self.may_lie_in(tray, lane) {
                     return Ok(ahead);
                 }
                 let found = self.find_some(lane, next_best, room)?;
@@ -233,7 +255,8 @@ impl Book {
             let Some(spec) = self.lanes.spec(pool) else { return Ok(ahead) };
             for rank in spec.queues.order(random) {
                 if let Some((lane, found)) = self.find_first(pool, rank)? {
-                    if tray.room(lane) <= ahead.len() || found.starts_alone() {
+                    let alone = self.lanes.is_gated(lane) || found.starts_alone();
+                    if alone || tray.room(lane) <= ahead.len() {
                         return Ok(ahead);
                     }
                     self.draws += 1;
@@ -261,11 +284,16 @@ impl Book {
             let may = self.lanes.first_bound(pool, rank).is_some_and(|key| place(rank, key) < last);
             if may && let Some((lane, found)) = self.find_first(pool, rank)? {
                 let first = place(rank, found.key);
-                let apart = !tray.is_for(lane) || found.starts_alone();
-                return Ok((first < last && apart).then_some(first));
+                let alone = found.starts_alone() || !self.may_lie_in(tray, lane);
+                return Ok((first < last && alone).then_some(first));
             }
         }
         Ok(None)
+    }
+
+    /// Whether jobs of the lane may be claimed ahead: not those behind a gate, which may close.
+    fn may_lie_in(&self, tray: &Tray, lane: LaneId) -> bool {
+        tray.is_for(lane) && !self.lanes.is_gated(lane)
     }
 
     /// Whether a look into the file may find a job for the pool.
@@ -315,6 +343,27 @@ impl Book {
         Ok(None)
     }
 
+    /// The same, past those whose time is over.
+    fn find_first_in_time(
+        &mut self,
+        pool: PoolId,
+        rank: usize,
+        now: Micros,
+        keep: Retention,
+        expired: &mut Vec<JobId>,
+    ) -> Result<Option<(LaneId, Found)>> {
+        while expired.len() < expiry::MOST {
+            match self.find_first(pool, rank)? {
+                Some((_, late)) if late.expires_at.is_some_and(|at| at <= now) => {
+                    self.expire(late.key.id, late.options.as_deref(), now, keep)?;
+                    expired.push(JobId(late.key.id));
+                }
+                first => return Ok(first),
+            }
+        }
+        Ok(None)
+    }
+
     /// The first jobs of a lane, at most `room`, as long as none of another lane goes before;
     /// raises the lane's bound behind them.
     fn find_some(
@@ -356,10 +405,13 @@ impl Book {
     ) -> Result<Claimed> {
         let token = self.next_token();
         let id = found.key.id;
+        if let Some(expires_at) = found.expires_at {
+            self.expiring.insert(ClaimRef { id: JobId(id), instance, token }, expires_at);
+        }
         match started_at {
             Some(at) => self
                 .conn
-                .prepare_cached(CLAIM)
+                .prepare_cached(if found.expires_at.is_some() { CLAIM_IN_TIME } else { CLAIM })
                 .and_then(|mut claim| claim.execute(params![id, instance, token, at])),
             None => self
                 .conn

@@ -1,4 +1,5 @@
-//! Changes asked for from outside an attempt: retry, cancel, delete, pause, resume.
+//! Changes asked for from outside an attempt: retry, cancel, delete, pause, resume, close and open
+//! gates.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -32,7 +33,7 @@ const RUN_NOW: &str = "
 UPDATE legwork_jobs
    SET state = 3, run_at = ?2, attempts = 0, first_started_at = NULL, crashes = NULL WHERE id = ?1";
 const ASK_TO_STOP: &str = "UPDATE legwork_jobs SET cancel_requested = 1 WHERE id = ?1";
-const CANCEL_WAITING: &str = "
+pub(super) const CANCEL_WAITING: &str = "
 INSERT INTO legwork_history
        (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
         args, options, tags, meta, progress_done, progress_total, message, reason, unique_key,
@@ -48,13 +49,13 @@ const RESUME: &str = "DELETE FROM legwork_pauses WHERE scope = ?1 AND name = ?2"
 pub(super) const FORGET_PARTS: [&str; 2] =
     ["DELETE FROM legwork_attempts WHERE job = ?1", "DELETE FROM legwork_logs WHERE job = ?1"];
 
-struct Live {
+pub(super) struct Live {
     state: State,
     lane: i64,
     priority: i64,
     options: Option<String>,
     claim: Option<(i64, i64)>,
-    unique: Option<unique::Held>,
+    pub(super) unique: Option<unique::Held>,
     never_started: bool,
 }
 
@@ -92,11 +93,13 @@ impl Book {
             }
             Control::Pause(scope) => self.set_pause(PAUSE, scope, Some(now))?,
             Control::Resume(scope) => self.set_pause(RESUME, scope, None)?,
+            Control::CloseGate(name) => self.set_gate(name, Some(now))?,
+            Control::OpenGate(name) => self.set_gate(name, None)?,
         }
         Ok(done)
     }
 
-    fn live(&self, id: JobId) -> Result<Option<Live>> {
+    pub(super) fn live(&self, id: JobId) -> Result<Option<Live>> {
         self.conn
             .prepare_cached(READ_LIVE)
             .and_then(|mut ask| {
@@ -155,7 +158,7 @@ impl Book {
             }
         };
         if next(state, Change::RunAgain).is_none() {
-            done.skipped.push((id, Some(state)));
+            done.skipped.push((id, Some(self.shown(state, lane)?)));
             return Ok(());
         }
         let mut becomes = State::Ready;

@@ -92,7 +92,11 @@ impl<'a> Demand<'a> {
         let now = self.now;
         self.seats.iter_mut().enumerate().find_map(|(at, seat)| {
             let rank = lanes.rank(seat.pool, lane)?;
-            if seat.waiting == 0 && !seat.has_room(lane) || !lanes.is_next(seat.pool, rank, key) {
+            // What is behind a gate is for those that start it at once.
+            let ahead = seat.waiting == 0;
+            if ahead && (lanes.is_gated(lane) || !seat.has_room(lane))
+                || !lanes.is_next(seat.pool, rank, key)
+            {
                 return None;
             }
             let started_at = (seat.waiting > 0).then_some(now);

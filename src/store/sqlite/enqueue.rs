@@ -19,8 +19,8 @@ use crate::unique::Enqueued;
 
 pub(super) const INSERT: &str = "
 INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
-                          instance, token, started_at, unique_key, unique_hold)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+                          instance, token, started_at, unique_key, unique_hold, expires_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
 
 /// The claim that a job comes into being with.
 #[derive(Clone, Copy)]
@@ -57,6 +57,7 @@ fn insert_row(
             started_at,
             row.unique.as_ref().map(|key| &key.name),
             row.unique.as_ref().map(|key| key.hold.code()),
+            row.expires_at,
         ])
         .map(drop)
         .map_err(storing)
@@ -73,7 +74,7 @@ impl Book {
         let lanes = self.lanes_of(rows)?;
         let mut id = self.last_id();
         let mut done = Vec::with_capacity(rows.len());
-        let (mut due, mut over) = (None, None);
+        let (mut due, mut over, mut expiry) = (None, None, None);
         let mut wait = |state: State, run_at| {
             if state == State::Scheduled {
                 due = due.into_iter().chain([run_at]).min();
@@ -90,6 +91,7 @@ impl Book {
                 Taken::Insert(state) => state,
                 Taken::Not(instead, waits) => {
                     if let Some(Waits { state, lane, place }) = waits {
+                        expiry = expiry.into_iter().chain(row.expires_at).min();
                         wait(state, place.run_at);
                         if state == State::Ready {
                             self.lanes.lower(lane, place);
@@ -101,13 +103,16 @@ impl Book {
                 }
             };
             id = next;
+            expiry = expiry.into_iter().chain(row.expires_at).min();
             over = over.into_iter().chain(row.unique.as_ref().and_then(|key| key.until)).min();
             done.push(Enqueued::New(JobId(id)));
             let key = Key { priority: row.priority, run_at: row.run_at, id };
             let ready = state == State::Ready;
-            // One that frees or moves its key at the start is claimed like any other.
-            let moves = row.unique.as_ref().is_some_and(|key| key.hold.moves_at_start());
-            let taker = if ready && !moves { demand.taker(&self.lanes, lane, key) } else { None };
+            // One that frees or moves its key at the start, or can expire, goes by the claim.
+            let by_claim = row.expires_at.is_some()
+                || row.unique.as_ref().is_some_and(|key| key.hold.moves_at_start());
+            let taker =
+                if ready && !by_claim { demand.taker(&self.lanes, lane, key) } else { None };
             let born = taker.as_ref().map(|taker| {
                 self.last_token += 1;
                 taker.claim(JobId(id), self.last_token)
@@ -129,6 +134,9 @@ impl Book {
         if let Some(over) = over {
             self.prune_at(over);
         }
+        if let Some(expiry) = expiry {
+            self.expires_at(expiry);
+        }
         if let Some(due) = due {
             self.due_at(due);
             if !self.lanes.has_pools() {
@@ -145,8 +153,8 @@ impl Book {
         for row in rows {
             let lane = match last {
                 // A bulk is mostly of one kind.
-                Some((seen, lane)) if seen.kind == row.kind && seen.queue == row.queue => lane,
-                _ => self.lane(&row.queue, &row.kind)?,
+                Some((seen, lane)) if seen.is_of_lane(row) => lane,
+                _ => self.lane(&row.queue, &row.kind, row.gate())?,
             };
             last = Some((row, lane));
             lanes.push(lane);
@@ -178,7 +186,7 @@ fn insert_steps(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
     // First a write, even if it changes nothing: what is read next cannot grow old.
     conn.prepare_cached(TAKE_LOCK).and_then(|mut take| take.execute([])).map_err(storing)?;
     let mut counter = Counter::read(conn)?;
-    let (lane, _) = find_or_create_lane(conn, &row.queue, &row.kind)?;
+    let (lane, _) = find_or_create_lane(conn, &row.queue, &row.kind, row.gate())?;
     let id = counter.last_job + 1;
     let taken = match &row.unique {
         None => Taken::Insert(row.state),

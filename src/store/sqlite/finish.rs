@@ -223,6 +223,8 @@ impl Book {
                 None => None,
             },
         };
+        let unstarted = matches!(finish.verdict, Verdict::GiveBack { why: None });
+        self.claim_ended(finish.claim, !(unstarted && state == Some(State::Ready)))?;
         let Some(state) = state else {
             let settled = finish.settle && self.is_completed(finish.claim.id)?;
             return Ok(if settled { Finished::Settled } else { Finished::Stale });

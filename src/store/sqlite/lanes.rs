@@ -1,7 +1,7 @@
 //! What the writer knows in memory about the lanes, so that a claim costs one look into the file
 //! however many queues there are and whatever else waits.
 //!
-//! A lane is a (queue, kind). Each has a *bound*: nothing ready in the lane goes before it.
+//! A lane is a (queue, kind, gate). Each has a *bound*: nothing ready in the lane goes before it.
 //!
 //! Invariant: a bound is never later than the lane's true first ready job, in claim order; `None`
 //! says that nothing is ready. So a pool finds its next job by looking into the lane with the
@@ -11,7 +11,7 @@
 //! Everything that makes a job ready lowers the bound ([`Lanes::lower`]); claims need not raise it.
 //! Changes by other connections are learnt from [`Counter`](super::counter::Counter), which sets the bound to
 //! [`Key::LOWEST`]: unknown. A pool's seats are the lanes it may run: queue served, kind known,
-//! nothing paused. That is how pausing 100 k jobs costs nothing.
+//! nothing paused, its gate open. That is how pausing or closing 100 k jobs costs nothing.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ impl Key {
 struct Lane {
     queue: Arc<str>,
     kind: Arc<str>,
+    /// `""`: none.
+    gate: Arc<str>,
     bound: Option<Key>,
     /// Some pool here runs its kind.
     known: bool,
@@ -47,20 +49,42 @@ struct Seats {
     rank_of: HashMap<LaneId, usize>,
 }
 
+/// What must not be started now.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) paused: HashSet<Scope>,
+    /// The gates that are closed.
+    pub(super) closed: HashSet<String>,
+}
+
+/// A queue, a kind, a gate.
+type Names = (Arc<str>, Arc<str>, Arc<str>);
+
 #[derive(Default)]
 pub(super) struct Lanes {
     lanes: HashMap<LaneId, Lane>,
+    /// The lanes without a gate.
     ids: HashMap<Arc<str>, HashMap<Arc<str>, LaneId>>,
+    /// Those with one; apart, so that the others are found without it.
+    gated: HashMap<Names, LaneId>,
     pools: HashMap<PoolId, Seats>,
-    paused: HashSet<Scope>,
+    held: Held,
     /// Lanes of unknown kinds with news.
     strange: BTreeSet<LaneId>,
 }
 
 impl Lanes {
     /// The id of a lane, if it is known here.
-    pub(super) fn id(&self, queue: &str, kind: &str) -> Option<LaneId> {
-        self.ids.get(queue)?.get(kind).copied()
+    pub(super) fn id(&self, queue: &str, kind: &str, gate: &str) -> Option<LaneId> {
+        if gate.is_empty() {
+            return self.ids.get(queue)?.get(kind).copied();
+        }
+        self.gated.get(&(queue.into(), kind.into(), gate.into())).copied()
+    }
+
+    /// Whether the lane has a gate.
+    pub(super) fn is_gated(&self, lane: LaneId) -> bool {
+        self.lanes.get(&lane).is_some_and(|lane| !lane.gate.is_empty())
     }
 
     pub(super) fn knows(&self, lane: LaneId) -> bool {
@@ -76,14 +100,25 @@ impl Lanes {
     }
 
     /// Learns that a lane exists, or that it may have news.
-    pub(super) fn learn(&mut self, id: LaneId, queue: &str, kind: &str, bound: Option<Key>) {
+    pub(super) fn learn(
+        &mut self,
+        id: LaneId,
+        (queue, kind, gate): (&str, &str, &str),
+        bound: Option<Key>,
+    ) {
         if !self.lanes.contains_key(&id) {
             let (queue, kind) = (Arc::<str>::from(queue), Arc::<str>::from(kind));
-            self.ids.entry(Arc::clone(&queue)).or_default().insert(Arc::clone(&kind), id);
+            let gate = Arc::<str>::from(gate);
+            if gate.is_empty() {
+                self.ids.entry(Arc::clone(&queue)).or_default().insert(Arc::clone(&kind), id);
+            } else {
+                let names = (Arc::clone(&queue), Arc::clone(&kind), Arc::clone(&gate));
+                self.gated.insert(names, id);
+            }
             let known = is_known(&self.pools, &kind);
-            let lane = Lane { queue, kind, bound: None, known };
+            let lane = Lane { queue, kind, gate, bound: None, known };
             for seats in self.pools.values_mut() {
-                seats.seat(id, &lane, &self.paused);
+                seats.seat(id, &lane, &self.held);
             }
             self.lanes.insert(id, lane);
         }
@@ -93,10 +128,12 @@ impl Lanes {
     /// Drops a lane whose row was rolled back.
     pub(super) fn unlearn(&mut self, id: LaneId) {
         self.set(id, None);
-        if let Some(lane) = self.lanes.remove(&id)
-            && let Some(kinds) = self.ids.get_mut(&lane.queue)
-        {
-            kinds.remove(&lane.kind);
+        if let Some(lane) = self.lanes.remove(&id) {
+            if !lane.gate.is_empty() {
+                self.gated.remove(&(lane.queue, lane.kind, lane.gate));
+            } else if let Some(kinds) = self.ids.get_mut(&lane.queue) {
+                kinds.remove(&lane.kind);
+            }
         }
         for seats in self.pools.values_mut() {
             seats.rank_of.remove(&id);
@@ -107,6 +144,7 @@ impl Lanes {
     pub(super) fn forget(&mut self) {
         self.lanes.clear();
         self.ids.clear();
+        self.gated.clear();
         for seats in self.pools.values_mut() {
             seats.clear();
         }
@@ -184,7 +222,7 @@ impl Lanes {
         let ranks = vec![BTreeSet::new(); spec.queues.ranks()];
         let mut seats = Seats { spec, ranks, rank_of: HashMap::new() };
         for (id, lane) in &self.lanes {
-            seats.seat(*id, lane, &self.paused);
+            seats.seat(*id, lane, &self.held);
         }
         self.pools.insert(pool, seats);
         for lane in self.lanes.values_mut() {
@@ -196,16 +234,16 @@ impl Lanes {
         self.pools.remove(&pool);
     }
 
-    /// Takes over what is paused now; whether that is something else than before.
-    pub(super) fn set_paused(&mut self, paused: HashSet<Scope>) -> bool {
-        if paused == self.paused {
+    /// Takes over what is paused and closed now; whether that is something else than before.
+    pub(super) fn set_held(&mut self, held: Held) -> bool {
+        if held == self.held {
             return false;
         }
-        self.paused = paused;
+        self.held = held;
         for seats in self.pools.values_mut() {
             seats.clear();
             for (id, lane) in &self.lanes {
-                seats.seat(*id, lane, &self.paused);
+                seats.seat(*id, lane, &self.held);
             }
         }
         true
@@ -226,15 +264,20 @@ fn is_known(pools: &HashMap<PoolId, Seats>, kind: &str) -> bool {
     pools.values().any(|seats| seats.spec.kinds.contains(kind))
 }
 
-impl Seats {
-    fn seat(&mut self, id: LaneId, lane: &Lane, paused: &HashSet<Scope>) {
-        let held = paused.contains(&Scope::All)
-            || paused.iter().any(|scope| match scope {
+impl Held {
+    fn holds(&self, lane: &Lane) -> bool {
+        self.closed.contains(&*lane.gate)
+            || self.paused.iter().any(|scope| match scope {
                 Scope::All => true,
                 Scope::Queue(queue) => **queue == *lane.queue,
                 Scope::Kind(kind) => **kind == *lane.kind,
-            });
-        if held || !self.spec.kinds.contains(&*lane.kind) {
+            })
+    }
+}
+
+impl Seats {
+    fn seat(&mut self, id: LaneId, lane: &Lane, held: &Held) {
+        if held.holds(lane) || !self.spec.kinds.contains(&*lane.kind) {
             return;
         }
         let Some(rank) = self.spec.queues.rank(&lane.queue) else { return };
@@ -284,11 +327,15 @@ mod tests {
         lanes
     }
 
+    fn paused<const N: usize>(scopes: [Scope; N]) -> Held {
+        Held { paused: scopes.into(), ..Held::default() }
+    }
+
     #[test]
     fn the_lane_with_the_lowest_bound_comes_first_with_the_next_bound() {
         let mut lanes = lanes(&["*"]);
-        lanes.learn(1, "a", "k", Some(key(5, 1)));
-        lanes.learn(2, "b", "k", Some(key(0, 2)));
+        lanes.learn(1, ("a", "k", ""), Some(key(5, 1)));
+        lanes.learn(2, ("b", "k", ""), Some(key(0, 2)));
         assert_eq!(lanes.first(1, 0), Some((2, Some(key(5, 1)))));
         lanes.set(2, None);
         assert_eq!(lanes.first(1, 0), Some((1, None)));
@@ -300,20 +347,40 @@ mod tests {
     #[test]
     fn paused_unknown_and_unserved_lanes_have_no_seat() {
         let mut lanes = lanes(&["a", "b"]);
-        lanes.learn(1, "a", "k", Some(key(0, 1)));
-        lanes.learn(2, "b", "k", Some(key(0, 2)));
-        lanes.learn(3, "a", "unknown", Some(key(0, 3)));
-        lanes.learn(4, "c", "k", Some(key(0, 4)));
+        lanes.learn(1, ("a", "k", ""), Some(key(0, 1)));
+        lanes.learn(2, ("b", "k", ""), Some(key(0, 2)));
+        lanes.learn(3, ("a", "unknown", ""), Some(key(0, 3)));
+        lanes.learn(4, ("c", "k", ""), Some(key(0, 4)));
         assert_eq!(lanes.first(1, 0), Some((1, None)));
         assert_eq!(lanes.first(1, 1), Some((2, None)));
-        lanes.set_paused([Scope::Queue("a".into())].into());
+        lanes.set_held(paused([Scope::Queue("a".into())]));
         assert_eq!(lanes.first(1, 0), None);
         lanes.lower(1, key(-1, 5));
-        lanes.set_paused(HashSet::new());
+        lanes.set_held(Held::default());
         assert_eq!(lanes.first(1, 0), Some((1, None)));
         assert_eq!(lanes.take_strange(), [(3, "unknown".to_owned())]);
         assert_eq!(lanes.take_strange(), []);
-        lanes.set_paused([Scope::All].into());
+        lanes.set_held(paused([Scope::All]));
         assert!(!lanes.any(1));
+    }
+
+    #[test]
+    fn a_closed_gate_takes_its_lanes_seats_away_and_keeps_their_bounds() {
+        let mut lanes = lanes(&["*"]);
+        lanes.learn(1, ("a", "k", ""), Some(key(0, 1)));
+        lanes.learn(2, ("a", "k", "online"), Some(key(-1, 2)));
+        assert_eq!(lanes.id("a", "k", ""), Some(1));
+        assert_eq!(lanes.id("a", "k", "online"), Some(2));
+        assert_eq!(lanes.first(1, 0), Some((2, Some(key(0, 1)))));
+        let closed = Held { closed: ["online".to_owned()].into(), ..Held::default() };
+        assert!(lanes.set_held(closed));
+        assert_eq!(lanes.first(1, 0), Some((1, None)));
+        assert!(lanes.is_gated(2) && !lanes.is_gated(1));
+        lanes.lower(2, key(-2, 3));
+        assert!(lanes.set_held(Held::default()));
+        assert_eq!(lanes.first(1, 0), Some((2, Some(key(0, 1)))));
+        lanes.unlearn(2);
+        assert_eq!(lanes.id("a", "k", "online"), None);
+        assert_eq!(lanes.id("a", "k", ""), Some(1));
     }
 }

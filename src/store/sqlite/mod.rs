@@ -9,7 +9,9 @@ mod demand;
 mod doorbell;
 mod enqueue;
 mod errors;
+mod expiry;
 mod finish;
+mod gates;
 mod instance;
 mod lanes;
 mod lock_file;
@@ -58,7 +60,9 @@ use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::NewRow;
-use crate::record::{AttemptRecord, Filter, InstanceRecord, JobRecord, LogLine, Page, Stats};
+use crate::record::{
+    AttemptRecord, Filter, GateRecord, InstanceRecord, JobRecord, LogLine, Page, Scope, Stats,
+};
 use crate::unique::Enqueued;
 
 /// An open file as one handle sees it: all handles of the process share the file, each has its own
@@ -392,6 +396,16 @@ impl Store {
 
     pub(crate) fn oldest_ready(&self) -> Result<Option<Duration>> {
         query::oldest_ready(&*self.reader()?, self.settings().clock.micros())
+    }
+
+    /// What is paused.
+    pub(crate) fn paused(&self) -> Result<Vec<Scope>> {
+        query::paused(&*self.reader()?)
+    }
+
+    /// The closed gates, and those that jobs have named.
+    pub(crate) fn gates(&self) -> Result<Vec<GateRecord>> {
+        gates::all(&*self.reader()?)
     }
 
     /// When the next waiting job falls due.

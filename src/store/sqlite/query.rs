@@ -8,26 +8,33 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::book::{NEXT_DUE, scope_from};
 use super::errors::storing;
+use super::gates;
 use crate::clock::{Micros, between, from_micros, to_micros};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::record::{
-    AttemptRecord, Filter, JobRecord, KindStats, LogLine, Page, Percentiles, Progress, Stats,
+    AttemptRecord, Filter, JobRecord, KindStats, LogLine, Page, Percentiles, Progress, Scope, Stats,
 };
 use crate::state::State;
 
-/// The columns of a record, the same from both tables.
+/// The columns of a record, the same from both tables. `SHOWN` stands for [`gates::SHOWN`].
 const LIVE: &str = "
-SELECT job.id, lane.kind, lane.queue, job.state, job.priority, job.enqueued_at, job.run_at,
+SELECT job.id, lane.kind, lane.queue, SHOWN, job.priority, job.enqueued_at, job.run_at,
        job.started_at, NULL AS finished_at, job.attempts, job.args, job.tags, job.meta,
        job.progress_done, job.progress_total, job.message, NULL AS output, NULL AS reason,
-       job.cancel_requested IS NOT NULL, json_array_length(job.crashes), job.unique_key
+       job.cancel_requested IS NOT NULL, json_array_length(job.crashes), job.unique_key,
+       nullif(lane.gate, ''), job.expires_at
   FROM legwork_jobs AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 const FINISHED: &str = "
 SELECT job.id, lane.kind, lane.queue, job.state, job.priority, job.enqueued_at, job.run_at,
        job.started_at, job.finished_at, job.attempts, job.args, job.tags, job.meta,
-       job.progress_done, job.progress_total, job.message, job.output, job.reason, 0, NULL, job.unique_key
+       job.progress_done, job.progress_total, job.message, job.output, job.reason, 0, NULL,
+       job.unique_key, nullif(lane.gate, ''), NULL
   FROM legwork_history AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
+
+fn as_shown(table: &str) -> String {
+    table.replace("SHOWN", gates::SHOWN)
+}
 
 fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
     let time = |at: Option<Micros>| at.map(from_micros);
@@ -61,6 +68,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         cancel_requested: row.get(18)?,
         crashes: row.get(19)?,
         unique_key: row.get(20)?,
+        gate: row.get(21)?,
+        expires_at: time(row.get(22)?),
     })
 }
 
@@ -74,7 +83,7 @@ pub(super) fn get(conn: &Connection, id: JobId) -> Result<Option<JobRecord>> {
     in_snapshot(conn, |conn| {
         for table in [LIVE, FINISHED] {
             let found = conn
-                .prepare_cached(&format!("{table} WHERE job.id = ?1"))?
+                .prepare_cached(&format!("{} WHERE job.id = ?1", as_shown(table)))?
                 .query_row([id.0], record)
                 .optional()?;
             if found.is_some() {
@@ -117,7 +126,11 @@ pub(super) fn conditions(filter: &Filter, finished: bool) -> Option<(String, Vec
             _ => {
                 // `+` keeps the list in the order of ids instead of an index of the claims.
                 let codes: Vec<String> = states.iter().map(|s| s.code().to_string()).collect();
-                sql += &format!(" AND +job.state IN ({})", codes.join(", "));
+                // Only these two are not always shown as they stand.
+                let as_it_stands =
+                    states.contains(&State::Ready) == states.contains(&State::Blocked);
+                let state = if finished || as_it_stands { "job.state" } else { gates::SHOWN };
+                sql += &format!(" AND +({state}) IN ({})", codes.join(", "));
             }
         }
     }
@@ -150,7 +163,7 @@ pub(super) fn list_sql(filter: &Filter, finished: bool) -> Option<(String, Vec<V
     let (conditions, values) = conditions(filter, finished)?;
     let table = if finished { FINISHED } else { LIVE };
     // CROSS JOIN keeps the jobs outermost: their order is the answer's.
-    let table = table.replace(" JOIN ", " CROSS JOIN ");
+    let table = as_shown(table).replace(" JOIN ", " CROSS JOIN ");
     let limit = values.len() + 2;
     Some((format!("{table}{conditions} ORDER BY job.id DESC LIMIT (?{limit}+0)"), values))
 }
@@ -245,12 +258,17 @@ pub(super) fn next_due(conn: &Connection) -> Result<Option<Micros>> {
     Ok(due)
 }
 
-/// The earliest start time of the ready jobs, above suspicion and not; an index serves each.
+/// The earliest start time of the ready jobs, above suspicion and not, save those behind closed
+/// gates; an index serves each.
 pub(super) const OLDEST_READY: [&str; 2] = [
     "SELECT min(run_at) FROM legwork_jobs INDEXED BY legwork_next_ready
-      WHERE state = 3 AND instance IS NULL AND crashes IS NULL",
+      WHERE state = 3 AND instance IS NULL AND crashes IS NULL
+        AND lane NOT IN (SELECT lane.id FROM legwork_lanes AS lane
+                           JOIN legwork_gates AS gate ON gate.name = lane.gate)",
     "SELECT min(run_at) FROM legwork_jobs INDEXED BY legwork_next_suspect
-      WHERE state = 3 AND instance IS NULL AND crashes IS NOT NULL",
+      WHERE state = 3 AND instance IS NULL AND crashes IS NOT NULL
+        AND lane NOT IN (SELECT lane.id FROM legwork_lanes AS lane
+                           JOIN legwork_gates AS gate ON gate.name = lane.gate)",
 ];
 
 /// How long the job that has been ready longest has waited.
@@ -273,8 +291,9 @@ pub(super) fn stats(conn: &Connection, now: Micros) -> Result<Stats> {
     in_snapshot(conn, |conn| {
         let mut stats = Stats::default();
         let mut ask = conn.prepare_cached(
-            "SELECT lane.queue, job.state, count(*), min(job.run_at) FROM legwork_jobs AS job
-               JOIN legwork_lanes AS lane ON lane.id = job.lane GROUP BY lane.queue, job.state",
+            &"SELECT lane.queue, SHOWN, count(*), min(job.run_at) FROM legwork_jobs AS job
+               JOIN legwork_lanes AS lane ON lane.id = job.lane GROUP BY 1, 2"
+                .replace("SHOWN", gates::SHOWN),
         )?;
         let mut rows = ask.query([])?;
         while let Some(row) = rows.next()? {
@@ -302,13 +321,20 @@ pub(super) fn stats(conn: &Connection, now: Micros) -> Result<Stats> {
                 stats.states.insert(state, count);
             }
         }
-        let mut ask = conn.prepare_cached("SELECT scope, name FROM legwork_pauses")?;
-        stats.paused = ask
-            .query_map([], |row| Ok(scope_from(&row.get::<_, String>(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
+        stats.paused = read_pauses(conn)?;
         stats.kinds = kinds(conn)?;
         Ok(stats)
     })
+}
+
+fn read_pauses(conn: &Connection) -> rusqlite::Result<Vec<Scope>> {
+    let mut ask = conn.prepare_cached("SELECT scope, name FROM legwork_pauses")?;
+    ask.query_map([], |row| Ok(scope_from(&row.get::<_, String>(0)?, row.get(1)?)))?.collect()
+}
+
+/// What is paused.
+pub(super) fn paused(conn: &Connection) -> Result<Vec<Scope>> {
+    read_pauses(conn).map_err(storing)
 }
 
 #[derive(Default)]

@@ -29,13 +29,14 @@ CREATE TABLE legwork_counter (
 ) STRICT;
 INSERT INTO legwork_counter VALUES (1, 0, 0, 0, '', 0, 0, 0);
 
--- A lane is a queue and a kind: the unit by which a pool serves, pauses and skips jobs. What a
--- pool may not run costs it nothing, however much of it waits.
+-- A lane is a queue, a kind and a gate: the unit by which a pool serves, pauses and skips jobs. What
+-- a pool may not run costs it nothing, however much of it waits.
 CREATE TABLE legwork_lanes (
     id    INTEGER PRIMARY KEY,
     queue TEXT NOT NULL,
     kind  TEXT NOT NULL,
-    UNIQUE (queue, kind)
+    gate  TEXT NOT NULL DEFAULT '',     -- '': none
+    UNIQUE (queue, kind, gate)
 ) STRICT;
 
 -- What must not be started now. Pausing moves no job.
@@ -45,6 +46,13 @@ CREATE TABLE legwork_pauses (
     at    INTEGER NOT NULL,
     PRIMARY KEY (scope, name),
     CHECK ((scope = 'all') = (name = ''))
+) STRICT, WITHOUT ROWID;
+
+-- The gates that are closed; all others are open. Ready jobs behind one of these are shown as
+-- blocked. Closing and opening move no job.
+CREATE TABLE legwork_gates (
+    name      TEXT PRIMARY KEY CHECK (name <> ''),
+    closed_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- The processes that run jobs of this file. A row is alive while its process holds the lock on
@@ -72,6 +80,7 @@ CREATE TABLE legwork_jobs (
     enqueued_at      INTEGER NOT NULL,
     attempts         INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),  -- used up
     first_started_at INTEGER,           -- of the first attempt, once one has failed
+    expires_at       INTEGER,           -- it ends by then unless it has started; NULL once it has
     -- The claim: who holds the job, and by which number. A finish must name both.
     instance         INTEGER,
     token            INTEGER,
@@ -94,6 +103,8 @@ CREATE TABLE legwork_jobs (
     CHECK (instance IS NULL OR state IN (3, 4)),
     CHECK ((state = 4) = (started_at IS NOT NULL)),
     CHECK (state <> 4 OR instance IS NOT NULL),
+    -- Whoever starts a job that can expire clears that; it is never claimed ahead.
+    CHECK (expires_at IS NULL OR instance IS NULL),
     -- A suspect waits in the open or runs; it is never claimed ahead.
     CHECK (crashes IS NULL OR state = 4 OR (state = 3 AND instance IS NULL))
 ) STRICT;
@@ -107,6 +118,8 @@ CREATE INDEX legwork_next_suspect ON legwork_jobs (priority, run_at, id)
 -- Serve: what falls due next. Two, since SQLite uses a partial index only for its own condition.
 CREATE INDEX legwork_next_scheduled ON legwork_jobs (run_at) WHERE state = 1;
 CREATE INDEX legwork_next_retrying ON legwork_jobs (run_at) WHERE state = 5;
+-- Serves: what expires next.
+CREATE INDEX legwork_next_expiry ON legwork_jobs (expires_at) WHERE expires_at IS NOT NULL;
 -- Serves: what an instance holds, for its rescue, and what is running.
 CREATE INDEX legwork_held ON legwork_jobs (instance) WHERE instance IS NOT NULL;
 -- Serves: what an instance runs and was asked to stop, from whatever process.
@@ -190,12 +203,12 @@ WITH states (state, word) AS (
            (6, 'completed'), (7, 'failed'), (8, 'cancelled')
 ),
 jobs AS (
-    SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at,
+    SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at, expires_at,
            NULL AS finished_at, args, tags, meta, progress_done, progress_total, message,
            NULL AS output, NULL AS reason, json_array_length(crashes) AS crashes, unique_key
       FROM legwork_jobs
     UNION ALL
-    SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at,
+    SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at, NULL AS expires_at,
            finished_at, args, tags, meta, progress_done, progress_total, message, output, reason,
            NULL AS crashes, unique_key
       FROM legwork_history
@@ -206,7 +219,11 @@ SELECT jobs.id, lanes.kind, lanes.queue, states.word AS state, jobs.priority, jo
        strftime('%Y-%m-%dT%H:%M:%fZ', jobs.started_at / 1e6, 'unixepoch') AS started_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', jobs.finished_at / 1e6, 'unixepoch') AS finished_at,
        jobs.args, jobs.tags, jobs.meta, jobs.progress_done, jobs.progress_total, jobs.message,
-       jobs.output, jobs.reason, jobs.crashes, jobs.unique_key
+       jobs.output, jobs.reason, jobs.crashes, jobs.unique_key, nullif(lanes.gate, '') AS gate,
+       strftime('%Y-%m-%dT%H:%M:%fZ', jobs.expires_at / 1e6, 'unixepoch') AS expires_at
   FROM jobs
   JOIN legwork_lanes AS lanes ON lanes.id = jobs.lane
-  JOIN states ON states.state = jobs.state;
+  JOIN states ON states.state =
+       CASE WHEN jobs.state = 3 AND lanes.gate <> ''
+                 AND EXISTS (SELECT 1 FROM legwork_gates WHERE name = lanes.gate)
+            THEN 2 ELSE jobs.state END;

@@ -17,7 +17,8 @@ use crate::new_job::{NewJob, Retention};
 use crate::rules::queues::Queues;
 use crate::rules::state::{Change, next};
 use crate::state::State;
-use crate::store::{ClaimRef, Control, Finish, PoolSpec, Taken, Verdict};
+use crate::store::tray::Tray;
+use crate::store::{ClaimRef, Claimed, Control, Finish, PoolSpec, Taken, Verdict};
 use crate::unique::{Conflict, Unique};
 
 const NOW: i64 = 1_000;
@@ -90,13 +91,17 @@ fn finish(claim: ClaimRef, verdict: Verdict) -> Finish {
     }
 }
 
+fn claim_next(book: &mut Book, pool: u64) -> Result<Option<Claimed>> {
+    book.claim(pool, NOW, &Random::seeded(1), Retention::default(), &mut Vec::new())
+}
+
 /// Undergoes `change` by the store's own verb for it.
 fn undergo(book: &mut Book, change: Change) -> Result<()> {
     let keep = Retention::default();
     let error = || "e".to_owned();
     let verdict = match change {
         Change::Due => return book.make_due_ready(NOW),
-        Change::Start => return book.claim(1, NOW, &Random::seeded(1)).map(drop),
+        Change::Start => return claim_next(book, 1).map(drop),
         Change::RunAgain => {
             return book.control(&Control::Retry(vec![JobId(1)]), NOW, keep).map(drop);
         }
@@ -120,7 +125,7 @@ fn undergo(book: &mut Book, change: Change) -> Result<()> {
         }
         Change::Block => {
             hold_key(book, 4);
-            return book.claim(1, NOW, &Random::seeded(1)).map(drop);
+            return book.claim(1, NOW, &Random::seeded(1), keep, &mut Vec::new()).map(drop);
         }
         Change::Unblock | Change::UnblockLater => {
             let held = hold_key(book, 4);
@@ -221,7 +226,7 @@ fn a_death_makes_a_suspect_then_counts_and_with_no_limit_does_neither() {
     let mut book = with_job_in(State::Running);
     rescue(&mut book).unwrap();
     assert_eq!(crashes_of(&book).as_deref(), Some("[]"));
-    book.claim(1, NOW, &Random::seeded(1)).unwrap().expect("a suspect is claimed");
+    claim_next(&mut book, 1).unwrap().expect("a suspect is claimed");
     rescue(&mut book).unwrap();
     assert_eq!(crashes_of(&book).as_deref(), Some("[1000]"));
 
@@ -241,7 +246,7 @@ fn job(kind: &str) -> NewJob {
 }
 
 fn claimed(book: &mut Book, pool: u64) -> Option<i64> {
-    book.claim(pool, NOW, &Random::seeded(1)).unwrap().map(|claimed| claimed.claim.id.0)
+    claim_next(book, pool).unwrap().map(|claimed| claimed.claim.id.0)
 }
 
 #[test]
@@ -277,7 +282,7 @@ fn suspects_keep_their_place_in_the_claim_order_and_are_found_behind_those_nobod
     assert_eq!(claimed(&mut book, 1), Some(303));
     assert_eq!(claimed(&mut book, 1), Some(302), "the suspect, before what comes after it");
     assert_eq!(claimed(&mut book, 1), Some(304));
-    let strange = book.lanes.id("q", "strange").unwrap();
+    let strange = book.lanes.id("q", "strange", "").unwrap();
     assert!(book.lane_has_ready(strange).unwrap(), "jobs of unknown kinds are reported");
 }
 
@@ -358,13 +363,17 @@ fn an_operation_that_fails_leaves_the_others_in_its_group_alone() {
         .operation(|book| book.control(&Control::Retry(vec![JobId(1)]), NOW, Retention::default()));
     assert!(good.is_ok());
     let bad = book.operation(|book| {
-        book.lane("new queue", "k")?;
+        book.lane("new queue", "k", "")?;
         book.conn
             .execute("INSERT INTO legwork_jobs (id) VALUES (1)", [])
             .map_err(super::errors::storing)
     });
     assert!(matches!(bad, Err(Undone::Operation(_))));
-    assert_eq!(book.lanes.id("new queue", "k"), None, "a lane that was rolled back is unlearnt");
+    assert_eq!(
+        book.lanes.id("new queue", "k", ""),
+        None,
+        "a lane that was rolled back is unlearnt"
+    );
     book.commit().unwrap();
     assert_eq!(state_of(&book), State::Ready);
 }
@@ -381,7 +390,7 @@ fn hot_statements_are_prepared_once() {
         let rows = [job(Duration::ZERO), job(Duration::from_micros(1 + round))];
         book.insert(&rows, &mut Demand::default()).unwrap();
         book.make_due_ready(NOW + 100).unwrap();
-        while let Some(claimed) = book.claim(1, NOW, &Random::seeded(1)).unwrap() {
+        while let Some(claimed) = claim_next(&mut book, 1).unwrap() {
             let verdict = if claimed.attempts == 0 {
                 Verdict::Retry { run_at: NOW, error: "e".into() }
             } else {
@@ -418,4 +427,68 @@ fn hot_statements_are_prepared_once() {
         assert!(statement.get_status(StatementStatus::Run) >= 20, "not run here: {sql}");
         assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
     }
+}
+
+#[test]
+fn a_job_that_was_claimed_and_given_back_unstarted_expires_again_and_one_that_had_started_does_not()
+{
+    let keep = Retention::default();
+    for (why, expires) in [(None, true), (Some("interrupted".to_owned()), false)] {
+        let mut book = with_job_in(State::Scheduled);
+        let row = NewJob::of_kind_json("k", "{}").expires_after(Duration::from_micros(50));
+        book.insert(&[row.into_row(NOW, 100).unwrap()], &mut Demand::default()).unwrap();
+        assert_eq!(book.next_expiry, Some(NOW + 50));
+        let claimed = claim_next(&mut book, 1).unwrap().unwrap();
+        book.read_alarms().unwrap();
+        assert_eq!(book.next_expiry, None, "the start has cleared it");
+        let finish = finish(claimed.claim, Verdict::GiveBack { why });
+        book.finish(&finish, keep, &mut Demand::default()).unwrap();
+        book.read_alarms().unwrap();
+        assert_eq!(book.next_expiry, expires.then_some(NOW + 50));
+        let ended = book.expire_due(NOW + 50, keep).unwrap();
+        assert_eq!(ended, if expires { vec![claimed.claim.id] } else { vec![] });
+    }
+}
+
+#[test]
+fn a_claim_ends_what_has_expired_and_takes_what_comes_after_it() {
+    let mut book = with_job_in(State::Scheduled);
+    let job = |expiry| NewJob::of_kind_json("k", "{}").expires_after(Duration::from_micros(expiry));
+    let rows = [1, 1, 50].map(|expiry| job(expiry).into_row(NOW - 10, 100).unwrap());
+    let ids = book.insert(&rows, &mut Demand::default()).unwrap();
+    let (random, mut expired) = (Random::seeded(1), Vec::new());
+    let claimed = book.claim(1, NOW, &random, Retention::default(), &mut expired).unwrap();
+    assert_eq!(claimed.map(|claimed| claimed.claim.id), Some(ids[2].id()));
+    assert_eq!(expired, [ids[0].id(), ids[1].id()]);
+}
+
+#[test]
+fn what_has_a_gate_or_an_expiry_is_never_claimed_ahead() {
+    let plain = || NewJob::of_kind_json("k", "{}");
+    let jobs = [plain(), plain().gate("g"), plain().expires_after(Duration::from_secs(1))];
+    for (job, ahead) in jobs.into_iter().zip([2, 0, 0]) {
+        let mut book = with_job_in(State::Scheduled);
+        let rows = vec![job.into_row(NOW, 100).unwrap(); 3];
+        book.insert(&rows, &mut Demand::default()).unwrap();
+        let tray = Tray::default();
+        tray.set_workers(1);
+        let first = claim_next(&mut book, 1).unwrap().unwrap();
+        // A short job of this lane has been seen.
+        tray.began(&first);
+        tray.ended(first.claim);
+        assert_eq!(book.claim_ahead(1, &tray, &Random::seeded(1)).unwrap().len(), ahead);
+    }
+}
+
+#[test]
+fn closing_and_opening_a_gate_move_no_job() {
+    let mut book = with_job_in(State::Scheduled);
+    let row = NewJob::of_kind_json("k", "{}").gate("g").into_row(NOW, 100).unwrap();
+    book.insert(&vec![row; 1_000], &mut Demand::default()).unwrap();
+    let before = book.conn.total_changes();
+    book.set_gate("g", Some(NOW)).unwrap();
+    assert!(claim_next(&mut book, 1).unwrap().is_none());
+    book.set_gate("g", None).unwrap();
+    assert_eq!(book.conn.total_changes() - before, 2, "the row of the gate");
+    assert!(claim_next(&mut book, 1).unwrap().is_some());
 }

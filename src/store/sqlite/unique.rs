@@ -38,7 +38,8 @@ const REPLACE: &str = "
 UPDATE legwork_jobs
    SET lane = ?2, priority = ?4, args = ?6, options = ?7, tags = ?8, meta = ?9,
        state = CASE WHEN state IN (2, 5) OR crashes IS NOT NULL THEN state ELSE ?3 END,
-       run_at = CASE state WHEN 5 THEN run_at ELSE ?5 END
+       run_at = CASE state WHEN 5 THEN run_at ELSE ?5 END,
+       expires_at = CASE WHEN state = 5 OR crashes IS NOT NULL THEN NULL ELSE ?10 END
  WHERE id = ?1 AND instance IS NULL";
 const WAITING: &str = "
 SELECT state, lane, priority, run_at FROM legwork_jobs WHERE id = ?1 AND instance IS NULL";
@@ -151,7 +152,8 @@ fn replace(conn: &Connection, holder: i64, lane: LaneId, row: &NewRow) -> Result
         row.args,
         row.options,
         row.tags,
-        row.meta
+        row.meta,
+        row.expires_at
     ];
     if run(conn, REPLACE, values)? == 0 { Ok(None) } else { waiting(conn, holder) }
 }

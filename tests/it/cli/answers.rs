@@ -45,7 +45,7 @@ fn list_answers_with_a_table_with_tsv_and_with_json() {
     assert!(rows[0][9].ends_with('Z'), "{tsv}");
     assert_eq!(rows[0][11], "exit code 3: no");
     assert_eq!(rows[1][..6], ["1", "ready", "mail", "high", "0", "0"]);
-    assert_eq!(rows[1][8..], ["", "", "eu", ""]);
+    assert_eq!(rows[1][8..], ["", "", "eu", "", ""]);
 
     let found = place.line("list --json --limit 1").json();
     assert_eq!(found["next"], 2);
@@ -195,9 +195,83 @@ fn status_tells_of_queues_workers_and_the_file() {
 }
 
 #[test]
+fn gates_are_closed_opened_and_listed() {
+    let place = place();
+    let id = place.line("enqueue mail --gate online").id();
+    assert_eq!(place.line("gate list").good(), "online\topen\t\n");
+    let closed = place.line("gate close online").good();
+    assert!(closed.starts_with("online\tclosed\t20") && closed.ends_with("Z\n"), "{closed}");
+    assert_eq!(place.open().get(id).unwrap().state, State::Blocked);
+
+    let listed = place.line("gate list --json").json();
+    assert_eq!(listed["gates"][0]["name"], "online");
+    assert!(listed["gates"][0]["closed_since"].as_str().unwrap().ends_with('Z'));
+    let table = place.on_terminal("gate list", "").good();
+    assert!(table.contains("GATE    STATE   SINCE") && table.contains("online  closed"), "{table}");
+
+    let row = place.line("list state:blocked").good();
+    assert!(row.starts_with(&format!("{id}\tblocked\t")) && row.ends_with("\tonline\n"), "{row}");
+    assert!(place.on_terminal("list", "").good().contains("waits for gate online"));
+    assert_eq!(place.line("list --json").json()["jobs"][0]["gate"], "online");
+    assert!(place.line("show 1").good().contains("gate\tonline\n"));
+    let status = place.line("status --json").json();
+    assert_eq!(status["states"]["blocked"], 1);
+    assert_eq!(status["gates"][0]["name"], "online");
+    assert!(place.line("status").good().contains("gate\tonline\tclosed\t20"));
+    assert!(place.on_terminal("status", "").good().contains("gate online: closed"));
+
+    let opened = place.line("gate open online --json").json();
+    assert_eq!((&opened["name"], &opened["closed_since"]), (&json!("online"), &json!(null)));
+    let opened = place.on_terminal("gate open online", "").good();
+    assert_eq!(opened.trim_end(), "gate online: open");
+    assert_eq!(place.open().get(id).unwrap().state, State::Ready);
+    place.line("gate close").coded(2);
+    place.line("gate").coded(2);
+}
+
+#[test]
+fn pause_and_resume_take_a_queue_a_kind_or_everything() {
+    let place = place();
+    place.line("enqueue mail").good();
+    assert_eq!(place.line("pause").good(), "everything\n");
+    assert_eq!(place.line("pause mail").good(), "everything\nqueue mail\n");
+    let paused = place.line("pause --kind mail --json").json();
+    let kind = json!({ "scope": "kind", "name": "mail" });
+    assert!(paused["paused"].as_array().unwrap().contains(&kind), "{paused}");
+    assert_eq!(place.line("resume").good(), "kind mail\nqueue mail\n");
+    let said = place.on_terminal("resume mail", "").good();
+    assert_eq!(said.trim_end(), "paused: kind mail");
+    let said = place.on_terminal("resume --kind mail", "").good();
+    assert_eq!(said.trim_end(), "nothing is paused");
+    place.line("pause mail --kind mail").coded(2);
+}
+
+#[test]
+fn enqueue_and_run_take_an_expiry() {
+    let place = place();
+    for line in ["enqueue mail --in 1h --expires 5m", "run --in 1h --expires 5m -- true"] {
+        let id = place.line(line).id();
+        let job = place.open().get(id).unwrap();
+        assert_eq!(job.expires_at, Some(job.run_at + time::Duration::minutes(5)));
+        assert!(place.line(&format!("show {id}")).good().contains("expires\t20"));
+    }
+}
+
+#[test]
 fn without_a_file_only_those_who_add_make_one() {
     let place = place();
-    for line in ["status", "list", "show 1", "wait 1", "retry 1", "cancel 1"] {
+    for line in [
+        "status",
+        "list",
+        "show 1",
+        "wait 1",
+        "retry 1",
+        "cancel 1",
+        "pause",
+        "resume",
+        "gate list",
+        "gate close x",
+    ] {
         let ended = place.line(line).coded(5);
         assert!(ended.stderr.contains("there is no "), "{ended:?}");
         assert!(!place.path.exists(), "{line}");

@@ -144,7 +144,9 @@ impl Writer {
 
     /// Claims that may not park go away with nothing; whoever waits for emptiness is told.
     pub(super) fn answer_empty_handed(&mut self) {
-        for parked in self.parked.values_mut() {
+        // What expires holds claims up for a moment, not for good.
+        let due = self.is_due();
+        for parked in self.parked.values_mut().filter(|_| !due) {
             parked.retain(|claim| {
                 if claim.at_once {
                     let _ = claim.to.send(WorkerMail::Nothing);

@@ -184,7 +184,7 @@ pub(super) struct Answers {
     pub(super) taken: Taken,
     /// Claims of running jobs that others have asked to stop.
     pub(super) asked: Vec<ClaimRef>,
-    /// Jobs that had not started when others asked them to stop.
+    /// Jobs that had not started when others asked them to stop, or in their time.
     pub(super) cancelled: Vec<JobId>,
     /// Others have something to look at.
     pub(super) ring: bool,

@@ -7,8 +7,8 @@
 //!
 //! A caller who is alone records his operation himself, at the writer's [desk].
 //!
-//! It sleeps on its mailbox, until mail comes or the next alarm: a job that falls due, finished
-//! jobs to be pruned. With neither it sleeps for good.
+//! It sleeps on its mailbox, until mail comes or the next alarm: a job that falls due or expires,
+//! finished jobs to be pruned. With neither it sleeps for good.
 
 mod answer;
 mod apply;
@@ -211,13 +211,14 @@ impl Writer {
         let until =
             |at: Micros| Duration::from_micros(at.saturating_sub(now).max(0).unsigned_abs());
         let due = self.book.next_due.map(until);
+        let expiry = self.book.next_expiry.map(until);
         let prune = self.book.next_prune.map(|at| {
             let pause = self
                 .prune_not_before
                 .map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
             until(at).max(pause)
         });
-        due.into_iter().chain(prune).min().map(|wait| wait.min(LONGEST_WAIT))
+        due.into_iter().chain(expiry).chain(prune).min().map(|wait| wait.min(LONGEST_WAIT))
     }
 
     fn sort(&mut self, mail: Mail, group: &mut Group) {
@@ -306,7 +307,10 @@ impl Writer {
     fn is_due(&self) -> bool {
         self.book.lanes.has_pools()
             && self.trouble.is_none()
-            && self.book.next_due.is_some_and(|at| at <= self.settings.clock.micros())
+            && [self.book.next_due, self.book.next_expiry]
+                .iter()
+                .flatten()
+                .any(|at| *at <= self.settings.clock.micros())
     }
 
     fn record(&mut self, mut group: Group) {

@@ -249,6 +249,7 @@ impl Writer {
         cancelled: Vec<JobId>,
     ) {
         taken.ids().for_each(|id| self.waiters.tell(id));
+        self.counted_into_history(cancelled.len() as u64);
         for id in cancelled {
             self.waiters.tell(id);
             (self.settings.observer)(Notice::Cancelled(id));

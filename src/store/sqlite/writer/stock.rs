@@ -91,7 +91,11 @@ impl Writer {
                     self.reclaim(|job| ids.contains(&job.claim.id));
                 }
                 Control::Pause(scope) => self.reclaim(|job| covers(scope, job)),
-                Control::Retry(_) | Control::Resume(_) => {}
+                // What is behind a gate never lies in a tray.
+                Control::Retry(_)
+                | Control::Resume(_)
+                | Control::CloseGate(_)
+                | Control::OpenGate(_) => {}
             }
         }
     }
@@ -122,6 +126,9 @@ impl Writer {
         if self.book.lanes.has_pools() && self.book.next_due.is_some_and(|at| at <= now) {
             self.book.make_due_ready(now)?;
         }
+        if self.book.lanes.has_pools() && self.book.next_expiry.is_some_and(|at| at <= now) {
+            answers.cancelled.extend(self.book.expire_due(now, self.settings.retention)?);
+        }
         self.take_back_paused(answers)?;
         let pools: Vec<PoolId> = self.trays.keys().copied().collect();
         for pool in pools {
@@ -135,7 +142,9 @@ impl Writer {
         let now = self.settings.clock.micros();
         let Some(parked) = self.parked.get_mut(&pool) else { return Ok(()) };
         while !parked.is_empty() {
-            let Some(claimed) = self.book.claim(pool, now, &self.settings.random)? else { break };
+            let (random, keep) = (&self.settings.random, self.settings.retention);
+            let expired = &mut answers.cancelled;
+            let Some(claimed) = self.book.claim(pool, now, random, keep, expired)? else { break };
             let Some(worker) = parked.pop_front() else { break };
             answers.claims.push((pool, worker, claimed));
         }

@@ -1,0 +1,107 @@
+//! Expiry: a job that could not start in time ends as cancelled.
+//!
+//! The writer has an alarm for the first of them, whatever keeps it from running: a paused queue, a
+//! closed gate, a kind that nobody knows. The claim looks once more, since an alarm can come late.
+//! The first start clears the time; so what has one has not started, and retries never expire.
+
+use rusqlite::params;
+
+use super::book::Book;
+use super::control::{CANCEL_WAITING, keep_of};
+use super::errors::storing;
+use super::finish::REMOVE;
+use crate::clock::{Micros, micros_of};
+use crate::error::Result;
+use crate::id::JobId;
+use crate::new_job::Retention;
+use crate::state::State;
+use crate::store::ClaimRef;
+
+/// When the next job expires.
+pub(super) const NEXT_EXPIRY: &str = "
+SELECT expires_at FROM legwork_jobs INDEXED BY legwork_next_expiry
+ WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1";
+/// Jobs whose time is over, the earliest first.
+pub(super) const EXPIRED: &str = "
+SELECT id, options FROM legwork_jobs INDEXED BY legwork_next_expiry
+ WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT 256";
+/// A job that was claimed and has not started after all.
+const EXPIRES_AGAIN: &str = "UPDATE legwork_jobs SET expires_at = ?2 WHERE id = ?1";
+
+/// So many may end in one transaction, by the alarm and by claims; then claims wait for the next one.
+pub(super) const MOST: usize = 512;
+
+const REASON: &str = "expired: it could not start in time";
+
+impl Book {
+    /// A job now expires at this time, unless it starts.
+    pub(super) fn expires_at(&mut self, at: Micros) {
+        self.rules_moved = true;
+        if !self.lanes.has_pools() {
+            // The alarm is for others to set.
+            self.news_for_others();
+        }
+        self.next_expiry = Some(self.next_expiry.map_or(at, |next| next.min(at)));
+    }
+
+    /// Ends jobs that have expired: a bite of them, as of those that fall due. `next_expiry` tells
+    /// whether more are left.
+    pub(super) fn expire_due(&mut self, now: Micros, keep: Retention) -> Result<Vec<JobId>> {
+        let expired: Vec<(i64, Option<String>)> = self
+            .conn
+            .prepare_cached(EXPIRED)
+            .and_then(|mut ask| {
+                ask.query_map([now], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })
+            .map_err(storing)?;
+        for (id, options) in &expired {
+            self.expire(*id, options.as_deref(), now, keep)?;
+        }
+        self.read_alarms()?;
+        Ok(expired.into_iter().map(|(id, _)| JobId(id)).collect())
+    }
+
+    /// Ends one. Its lane's bound may stay too low.
+    pub(super) fn expire(
+        &mut self,
+        id: i64,
+        options: Option<&str>,
+        now: Micros,
+        keep: Retention,
+    ) -> Result<()> {
+        let live = self.live(JobId(id))?;
+        let keep = keep_of(options).unwrap_or(keep);
+        let prune_at = now.saturating_add(micros_of(keep.of(State::Cancelled)));
+        self.conn
+            .prepare_cached(CANCEL_WAITING)
+            .and_then(|mut cancel| cancel.execute(params![id, now, prune_at, REASON]))
+            .map_err(storing)?;
+        self.conn
+            .prepare_cached(REMOVE)
+            .and_then(|mut remove| remove.execute([id]))
+            .map_err(storing)?;
+        self.prune_at(prune_at);
+        let unique = live.as_ref().and_then(|live| live.unique.as_ref());
+        self.free_key(JobId(id), unique, true, now)?;
+        // Somebody there may wait for its end.
+        self.news_for_others();
+        Ok(())
+    }
+
+    /// The end of a claim: of a job that never started, the expiry counts again.
+    pub(super) fn claim_ended(&mut self, claim: ClaimRef, started: bool) -> Result<()> {
+        if self.expiring.is_empty() {
+            return Ok(());
+        }
+        if started {
+            self.expiring.remove(&claim);
+        } else if let Some(&at) = self.expiring.get(&claim) {
+            self.conn
+                .prepare_cached(EXPIRES_AGAIN)
+                .and_then(|mut again| again.execute(params![claim.id.0, at]))
+                .map_err(storing)?;
+            self.expires_at(at);
+        }
+        Ok(())
+    }
+}
