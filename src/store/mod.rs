@@ -23,6 +23,7 @@ use crate::id::JobId;
 use crate::new_job::{NewRow, Retention};
 use crate::record::{LogLine, Progress, Scope};
 use crate::rules::queues::Queues;
+use crate::rules::steps::Named;
 use crate::state::State;
 
 pub use sqlite::SqliteInfo;
@@ -176,6 +177,8 @@ pub(crate) struct Finish {
     pub(crate) progress: Option<Progress>,
     pub(crate) logs: Vec<LogLine>,
     pub(crate) children: Vec<NewRow>,
+    /// The job may have steps in the file, which go when it completes.
+    pub(crate) has_steps: bool,
     /// The job called `finish_in`: if its transaction has committed, the row is gone and that is
     /// the finish; the verdict counts only while the claim still stands.
     pub(crate) settle: bool,
@@ -221,7 +224,12 @@ pub(crate) enum Finished {
 #[derive(Clone, Debug)]
 pub(crate) enum Control {
     Retry(Vec<JobId>),
-    Cancel { ids: Vec<JobId>, reason: String },
+    /// The same, and what is stored of their steps is forgotten.
+    RetryAnew(Vec<JobId>),
+    Cancel {
+        ids: Vec<JobId>,
+        reason: String,
+    },
     Delete(Vec<JobId>),
     Pause(Scope),
     Resume(Scope),
@@ -243,6 +251,19 @@ pub(crate) struct Note {
     pub(crate) claim: ClaimRef,
     pub(crate) progress: Option<Progress>,
     pub(crate) logs: Vec<LogLine>,
+}
+
+/// The result of a step or the position of a cursor, kept for the job's later attempts.
+#[derive(Clone, Debug)]
+pub(crate) struct Save {
+    pub(crate) claim: ClaimRef,
+    /// Where it stands, last; before it, places that so far have no entry at all. Never empty.
+    pub(crate) places: Vec<(usize, Named)>,
+    /// JSON, of the last place.
+    pub(crate) value: String,
+    pub(crate) at: Micros,
+    /// It must survive a power cut once it is acknowledged.
+    pub(crate) synced: bool,
 }
 
 /// What a worker hands over and asks for in one go: the end of its last attempt, the next job.

@@ -84,6 +84,7 @@ fn finish(claim: ClaimRef, verdict: Verdict) -> Finish {
         progress: None,
         logs: Vec::new(),
         children: Vec::new(),
+        has_steps: false,
         settle: false,
     }
 }

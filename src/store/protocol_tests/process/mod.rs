@@ -369,6 +369,7 @@ fn ending(last: Last) -> Ending {
         progress: None,
         logs: Vec::new(),
         children: Vec::new(),
+        has_steps: false,
         settle: false,
     };
     Ending { finish, told: None }

@@ -91,7 +91,7 @@ impl Writer {
                     self.reclaim(|job| ids.contains(&job.claim.id));
                 }
                 Control::Pause(scope) => self.reclaim(|job| covers(scope, job)),
-                Control::Retry(_) | Control::Resume(_) => {}
+                Control::Retry(_) | Control::RetryAnew(_) | Control::Resume(_) => {}
             }
         }
     }
