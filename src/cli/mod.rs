@@ -61,7 +61,7 @@ enum Command {
     /// Wait until jobs are finished.
     Wait(wait::Arguments),
     /// Run finished or retrying jobs again, now.
-    Retry(change::Arguments),
+    Retry(retry::Arguments),
     /// Cancel jobs, waiting or running.
     Cancel(change::Arguments),
     /// Measure legwork against bare SQLite on this machine.
