@@ -1,7 +1,8 @@
 //! Steps and cursors: how a long job goes on where it was.
 
 use std::marker::PhantomData;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread;
 
 use rusqlite::Connection;
 use serde::Serialize;
@@ -40,7 +41,7 @@ impl<S> Context<S> {
     ///
     /// Every attempt must come to its steps in the same order, under the same names, since that is how
     /// they are known again. Names are 1 to 255 bytes without control characters, and each is used once in an
-    /// attempt. Steps may stand inside steps, and run in any thread, as long as their order is always the same.
+    /// attempt. Steps may stand inside steps; while one is under way, a step in another thread is refused.
     /// Values are JSON of at most 1 MiB. They are kept while the job is not completed, and go with its end.
     ///
     /// An attempt that [should stop](Context::checkpoint) begins no further step. In `perform_now` nothing
@@ -49,7 +50,7 @@ impl<S> Context<S> {
     /// # Errors
     /// That of `work`. In the [`Failure`]: [`Error::StepChanged`] if earlier attempts had another step in
     /// this place, and then nothing is run; [`Error::StepValue`] if the stored value does not fit `T`;
-    /// [`Error::Invalid`] for a bad name, or one that was used before; an
+    /// [`Error::Invalid`] for a bad name, one that was used before, or a step under way in another thread; an
     /// [`Interrupt`](crate::Interrupt); [`Error::LostClaim`]; those of writing. A value that cannot be
     /// stored, since it has no JSON or too much, fails the job for good: each retry would do the work again.
     ///
@@ -67,10 +68,12 @@ impl<S> Context<S> {
             return Ok(decode(&here.named, stored)?);
         }
         self.checkpoint()?;
+        let under_way = UnderWay::begin(attempt);
         let json = encode("result of a step", &work()?).fatal()?;
-        if let Some(save) = attempt.save(here.place, json.clone(), true) {
+        let last = under_way.end();
+        if let Some(save) = attempt.save((here.place, last), json.clone(), true) {
             attempt.jobs.store().save(save)?;
-            attempt.stored(here.place);
+            attempt.stored(here.place, last);
         }
         // What later attempts get, in this one too.
         Ok(decode(&here.named, &json)?)
@@ -136,9 +139,9 @@ impl<T: Serialize + DeserializeOwned> Cursor<T> {
     pub fn save(&self, position: &T) -> Result<()> {
         self.attempt.jobs.refuse_inside_transaction("save")?;
         let json = encode("position of a cursor", position)?;
-        if let Some(save) = self.attempt.save(self.place, json, false) {
+        if let Some(save) = self.attempt.save((self.place, self.place), json, false) {
             self.attempt.jobs.store().save(save)?;
-            self.attempt.stored(self.place);
+            self.attempt.stored(self.place, self.place);
         }
         Ok(())
     }
@@ -169,7 +172,7 @@ impl<T: Serialize + DeserializeOwned> Cursor<T> {
     /// [`save`](Cursor::save).
     pub fn save_in(&self, tx: &Connection, position: &T) -> Result<()> {
         let json = encode("position of a cursor", position)?;
-        match self.attempt.save(self.place, json, false) {
+        match self.attempt.save((self.place, self.place), json, false) {
             // Whether it is stored is up to the app.
             Some(save) => self.attempt.jobs.store().save_in(tx, &save),
             None => Ok(()),
@@ -185,12 +188,44 @@ struct Here {
     value: Option<String>,
 }
 
+/// A step whose work has begun; however that ends, it is no longer under way then.
+struct UnderWay<'a>(Option<&'a Attempt>);
+
+impl UnderWay<'_> {
+    fn begin(attempt: &Attempt) -> UnderWay<'_> {
+        if let Some(visits) = &mut *attempt.visits() {
+            visits.begin(thread::current().id());
+        }
+        UnderWay(Some(attempt))
+    }
+
+    /// The last place inside it.
+    fn end(mut self) -> usize {
+        self.end_now()
+    }
+
+    fn end_now(&mut self) -> usize {
+        let Some(attempt) = self.0.take() else { return 0 };
+        attempt.visits().as_mut().map_or(0, Visits::end)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.end_now();
+    }
+}
+
 impl Attempt {
+    fn visits(&self) -> MutexGuard<'_, Option<Visits>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The attempt comes to this step. What earlier ones have stored is read at the first.
     fn visit(&self, step: &str, sort: Sort) -> Result<Here> {
         name::check("step name", step)?;
         let named = Named { name: step.to_owned(), sort };
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = self.visits();
         let visits = match &mut *steps {
             Some(visits) => visits,
             none => none.insert(match self.claim {
@@ -198,13 +233,18 @@ impl Attempt {
                 None => Visits::default(),
             }),
         };
-        let place = visits.visit(named.clone()).map_err(|refused| self.refused(step, refused))?;
+        let place = visits
+            .visit(named.clone(), thread::current().id())
+            .map_err(|refused| self.refused(step, refused))?;
         let value = match self.claim {
             Some(claim) if visits.is_stored(place) => {
                 self.jobs.store().step_value(claim.id, place)?
             }
             _ => None,
         };
+        if value.is_some() {
+            visits.pass_by(place);
+        }
         Ok(Here { place, named, value })
     }
 
@@ -213,6 +253,10 @@ impl Attempt {
             Refused::Twice => Error::invalid(
                 "step name",
                 format!("`{step}` is used for the second time in this attempt"),
+            ),
+            Refused::Elsewhere => Error::invalid(
+                "step",
+                format!("`{step}` is begun while another step is under way in another thread"),
             ),
             Refused::Changed { place, stored, visited } => Error::StepChanged {
                 id: self.id(),
@@ -223,25 +267,25 @@ impl Attempt {
         }
     }
 
-    /// What is to be stored for a place it has visited; `None` in `perform_now`.
-    fn save(&self, place: usize, value: String, synced: bool) -> Option<Save> {
+    /// What is to be stored for a place it has visited, and that ends with the place `last`; `None` in
+    /// `perform_now`.
+    fn save(&self, (place, last): (usize, usize), value: String, synced: bool) -> Option<Save> {
         let claim = self.claim?;
-        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = steps.as_ref()?.to_store(place);
-        Some(Save { claim, places, value, at: self.jobs.clock().micros(), synced })
+        let (named, names) = self.visits().as_ref()?.to_store(place, last);
+        let at = self.jobs.clock().micros();
+        Some(Save { claim, place, named, last, names, value, at, synced })
     }
 
-    fn stored(&self, place: usize) {
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(visits) = &mut *steps {
-            visits.stored_up_to(place);
+    fn stored(&self, place: usize, last: usize) {
+        if let Some(visits) = &mut *self.visits() {
+            visits.is_in_file(place, last);
         }
     }
 
     /// Whether the file may have steps of the job. A later attempt that came to none, since it found
     /// nothing left to do, may still have inherited some.
     pub(super) fn may_have_steps(&self) -> bool {
-        self.number > 1 || self.steps.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.number > 1 || self.visits().is_some()
     }
 }
 

@@ -257,9 +257,13 @@ pub(crate) struct Note {
 #[derive(Clone, Debug)]
 pub(crate) struct Save {
     pub(crate) claim: ClaimRef,
-    /// Where it stands, last; before it, places that so far have no entry at all. Never empty.
-    pub(crate) places: Vec<(usize, Named)>,
-    /// JSON, of the last place.
+    pub(crate) place: usize,
+    pub(crate) named: Named,
+    /// The last place inside it.
+    pub(crate) last: usize,
+    /// Other places that so far have no entry at all.
+    pub(crate) names: Vec<(usize, Named)>,
+    /// JSON.
     pub(crate) value: String,
     pub(crate) at: Micros,
     /// It must survive a power cut once it is acknowledged.

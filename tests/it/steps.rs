@@ -208,7 +208,7 @@ fn a_step_that_failed_and_was_passed_over_keeps_its_place_and_runs_again() {
 }
 
 #[test]
-fn steps_inside_a_step_are_stored_by_themselves() {
+fn steps_inside_a_step_are_stored_by_themselves_and_passed_by_once_it_is_done() {
     let place = place();
     let jobs = stopped(&place);
     let id = jobs.enqueue(Act { n: 1 }).unwrap();
@@ -219,12 +219,14 @@ fn steps_inside_a_step_are_stored_by_themselves() {
             cx.step("outer", || {
                 effects.add("outer");
                 effects.step(cx, "inner")?;
+                cx.cursor::<u32>("never saved")?;
                 if cx.attempt() == 1 { Err(Failure::msg("not yet")) } else { Ok(()) }
             })?;
+            effects.step(cx, "after")?;
             Err(Failure::msg("as told"))
         }
     };
-    for expected in [&["outer", "inner"][..], &["outer"][..], &[][..]] {
+    for expected in [&["outer", "inner"][..], &["outer", "after"][..], &[][..]] {
         attempts(&jobs, id, script.clone());
         assert_eq!(effects.take(), expected);
     }
@@ -360,6 +362,21 @@ fn a_name_that_is_used_twice_or_is_none_fails_the_attempt() {
         assert!(error.contains("invalid step name") && error.contains(why), "{error}");
         jobs.cancel(id).unwrap();
     }
+}
+
+#[test]
+fn a_step_in_another_thread_is_refused_while_one_is_under_way() {
+    let place = place();
+    let jobs = stopped(&place);
+    let id = jobs.enqueue(Act { n: 1 }).unwrap();
+    attempts(&jobs, id, |cx| {
+        cx.step("a", || {
+            std::thread::scope(|scope| scope.spawn(|| cx.step("b", || Ok(1))).join().unwrap())
+        })?;
+        Ok(Outcome::Done)
+    });
+    let error = last_error(&jobs, id);
+    assert!(error.contains("`b` is begun while another step is under way"), "{error}");
 }
 
 #[test]

@@ -172,7 +172,8 @@ CREATE TABLE legwork_steps (
     place INTEGER NOT NULL CHECK (place > 0),
     name  TEXT    NOT NULL,
     sort  TEXT    NOT NULL CHECK (sort IN ('step', 'cursor')),
-    at    INTEGER NOT NULL,             -- when it was stored last
+    last  INTEGER NOT NULL CHECK (last >= place),  -- the last place inside this step
+    at    INTEGER NOT NULL,                        -- when it was stored last
     -- JSON: the result of a finished step, the position of a cursor. NULL: only the name is known, of
     -- one that had no value when a later one was stored.
     value TEXT CHECK (json_valid(value)),

@@ -11,20 +11,23 @@ use crate::clock::from_micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::record::StepRecord;
-use crate::rules::steps::{Named, Sort};
+use crate::rules::steps::{Named, Sort, Stored};
 use crate::store::Save;
 
 /// Stores a value, if the claim still stands.
 pub(super) const SAVE: &str = "
-INSERT INTO legwork_steps (job, place, name, sort, at, value)
-SELECT id, ?4, ?5, ?6, ?7, ?8 FROM legwork_jobs WHERE id = ?1 AND instance = ?2 AND token = ?3
-    ON CONFLICT (job, place) DO UPDATE SET value = excluded.value, at = excluded.at";
+INSERT INTO legwork_steps (job, place, name, sort, last, at, value)
+SELECT id, ?4, ?5, ?6, ?7, ?8, ?9 FROM legwork_jobs WHERE id = ?1 AND instance = ?2 AND token = ?3
+    ON CONFLICT (job, place) DO UPDATE
+   SET last = excluded.last, at = excluded.at, value = excluded.value";
 /// Stores only a name. One that has an entry meanwhile keeps it.
 const NAME: &str = "
-INSERT OR IGNORE INTO legwork_steps (job, place, name, sort, at) VALUES (?1, ?2, ?3, ?4, ?5)";
+INSERT OR IGNORE INTO legwork_steps (job, place, name, sort, last, at)
+VALUES (?1, ?2, ?3, ?4, ?2, ?5)";
 pub(super) const FORGET: &str = "DELETE FROM legwork_steps WHERE job = ?1";
 
-pub(super) const NAMES: &str = "SELECT name, sort FROM legwork_steps WHERE job = ?1 ORDER BY place";
+pub(super) const NAMES: &str =
+    "SELECT name, sort, last FROM legwork_steps WHERE job = ?1 ORDER BY place";
 pub(super) const VALUE: &str = "SELECT value FROM legwork_steps WHERE job = ?1 AND place = ?2";
 /// (`octet_length` is younger than the oldest SQLite that legwork works with.)
 pub(super) const LIST: &str = "
@@ -54,11 +57,16 @@ impl Store {
     }
 
     /// What a job has in its places, from the first on.
-    pub(crate) fn step_names(&self, id: JobId) -> Result<Vec<Named>> {
+    pub(crate) fn step_names(&self, id: JobId) -> Result<Vec<Stored>> {
         let reader = self.reader()?;
         let mut ask = reader.prepare_cached(NAMES).map_err(storing)?;
         ask.query_map([id.0], |row| {
-            Ok(Named { name: row.get(0)?, sort: sort_from(row.get_ref(1)?.as_str()?) })
+            let sort = sort_from(row.get_ref(1)?.as_str()?);
+            let last: i64 = row.get(2)?;
+            Ok(Stored {
+                named: Named { name: row.get(0)?, sort },
+                last: usize::try_from(last).unwrap_or(usize::MAX),
+            })
         })
         .and_then(Iterator::collect)
         .map_err(storing)
@@ -98,7 +106,6 @@ impl Book {
 /// The value first: it takes the write lock, and looks at the claim under it.
 fn save_on(conn: &Connection, save: &Save) -> Result<()> {
     let claim = save.claim;
-    let (place, named) = save.places.last().expect("a value has its place");
     let stored = conn
         .prepare_cached(SAVE)
         .and_then(|mut statement| {
@@ -106,9 +113,10 @@ fn save_on(conn: &Connection, save: &Save) -> Result<()> {
                 claim.id.0,
                 claim.instance,
                 claim.token,
-                column(*place),
-                named.name,
-                named.sort.word(),
+                column(save.place),
+                save.named.name,
+                save.named.sort.word(),
+                column(save.last),
                 save.at,
                 save.value,
             ])
@@ -117,7 +125,7 @@ fn save_on(conn: &Connection, save: &Save) -> Result<()> {
     if stored == 0 {
         return Err(Error::LostClaim(claim.id));
     }
-    for (place, named) in &save.places[..save.places.len() - 1] {
+    for (place, named) in &save.names {
         conn.prepare_cached(NAME)
             .and_then(|mut statement| {
                 let sort = named.sort.word();

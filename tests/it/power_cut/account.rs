@@ -329,7 +329,7 @@ mod tests {
             "UPDATE legwork_jobs SET instance = 9, token = 1 WHERE id = 7",
             "CREATE TABLE orders (job); CREATE TABLE paid (job); INSERT INTO orders VALUES (7)",
             "UPDATE legwork_lanes SET kind = 'receipt'",
-            "INSERT INTO legwork_steps VALUES (51, 1, 'a', 'step', 0, '1')",
+            "INSERT INTO legwork_steps VALUES (51, 1, 'a', 'step', 1, 0, '1')",
             "UPDATE legwork_lanes SET kind = 'child';
              UPDATE legwork_jobs SET args = '{\"parent\":1}'",
         ] {
