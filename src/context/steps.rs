@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde::Serialize;
@@ -14,6 +15,13 @@ use crate::failure::{Failure, ResultExt};
 use crate::rules::steps::{Named, Refused, Sort, Visits};
 use crate::rules::{name, text};
 use crate::store::Save;
+
+/// Between two tries to store a result.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a result waits for somebody else's transaction. It ends, since that may be one that this
+/// very thread has left open.
+const LONGEST_BUSY: Duration = Duration::from_secs(60);
 
 impl<S> Context<S> {
     /// Runs `work` once in the life of the job, and stores what it returns: later attempts, after a
@@ -35,9 +43,10 @@ impl<S> Context<S> {
     /// }
     /// ```
     ///
-    /// An error is not stored: the step runs again in the next attempt. So it does if the process dies, or
-    /// storing fails, after the work and before the value is stored: what it does outside must bear
-    /// that, by an idempotency key, say.
+    /// An error is not stored: the step runs again in the next attempt. So it does if the process dies after
+    /// the work and before the value is stored: what it does outside must bear that, by an idempotency key, say.
+    /// If the file cannot be written just then, storing is tried again for as long as the attempt may run
+    /// (a foreign lock: for a minute).
     ///
     /// Every attempt must come to its steps in the same order, under the same names, since that is how
     /// they are known again. Names are 1 to 255 bytes without control characters, and each is used once in an
@@ -54,8 +63,8 @@ impl<S> Context<S> {
     /// [`Interrupt`](crate::Interrupt); [`Error::LostClaim`]; those of writing. A value that cannot be
     /// stored, since it has no JSON or too much, fails the job for good: each retry would do the work again.
     ///
-    /// While a thread has a write transaction of its own open on the file, a step there waits for it in
-    /// vain and ends with [`Error::Busy`].
+    /// A thread that has a write transaction of its own open on the file must not begin a step: it would wait
+    /// for itself, and end with [`Error::Busy`].
     pub fn step<T, F>(&self, name: &str, work: F) -> Result<T, Failure>
     where
         T: Serialize + DeserializeOwned,
@@ -72,11 +81,34 @@ impl<S> Context<S> {
         let json = encode("result of a step", &work()?).fatal()?;
         let last = under_way.end();
         if let Some(save) = attempt.save((here.place, last), json.clone(), true) {
-            attempt.jobs.store().save(save)?;
+            self.keep(&save)?;
             attempt.stored(here.place, last);
         }
         // What later attempts get, in this one too.
         Ok(decode(&here.named, &json)?)
+    }
+
+    /// Stores the result of work that has been done. While the file cannot be written it goes on trying,
+    /// as long as the attempt may run: otherwise a retry would do the work again.
+    fn keep(&self, save: &Save) -> Result<()> {
+        let began = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.attempt.jobs.store().save(save.clone()) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let again = match error {
+                Error::Busy { .. } => began.elapsed() < LONGEST_BUSY,
+                // Storing twice what was stored changes nothing.
+                Error::OutcomeUnknown(_) => true,
+                _ => error.is_transient(),
+            };
+            if !again || self.wait(pause).is_err() {
+                return Err(error);
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// A place in a long iteration that later attempts go on from.

@@ -609,6 +609,37 @@ fn an_attempt_that_has_lost_its_claim_stores_nothing_and_begins_no_step() {
 }
 
 #[test]
+fn a_result_is_stored_although_the_file_was_locked_when_its_work_was_done() {
+    let place = place();
+    let jobs = place.builder().busy_timeout(Duration::from_millis(50)).open().unwrap();
+    let (done, told) = unbounded();
+    let engine = acting(&jobs, move |_, cx| {
+        let (go_on, locked) = crossbeam_channel::bounded(0);
+        cx.step("charge", || {
+            done.send(go_on)?;
+            Ok(locked.recv_timeout(SOON)?)
+        })?;
+        Ok(Outcome::Done)
+    })
+    .pool(Pool::new(["*"]).workers(1))
+    .start()
+    .unwrap();
+    let id = jobs.enqueue(Act { n: 1 }).unwrap();
+    let go_on: crossbeam_channel::Sender<()> = told.recv_timeout(SOON).unwrap();
+    let mut conn = place.connect();
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    go_on.send(()).unwrap();
+    // Each waits as long as the step does, and comes after it.
+    for _ in 0..3 {
+        assert!(matches!(jobs.enqueue(Act { n: 2 }), Err(Error::Busy { .. })));
+    }
+    drop(tx);
+    assert_eq!(jobs.wait(id, SOON).unwrap().state, State::Completed);
+    assert_eq!(jobs.attempts(id).unwrap(), []);
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
 fn inside_a_transaction_of_the_handle_steps_are_refused_and_a_position_is_saved_in_it() {
     let place = place();
     let jobs = stopped(&place);
