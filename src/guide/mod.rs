@@ -6,6 +6,12 @@ pub mod architecture {}
 #[doc = include_str!("lifecycle.md")]
 pub mod lifecycle {}
 
+#[doc = include_str!("resumable.md")]
+pub mod resumable {}
+
+#[doc = include_str!("exactly_once.md")]
+pub mod exactly_once {}
+
 #[doc = include_str!("durability.md")]
 pub mod durability {}
 

@@ -34,7 +34,7 @@ pub(crate) use sqlite::{InstanceLock, Store, app_commit_error, app_error};
 /// | | kill -9 | power cut |
 /// |---|---|---|
 /// | `Strict` | everything | everything acknowledged, finishes included |
-/// | `Synced` (default) | everything | every enqueue and control action; a job that had just finished may run again |
+/// | `Synced` (default) | everything | every enqueue, control action and step; a job that had just finished may run again |
 /// | `Relaxed` | everything | the last moments may be lost; the file stays sound |
 ///
 /// The [durability page](crate::guide::durability) says what is synced when.
@@ -43,7 +43,7 @@ pub(crate) use sqlite::{InstanceLock, Store, app_commit_error, app_error};
 pub enum Durability {
     /// Every group is synced, finishes too.
     Strict,
-    /// Groups with an enqueue or a control action are synced; claims, progress and finishes alone
+    /// Groups with an enqueue, a control action or the result of a step are synced; claims, progress and finishes alone
     /// are not.
     #[default]
     Synced,

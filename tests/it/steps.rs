@@ -226,9 +226,14 @@ fn steps_inside_a_step_are_stored_by_themselves_and_passed_by_once_it_is_done() 
             Err(Failure::msg("as told"))
         }
     };
-    for expected in [&["outer", "inner"][..], &["outer", "after"][..], &[][..]] {
+    for (expected, error) in [
+        (&["outer", "inner"][..], "not yet"),
+        (&["outer", "after"][..], "as told"),
+        (&[][..], "as told"),
+    ] {
         attempts(&jobs, id, script.clone());
         assert_eq!(effects.take(), expected);
+        assert_eq!(last_error(&jobs, id), error);
     }
 }
 
@@ -503,17 +508,27 @@ fn a_completed_job_that_is_run_again_begins_anew() {
     let jobs = stopped(&place);
     let effects = Effects::default();
     let in_job = effects.clone();
-    let engine = acting(&jobs, move |_, cx| {
+    let turns = AtomicUsize::new(0);
+    let engine = acting(&jobs, move |act, cx| {
+        let turn = turns.fetch_add(1, Ordering::SeqCst);
+        // One finds, after a nap, that nothing is left to do, and comes to no step.
+        if act.n == 2 && turn % 3 == 1 {
+            return Ok(Outcome::Done);
+        }
         in_job.step(cx, "charge")?;
-        Ok(Outcome::Done)
+        let naps = act.n == 2 && turn % 3 == 0;
+        Ok(if naps { Outcome::snooze(Duration::ZERO) } else { Outcome::Done })
     })
     .manual()
     .unwrap();
-    let id = jobs.enqueue(Act { n: 1 }).unwrap();
-    engine.run_due().unwrap();
-    jobs.retry(id).unwrap();
-    engine.run_due().unwrap();
-    assert_eq!(effects.take(), ["charge", "charge"]);
+    for (n, turns) in [(2, 2), (1, 1)] {
+        let id = jobs.enqueue(Act { n }).unwrap();
+        assert_eq!(engine.run_due().unwrap(), turns);
+        jobs.retry(id).unwrap();
+        assert_eq!(engine.run_due().unwrap(), 1);
+        assert_eq!(effects.take(), ["charge", "charge"]);
+        assert_eq!(jobs.get(id).unwrap().state, State::Completed);
+    }
 }
 
 // ---- whose they are ----------------------------------------------------------------------
