@@ -516,7 +516,7 @@ fn a_completed_job_that_is_run_again_begins_anew() {
             return Ok(Outcome::Done);
         }
         in_job.step(cx, "charge")?;
-        let naps = act.n == 2 && turn % 3 == 0;
+        let naps = act.n == 2 && turn.is_multiple_of(3);
         Ok(if naps { Outcome::snooze(Duration::ZERO) } else { Outcome::Done })
     })
     .manual()
