@@ -1,5 +1,7 @@
 //! What a running job can see and say.
 
+mod steps;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +20,11 @@ use crate::jobs::Jobs;
 use crate::new_job::{NewJob, NewRow, Overdue, Retention};
 use crate::record::{LogLine, Progress};
 use crate::rules::retry::Plan;
+use crate::rules::steps::Visits;
 use crate::rules::text;
 use crate::store::{ClaimRef, Finish, Held, Note, Verdict};
+
+pub use self::steps::Cursor;
 
 /// Progress and log lines are written at most once in this time while an attempt runs.
 const NOTE_EVERY: Duration = Duration::from_millis(250);
@@ -55,6 +60,8 @@ pub(crate) struct Attempt {
     pub(crate) keep: Option<Retention>,
     pub(crate) signals: Signals,
     pub(crate) said: Mutex<Said>,
+    /// Its steps so far; `None` until the first.
+    pub(crate) steps: Mutex<Option<Visits>>,
     /// `finish_in` was called: the row tells whether its transaction committed.
     pub(crate) settle: AtomicBool,
 }
@@ -168,6 +175,7 @@ impl Attempt {
             logs: said.logs.clone(),
             children: if completes { said.children.clone() } else { Vec::new() },
             unique: self.unique.clone(),
+            has_steps: self.may_have_steps(),
             settle: self.settle.load(Ordering::Acquire),
         })
     }

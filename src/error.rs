@@ -99,6 +99,33 @@ pub enum Error {
     /// abandoned meanwhile. Roll the surrounding transaction back.
     #[error("this attempt no longer holds job {0}; its transaction must not commit")]
     LostClaim(JobId),
+    /// A job came to another step than its earlier attempts did, in the same place: the program has
+    /// been changed. Deploy one that knows the old name there, or start the job over with
+    /// [`Jobs::retry_from_scratch`](crate::Jobs::retry_from_scratch). No step was run.
+    #[error(
+        "job {id} comes to {visited} as number {place} of its steps, where earlier attempts had {stored}; \
+         bring that back, or retry the job from scratch (`legwork retry --from-scratch {id}`)"
+    )]
+    StepChanged {
+        /// The job.
+        id: JobId,
+        /// Which of its steps, from 1.
+        place: usize,
+        /// What is stored there, as ``step `charge` ``.
+        stored: String,
+        /// What the job came to now.
+        visited: String,
+    },
+    /// The stored result of a step, or position of a cursor, does not fit the type that is asked for
+    /// now. The step was not run again.
+    #[error("what is stored of {step} does not decode: {source}")]
+    StepValue {
+        /// Which, as ``step `charge` ``.
+        step: String,
+        /// The error of the codec.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The file was written by a newer legwork; nothing was touched. Update this program.
     #[error("the file has legwork schema {found}, this program knows up to {known}")]
     Newer {

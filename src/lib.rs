@@ -56,7 +56,7 @@ mod store;
 mod unique;
 
 pub use clock::{Clock, Random};
-pub use context::Context;
+pub use context::{Context, Cursor};
 pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
@@ -68,7 +68,7 @@ pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
 pub use record::{
     AttemptRecord, Changed, Filter, GateRecord, Health, InstanceRecord, JobRecord, KindStats,
-    LogLine, Page, Percentiles, Progress, QueueStats, Scope, Selection, Stats,
+    LogLine, Page, Percentiles, Progress, QueueStats, Scope, Selection, Stats, StepRecord,
 };
 pub use rules::retry::{CustomRetry, Retry};
 pub use state::State;

@@ -107,6 +107,22 @@ pub struct AttemptRecord {
     pub counted: bool,
 }
 
+/// What is stored of a step or cursor of a job: [`Jobs::steps`](crate::Jobs::steps).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StepRecord {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a [`Cursor`](crate::Cursor).
+    pub cursor: bool,
+    /// When it was stored last.
+    #[serde(with = "time::serde::rfc3339")]
+    pub stored_at: OffsetDateTime,
+    /// The size of what is stored, in bytes of JSON. `None`: only its name, since it had no result or
+    /// position yet when a later one was stored.
+    pub bytes: Option<u64>,
+}
+
 /// A line that a job wrote with [`Context::log`](crate::Context::log).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]

@@ -63,7 +63,7 @@ enum Command {
     /// Wait until jobs are finished.
     Wait(wait::Arguments),
     /// Run finished or retrying jobs again, now.
-    Retry(change::Arguments),
+    Retry(retry::Arguments),
     /// Cancel jobs, waiting or running.
     Cancel(change::Arguments),
     /// Keep jobs from being started: of a queue, of a kind, or all.

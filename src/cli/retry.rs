@@ -1,9 +1,19 @@
 //! `legwork retry`.
 
 use super::Done;
-use super::change::{self, Arguments, Verb};
+use super::change::{self, Verb};
 use super::globals::Globals;
 use crate::state::State;
+
+#[derive(clap::Args, Debug)]
+#[group(skip)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    which: change::Arguments,
+    /// Forget the results of their steps: all of them run again.
+    #[arg(long)]
+    from_scratch: bool,
+}
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let verb = Verb {
@@ -11,7 +21,11 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         past: "retried",
         states: &[State::Failed],
         applies: |state| state.is_finished() || state == State::Retrying,
-        apply: |jobs, which| jobs.retry(which),
+        apply: if arguments.from_scratch {
+            |jobs, which| jobs.retry_from_scratch(which)
+        } else {
+            |jobs, which| jobs.retry(which)
+        },
     };
-    change::run(globals, arguments, &verb)
+    change::run(globals, &arguments.which, &verb)
 }

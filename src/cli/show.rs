@@ -13,7 +13,7 @@ use super::{Done, times};
 use crate::id::JobId;
 use crate::job::Job;
 use crate::jobs::Jobs;
-use crate::record::{AttemptRecord, JobRecord, LogLine};
+use crate::record::{AttemptRecord, JobRecord, LogLine, StepRecord};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -26,6 +26,7 @@ struct All {
     job: JobRecord,
     attempts: Vec<AttemptRecord>,
     logs: Vec<LogLine>,
+    steps: Vec<StepRecord>,
     /// What the last attempt of a shell job has written.
     stdout: Option<String>,
     stderr: Option<String>,
@@ -52,6 +53,7 @@ impl All {
         Ok(All {
             attempts: jobs.attempts(id)?,
             logs: jobs.logs(id)?,
+            steps: jobs.steps(id)?,
             stdout: captured(Stream::Stdout),
             stderr: captured(Stream::Stderr),
             job,
@@ -63,12 +65,13 @@ impl All {
             "job": output::job(&self.job),
             "attempts": self.attempts,
             "logs": self.logs,
+            "steps": self.steps,
             "stdout": self.stdout,
             "stderr": self.stderr,
         })
     }
 
-    /// Names and values; several rows of a name for attempts and log lines.
+    /// Names and values; several rows of a name for attempts, steps and log lines.
     fn rows(&self, time: impl Fn(OffsetDateTime) -> String) -> Vec<[String; 2]> {
         let job = &self.job;
         let mut rows: Vec<[String; 2]> = Vec::new();
@@ -105,6 +108,12 @@ impl All {
         row("output", job.output.clone());
         for attempt in &self.attempts {
             row("attempt", Some(self.attempt(attempt, &time)));
+        }
+        for step in &self.steps {
+            let sort = if step.cursor { "cursor" } else { "step" };
+            let size =
+                step.bytes.map_or("no value yet".to_owned(), |bytes| format!("{bytes} bytes"));
+            row(sort, Some(format!("{} {size} {}", time(step.stored_at), step.name)));
         }
         for log in &self.logs {
             row("log", Some(format!("{} {} {}", time(log.at), log.attempt, log.line)));

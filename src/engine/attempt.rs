@@ -98,6 +98,7 @@ impl Core {
             keep: own.keep,
             signals: Signals::default(),
             said: Mutex::new(Said::default()),
+            steps: Mutex::default(),
             settle: AtomicBool::new(false),
         })
     }

@@ -9,6 +9,12 @@ pub mod lifecycle {}
 #[doc = include_str!("uniqueness.md")]
 pub mod uniqueness {}
 
+#[doc = include_str!("resumable.md")]
+pub mod resumable {}
+
+#[doc = include_str!("exactly_once.md")]
+pub mod exactly_once {}
+
 #[doc = include_str!("durability.md")]
 pub mod durability {}
 

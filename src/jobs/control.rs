@@ -15,7 +15,9 @@ use super::Jobs;
 use crate::context::Context;
 
 impl Jobs {
-    /// Runs finished or retrying jobs again, now, with their counters reset.
+    /// Runs finished or retrying jobs again, now, with their counters reset. A job with
+    /// [steps](Context::step) that failed or was cancelled goes on where it was; one that completed
+    /// begins anew.
     ///
     /// # Errors
     /// For one id: [`Error::NotFound`], [`Error::WrongState`] if it is scheduled, ready, blocked
@@ -23,6 +25,16 @@ impl Jobs {
     /// jobs.
     pub fn retry(&self, which: impl Into<Selection>) -> Result<Changed> {
         self.change(which.into(), "retry", Control::Retry)
+    }
+
+    /// As [`retry`](Jobs::retry), and forgets what is stored of the jobs' steps and cursors, so that
+    /// they begin anew: for jobs whose steps have changed since
+    /// ([`Error::StepChanged`]), if it does no harm that they run twice.
+    ///
+    /// # Errors
+    /// As [`retry`](Jobs::retry).
+    pub fn retry_from_scratch(&self, which: impl Into<Selection>) -> Result<Changed> {
+        self.change(which.into(), "retry", Control::RetryAnew)
     }
 
     /// Cancels jobs: waiting ones at once, running ones through their [`Context`].

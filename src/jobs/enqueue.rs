@@ -183,7 +183,7 @@ impl Jobs {
         Ok(done)
     }
 
-    pub(super) fn refuse_inside_transaction(&self, verb: &'static str) -> Result<()> {
+    pub(crate) fn refuse_inside_transaction(&self, verb: &'static str) -> Result<()> {
         let inside =
             IN_TRANSACTION.with_borrow(|files| files.iter().any(|file| file == self.path()));
         if inside { Err(Error::InTransaction { verb }) } else { Ok(()) }
@@ -236,6 +236,7 @@ impl Jobs {
             keep: None,
             signals: Signals::default(),
             said: Mutex::new(Said::default()),
+            steps: Mutex::default(),
             settle: AtomicBool::new(false),
         });
         let cx = Context::new(Arc::clone(&attempt), state);

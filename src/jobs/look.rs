@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::id::JobId;
 use crate::record::{
-    AttemptRecord, Filter, Health, InstanceRecord, JobRecord, LogLine, Page, Stats,
+    AttemptRecord, Filter, Health, InstanceRecord, JobRecord, LogLine, Page, Stats, StepRecord,
 };
 
 use super::{Jobs, lock};
@@ -85,6 +85,15 @@ impl Jobs {
     /// Those of reading.
     pub fn logs(&self, id: JobId) -> Result<Vec<LogLine>> {
         self.0.store.logs(id)
+    }
+
+    /// What is stored of a job's [steps](Context::step) and [cursors](Context::cursor), in the order in
+    /// which it comes to them. They go when it completes.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn steps(&self, id: JobId) -> Result<Vec<StepRecord>> {
+        self.0.store.steps(id)
     }
 
     /// What a completed job has put out with [`Context::output`]; `None` if nothing, or not yet.

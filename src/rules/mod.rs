@@ -5,6 +5,7 @@ pub(crate) mod name;
 pub(crate) mod queues;
 pub(crate) mod retry;
 pub(crate) mod state;
+pub(crate) mod steps;
 pub(crate) mod suspect;
 pub(crate) mod text;
 pub(crate) mod unique;

@@ -10,6 +10,8 @@ pub(crate) const LOG_LINES: u32 = 1_000;
 pub(crate) const MESSAGE_BYTES: usize = 1024;
 /// Largest stored output, in bytes of JSON. Larger ones are refused, since half a JSON is none.
 pub(crate) const OUTPUT_BYTES: usize = 1024 * 1024;
+/// Largest stored result of a step or position of a cursor, in bytes of JSON; larger ones are refused.
+pub(crate) const STEP_BYTES: usize = 1024 * 1024;
 
 /// Cuts `text` to at most `limit` bytes at a character boundary and says how much is missing.
 /// NUL characters, which end a text for many readers of SQLite, become U+FFFD.

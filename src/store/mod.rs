@@ -23,6 +23,7 @@ use crate::id::JobId;
 use crate::new_job::{NewRow, Retention};
 use crate::record::{LogLine, Progress, Scope};
 use crate::rules::queues::Queues;
+use crate::rules::steps::Named;
 use crate::state::State;
 use crate::unique::Enqueued;
 
@@ -34,7 +35,7 @@ pub(crate) use sqlite::{Held, InstanceLock, Store, app_commit_error, app_error};
 /// | | kill -9 | power cut |
 /// |---|---|---|
 /// | `Strict` | everything | everything acknowledged, finishes included |
-/// | `Synced` (default) | everything | every enqueue and control action; a job that had just finished may run again |
+/// | `Synced` (default) | everything | every enqueue, control action and step; a job that had just finished may run again |
 /// | `Relaxed` | everything | the last moments may be lost; the file stays sound |
 ///
 /// The [durability page](crate::guide::durability) says what is synced when.
@@ -43,7 +44,7 @@ pub(crate) use sqlite::{Held, InstanceLock, Store, app_commit_error, app_error};
 pub enum Durability {
     /// Every group is synced, finishes too.
     Strict,
-    /// Groups with an enqueue or a control action are synced; claims, progress and finishes alone
+    /// Groups with an enqueue, a control action or the result of a step are synced; claims, progress and finishes alone
     /// are not.
     #[default]
     Synced,
@@ -181,6 +182,8 @@ pub(crate) struct Finish {
     pub(crate) children: Vec<NewRow>,
     /// The job's unique key, if it has one.
     pub(crate) unique: Option<Held>,
+    /// The job may have steps in the file, which go when it completes.
+    pub(crate) has_steps: bool,
     /// The job called `finish_in`: if its transaction has committed, the row is gone and that is
     /// the finish; the verdict counts only while the claim still stands.
     pub(crate) settle: bool,
@@ -226,7 +229,12 @@ pub(crate) enum Finished {
 #[derive(Clone, Debug)]
 pub(crate) enum Control {
     Retry(Vec<JobId>),
-    Cancel { ids: Vec<JobId>, reason: String },
+    /// The same, and what is stored of their steps is forgotten.
+    RetryAnew(Vec<JobId>),
+    Cancel {
+        ids: Vec<JobId>,
+        reason: String,
+    },
     Delete(Vec<JobId>),
     Pause(Scope),
     Resume(Scope),
@@ -252,6 +260,23 @@ pub(crate) struct Note {
     pub(crate) claim: ClaimRef,
     pub(crate) progress: Option<Progress>,
     pub(crate) logs: Vec<LogLine>,
+}
+
+/// The result of a step or the position of a cursor, kept for the job's later attempts.
+#[derive(Clone, Debug)]
+pub(crate) struct Save {
+    pub(crate) claim: ClaimRef,
+    pub(crate) place: usize,
+    pub(crate) named: Named,
+    /// The last place inside it.
+    pub(crate) last: usize,
+    /// Other places that so far have no entry at all.
+    pub(crate) names: Vec<(usize, Named)>,
+    /// JSON.
+    pub(crate) value: String,
+    pub(crate) at: Micros,
+    /// It must survive a power cut once it is acknowledged.
+    pub(crate) synced: bool,
 }
 
 /// What a worker hands over and asks for in one go: the end of its last attempt, the next job.

@@ -30,5 +30,6 @@ mod reading;
 mod safety;
 mod scripted;
 mod sharing;
+mod steps;
 mod suspects;
 mod unique;

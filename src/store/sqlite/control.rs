@@ -46,8 +46,11 @@ const PAUSE: &str = "INSERT OR IGNORE INTO legwork_pauses (scope, name, at) VALU
 const RESUME: &str = "DELETE FROM legwork_pauses WHERE scope = ?1 AND name = ?2";
 
 /// Everything that belongs to a job beside its row.
-pub(super) const FORGET_PARTS: [&str; 2] =
-    ["DELETE FROM legwork_attempts WHERE job = ?1", "DELETE FROM legwork_logs WHERE job = ?1"];
+pub(super) const FORGET_PARTS: [&str; 3] = [
+    "DELETE FROM legwork_attempts WHERE job = ?1",
+    "DELETE FROM legwork_logs WHERE job = ?1",
+    super::steps::FORGET,
+];
 
 pub(super) struct Live {
     state: State,
@@ -78,7 +81,12 @@ impl Book {
         match control {
             Control::Retry(ids) => {
                 for &id in ids {
-                    self.retry(id, now, &mut done)?;
+                    self.retry(id, false, now, &mut done)?;
+                }
+            }
+            Control::RetryAnew(ids) => {
+                for &id in ids {
+                    self.retry(id, true, now, &mut done)?;
                 }
             }
             Control::Cancel { ids, reason } => {
@@ -146,7 +154,7 @@ impl Book {
             .map_err(storing)
     }
 
-    fn retry(&mut self, id: JobId, now: Micros, done: &mut Controlled) -> Result<()> {
+    fn retry(&mut self, id: JobId, anew: bool, now: Micros, done: &mut Controlled) -> Result<()> {
         let live = self.live(id)?;
         let finished = if live.is_none() { self.finished(id)? } else { None };
         let (state, lane, priority) = match (&live, &finished) {
@@ -178,6 +186,10 @@ impl Book {
             .map_err(storing)?;
         if live.is_none() {
             self.on_job(FORGET, id)?;
+        }
+        // One that has completed begins a new life.
+        if anew || state == State::Completed {
+            self.on_job(super::steps::FORGET, id)?;
         }
         if becomes == State::Blocked {
             // Until the one that runs with its key has ended.

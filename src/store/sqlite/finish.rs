@@ -7,7 +7,7 @@ use super::counter::Counter;
 use super::demand::Demand;
 use super::errors::storing;
 use super::lanes::Key;
-use super::unique;
+use super::{steps, unique};
 use crate::clock::{Micros, micros_of, to_micros};
 use crate::error::{Error, Result};
 use crate::id::JobId;
@@ -229,6 +229,9 @@ impl Book {
             let settled = finish.settle && self.is_completed(finish.claim.id)?;
             return Ok(if settled { Finished::Settled } else { Finished::Stale });
         };
+        if finish.has_steps && state == State::Completed {
+            steps::forget(&self.conn, finish.claim.id)?;
+        }
         add_logs(&self.conn, finish.claim.id, &finish.logs)?;
         let children = if finish.children.is_empty() {
             Vec::new()
@@ -416,21 +419,25 @@ pub(super) fn finish_on(conn: &Connection, finish: &Finish, keep: Retention) -> 
         unreachable!("finish_in completes the job");
     };
     let to = Move::completion(finish, keep, output.as_deref());
-    // All of it or nothing, even if the app commits in spite of an error.
-    conn.execute_batch("SAVEPOINT legwork_finish").map_err(storing)?;
-    let done = finish_steps(conn, finish, &to)
-        .and_then(|()| conn.execute_batch("RELEASE legwork_finish").map_err(storing));
+    all_or_nothing(conn, || finish_whole(conn, finish, &to))
+}
+
+/// Does something in a transaction of the app: all of it or nothing, even if the app commits in spite
+/// of an error.
+pub(super) fn all_or_nothing(conn: &Connection, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    conn.execute_batch("SAVEPOINT legwork_part").map_err(storing)?;
+    let done = work().and_then(|()| conn.execute_batch("RELEASE legwork_part").map_err(storing));
     if done.is_err() {
         // After a full disk the whole transaction may be gone, and the savepoint with it.
-        let undo = "ROLLBACK TO legwork_finish; RELEASE legwork_finish";
+        let undo = "ROLLBACK TO legwork_part; RELEASE legwork_part";
         if let Err(undoing) = conn.execute_batch(undo) {
-            log::debug!("legwork: undoing a finish: {undoing}");
+            log::debug!("legwork: undoing a part of a transaction: {undoing}");
         }
     }
     done
 }
 
-fn finish_steps(conn: &Connection, finish: &Finish, to: &Move<'_>) -> Result<()> {
+fn finish_whole(conn: &Connection, finish: &Finish, to: &Move<'_>) -> Result<()> {
     if !move_claimed(conn, finish.claim, to)? {
         return Err(Error::LostClaim(finish.claim.id));
     }
@@ -441,6 +448,9 @@ fn finish_steps(conn: &Connection, finish: &Finish, to: &Move<'_>) -> Result<()>
         counter.lane_changed(waits.lane);
         counter.rules += 1;
         counter.write(conn)?;
+    }
+    if finish.has_steps {
+        steps::forget(conn, finish.claim.id)?;
     }
     add_logs(conn, finish.claim.id, &finish.logs)?;
     for child in &finish.children {

@@ -21,6 +21,7 @@ mod prune;
 mod query;
 mod readers;
 mod rescue;
+mod steps;
 mod suspects;
 mod tripwire;
 mod unique;

@@ -4,7 +4,7 @@
 use rusqlite::Connection;
 use rusqlite::types::Null;
 
-use super::{book, claim, expiry, finish, migrate, prune, query, rescue, suspects};
+use super::{book, claim, expiry, finish, migrate, prune, query, rescue, steps, suspects};
 use crate::record::Filter;
 use crate::state::State;
 
@@ -113,6 +113,15 @@ fn what_outlives_its_retention_is_found_in_its_index() {
     let conn = file();
     assert_uses(&conn, prune::EXPIRED, "legwork_next_prune (prune_at<?)");
     assert_uses(&conn, book::NEXT_PRUNE, "legwork_next_prune");
+}
+
+#[test]
+fn steps_are_reached_by_their_key_and_saved_by_the_id_of_their_job() {
+    let conn = file();
+    for sql in [steps::NAMES, steps::VALUE, steps::LIST, steps::FORGET] {
+        assert_uses(&conn, sql, "PRIMARY KEY (job=?");
+    }
+    assert_uses(&conn, steps::SAVE, BY_ID);
 }
 
 #[test]

@@ -195,6 +195,21 @@ CREATE TABLE legwork_logs (
 -- Serves: the lines of a job, and their removal with it.
 CREATE INDEX legwork_logs_of_job ON legwork_logs (job);
 
+-- What jobs have told of their steps, for their later attempts. A job's places count from 1 without a
+-- gap, in the order in which it comes to them. WITHOUT ROWID: the key serves every query.
+CREATE TABLE legwork_steps (
+    job   INTEGER NOT NULL,
+    place INTEGER NOT NULL CHECK (place > 0),
+    name  TEXT    NOT NULL,
+    sort  TEXT    NOT NULL CHECK (sort IN ('step', 'cursor')),
+    last  INTEGER NOT NULL CHECK (last >= place),  -- the last place inside this step
+    at    INTEGER NOT NULL,                        -- when it was stored last
+    -- JSON: the result of a finished step, the position of a cursor. NULL: only the name is known, of
+    -- one that had no value when a later one was stored.
+    value TEXT CHECK (json_valid(value)),
+    PRIMARY KEY (job, place)
+) STRICT, WITHOUT ROWID;
+
 -- Every job, finished or not, with its words spelled out and its times as text in UTC. For people
 -- and other programs; legwork itself reads the tables.
 CREATE VIEW legwork_all_jobs AS

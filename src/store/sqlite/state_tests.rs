@@ -87,6 +87,7 @@ fn finish(claim: ClaimRef, verdict: Verdict) -> Finish {
         logs: Vec::new(),
         children: Vec::new(),
         unique: None,
+        has_steps: false,
         settle: false,
     }
 }

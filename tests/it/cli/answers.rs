@@ -143,6 +143,34 @@ fn show_tells_the_progress_log_and_output_of_an_apps_job() {
 }
 
 #[test]
+fn show_lists_steps_and_retry_goes_on_after_them_or_from_scratch() {
+    use crate::scripted::{Act, acting};
+    let place = place();
+    let jobs = place.open();
+    let engine = acting(&jobs, |_, cx| {
+        cx.step("charge", || Ok("r1".to_owned()))?;
+        cx.cursor::<u32>("rows")?.save(&12)?;
+        Err(legwork::Failure::msg("as told").into_fatal())
+    });
+    let engine = engine.manual().unwrap();
+    let id = jobs.enqueue(Act { n: 1 }).unwrap();
+    engine.run_due().unwrap();
+    let steps = place.show(id)["steps"].clone();
+    assert_eq!((&steps[0]["name"], &steps[0]["cursor"]), (&json!("charge"), &json!(false)));
+    assert_eq!((&steps[1]["bytes"], &steps[1]["cursor"]), (&json!(2), &json!(true)));
+    assert!(steps[0]["stored_at"].is_string());
+    let tsv = place.line(&format!("show {id}")).good();
+    assert!(tsv.contains("\nstep\t") && tsv.contains(" 4 bytes charge\n"), "{tsv}");
+    assert!(tsv.contains("\ncursor\t") && tsv.contains(" 2 bytes rows\n"), "{tsv}");
+
+    place.line(&format!("retry {id}")).good();
+    assert_eq!(place.show(id)["steps"], steps);
+    engine.run_due().unwrap();
+    place.line(&format!("retry {id} --from-scratch")).good();
+    assert_eq!(place.show(id)["steps"], json!([]));
+}
+
+#[test]
 fn status_tells_of_queues_workers_and_the_file() {
     let place = place();
     place.line("enqueue mail --queue high").good();

@@ -14,6 +14,8 @@ struct Known {
     /// Enqueued in a transaction of the app.
     by_app: bool,
     ran: bool,
+    /// How many of its steps have returned.
+    steps: i64,
     /// The last control action on it, and whether it was acknowledged.
     control: Option<(String, bool)>,
 }
@@ -32,6 +34,8 @@ pub struct Verdict {
     /// Acknowledged enqueues that are not in the file: on the handle, by the app.
     pub lost: Vec<i64>,
     pub lost_of_app: Vec<i64>,
+    /// Steps that had returned and are not stored.
+    pub forgotten: Vec<String>,
     /// Acknowledged control actions that did not happen.
     pub undone: Vec<String>,
     /// Jobs that had finished and have not.
@@ -44,7 +48,7 @@ impl Verdict {
     /// Whether this must not be at a level. What the app commits itself is synced at all of them.
     pub fn breaks(&self, level: Durability) -> bool {
         let always = !self.broken.is_empty() || !self.lost_of_app.is_empty();
-        let synced = !self.lost.is_empty() || !self.undone.is_empty();
+        let synced = !self.lost.is_empty() || !self.undone.is_empty() || !self.forgotten.is_empty();
         match level {
             Durability::Relaxed => always,
             Durability::Strict => always || synced || !self.unfinished.is_empty(),
@@ -66,6 +70,7 @@ impl Account {
             }
             ["kept", id] => self.job(id).by_app = true,
             ["ran", id] => self.job(id).ran = true,
+            ["stepped", id, step] => self.job(id).steps = step.parse().unwrap(),
             [when @ ("will" | "did"), verb, what] => {
                 let control = (verb.to_owned(), when == "did");
                 if CONTROLS_OF_JOBS.contains(&verb) {
@@ -119,6 +124,10 @@ impl Account {
             (Some(state), Some(("cancel", true))) if state != CANCELLED => {
                 verdict.undone.push(format!("cancel {id}"));
             }
+            // They go when the job completes.
+            (Some(state), _) if state != COMPLETED && found.steps_of(id) < known.steps => {
+                verdict.forgotten.push(format!("step {} of {id}", known.steps));
+            }
             (Some(state), _) if known.ran && state < COMPLETED => verdict.unfinished.push(id),
             (Some(_), _) => {}
         }
@@ -148,6 +157,8 @@ enum Kind {
 struct Found {
     jobs: HashMap<i64, Row>,
     last_job: i64,
+    /// How many finished steps are stored of a job.
+    steps: HashMap<i64, i64>,
     paused: BTreeSet<String>,
     orders: BTreeSet<i64>,
     paid: BTreeSet<i64>,
@@ -155,12 +166,18 @@ struct Found {
 }
 
 /// What must find nothing.
-const STRAYS: [(&str, &str); 3] = [
+const STRAYS: [(&str, &str); 4] = [
     ("errors", "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
     (
         "instances above the counter",
         "SELECT count(*) FROM legwork_instances
           WHERE id > (SELECT last_instance FROM legwork_counter)",
+    ),
+    (
+        "steps of no job, or of a completed one",
+        "SELECT count(*) FROM legwork_steps
+          WHERE job NOT IN (SELECT id FROM legwork_jobs
+                             UNION ALL SELECT id FROM legwork_history WHERE state <> 6)",
     ),
     (
         "claims of nobody",
@@ -209,6 +226,10 @@ impl Found {
             self.must_not(twice, || format!("{id} is both finished and not"));
         }
         self.last_job = number("SELECT last_job FROM legwork_counter")?;
+        let steps = "SELECT job, count(*) FROM legwork_steps WHERE sort = 'step' GROUP BY job";
+        let mut steps = conn.prepare(steps)?;
+        self.steps =
+            steps.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
         self.paused = set(conn, "SELECT name FROM legwork_pauses")?;
         let tables = "SELECT count(*) FROM sqlite_schema WHERE name IN ('orders', 'paid')";
         if number(tables)? == 2 {
@@ -216,6 +237,10 @@ impl Found {
             self.paid = set(conn, "SELECT job FROM paid")?;
         }
         Ok(())
+    }
+
+    fn steps_of(&self, id: i64) -> i64 {
+        self.steps.get(&id).copied().unwrap_or(0)
     }
 
     fn must_not(&mut self, wrong: bool, what: impl FnOnce() -> String) {
@@ -292,6 +317,7 @@ mod tests {
         assert_eq!(after("", &["acked 51 52"]).lost, [51, 52]);
         assert_eq!(after("", &["kept 51"]).lost_of_app, [51]);
         assert_eq!(after("", &["ran 3"]).unfinished, [3]);
+        assert_eq!(after("", &["stepped 3 2"]).forgotten, ["step 2 of 3"]);
         assert_eq!(after("", &["did cancel 3"]).undone, ["cancel 3"]);
         assert_eq!(after("", &["did delete 3"]).undone, ["delete 3"]);
         assert_eq!(after("", &["did pause a"]).undone, ["pause a"]);
@@ -303,6 +329,7 @@ mod tests {
             "UPDATE legwork_jobs SET instance = 9, token = 1 WHERE id = 7",
             "CREATE TABLE orders (job); CREATE TABLE paid (job); INSERT INTO orders VALUES (7)",
             "UPDATE legwork_lanes SET kind = 'receipt'",
+            "INSERT INTO legwork_steps VALUES (51, 1, 'a', 'step', 1, 0, '1')",
             "UPDATE legwork_lanes SET kind = 'child';
              UPDATE legwork_jobs SET args = '{\"parent\":1}'",
         ] {

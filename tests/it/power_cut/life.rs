@@ -1,7 +1,8 @@
 //! A life to record: what a program does with its file, each acknowledgement marked by a line.
 //!
 //! Marks: `acked ID...` and `kept ID` (enqueued on the handle; in a transaction of the app), `ran ID`
-//! (its end is committed), `will VERB WHAT` before a control action and `did VERB WHAT` after it.
+//! (its end is committed), `stepped ID STEP`,
+//! `will VERB WHAT` before a control action and `did VERB WHAT` after it.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -144,6 +145,7 @@ fn work(jobs: &Jobs, file: &Path, mut app: Connection, amount: usize) {
         .register::<Task>()
         .register::<Parent>()
         .register::<Child>()
+        .register::<Stepwise>()
         .register_with::<Receipt>(Mutex::new(connect(file)))
         .pool(Pool::new(["*"]).workers(4))
         .start()
@@ -176,6 +178,7 @@ fn enqueue_alone(jobs: &Jobs, amount: usize) -> Vec<JobId> {
     let enqueue = |n: usize| {
         let id = match n % 4 {
             0 => jobs.enqueue(Parent),
+            2 => jobs.enqueue(Stepwise),
             _ => jobs.enqueue(Task { n: n as i64 }),
         };
         let id = id.unwrap();
@@ -266,6 +269,31 @@ impl Job for Child {
     type State = ();
 
     fn perform(&self, _: &Context) -> JobResult {
+        Ok(Outcome::Done)
+    }
+}
+
+/// Two steps, and a failed attempt between them; its cursor is not synced.
+#[derive(Serialize, Deserialize)]
+struct Stepwise;
+
+impl Job for Stepwise {
+    const KIND: &'static str = "stepwise";
+    type State = ();
+
+    fn options() -> JobOptions {
+        at_once()
+    }
+
+    fn perform(&self, cx: &Context) -> JobResult {
+        cx.cursor::<u32>("rows")?.save(&cx.attempt())?;
+        for step in 1..=2 {
+            cx.step(&format!("step {step}"), || Ok(step))?;
+            say(&format!("mark stepped {} {step}", cx.id()));
+            if cx.attempt() == step {
+                return Err(Failure::msg("not yet"));
+            }
+        }
         Ok(Outcome::Done)
     }
 }

@@ -371,6 +371,7 @@ fn ending(last: Last) -> Ending {
         logs: Vec::new(),
         children: Vec::new(),
         unique: None,
+        has_steps: false,
         settle: false,
     };
     Ending { finish, told: None }

@@ -35,6 +35,9 @@ impl Writer {
             }
             let _ = op.answer.try_send(done);
         }
+        for (op, done) in group.saves.into_iter().zip(answers.saves) {
+            let _ = op.answer.try_send(done);
+        }
         for (op, done) in group.leaves.into_iter().zip(answers.leaves) {
             self.running.remove(&op.what);
             self.neighbours.left(op.what);
@@ -136,6 +139,7 @@ impl Writer {
             logs: Vec::new(),
             children: Vec::new(),
             unique: None,
+            has_steps: false,
             settle: false,
         };
         self.held.push(FinishOperation { finish, told: None, to: None });

@@ -131,6 +131,9 @@ impl Writer {
                 log::warn!("legwork: progress of job {} not written: {error}", note.claim.id);
             }
         }
+        for op in &group.saves {
+            answers.saves.push(attempt(book, care, |book| book.save(&op.what))?);
+        }
         for op in &group.finishes {
             let mut done = attempt(book, care, |book| book.finish(&op.finish, keep, &mut demand))?;
             if let Err(error) = &done {

@@ -11,7 +11,7 @@ use crate::new_job::NewRow;
 use crate::store::tray::{Place, Started, Tray};
 use crate::store::{
     ClaimRef, Claimed, Control, Controlled, Ending, Finish, Finished, InstanceId, Joined, Joining,
-    Note, PoolId, PoolSpec, Taken, Told, Work, WorkerMail,
+    Note, PoolId, PoolSpec, Save, Taken, Told, Work, WorkerMail,
 };
 use crate::unique::Enqueued;
 
@@ -22,6 +22,7 @@ pub(in crate::store::sqlite) enum Mail {
     Control(Operation<Control, Controlled>),
     Join(Operation<Joining, Joined>),
     Leave(Operation<InstanceId, Vec<JobId>>),
+    Save(Operation<Box<Save>, ()>),
     Note(Note),
     OpenPool(PoolId, PoolSpec, Arc<Tray>),
     ClosePool(PoolId),
@@ -76,6 +77,7 @@ pub(super) struct Group {
     pub(super) controls: Vec<Operation<Control, Controlled>>,
     pub(super) joins: Vec<Operation<Joining, Joined>>,
     pub(super) leaves: Vec<Operation<InstanceId, Vec<JobId>>>,
+    pub(super) saves: Vec<Operation<Box<Save>, ()>>,
     pub(super) notes: Vec<Note>,
     /// Starts of jobs that were claimed ahead.
     pub(super) starts: Vec<(PoolId, Vec<Started>)>,
@@ -96,6 +98,7 @@ impl Group {
             + self.controls.len()
             + self.joins.len()
             + self.leaves.len()
+            + self.saves.len()
             + self.notes.len()
             + self.starts.len()
     }
@@ -120,6 +123,7 @@ impl Group {
         keep(&mut self.inserts, now);
         keep(&mut self.controls, now);
         keep(&mut self.joins, now);
+        keep(&mut self.saves, now);
         // Whoever leaves does not wait any longer either, but leaves all the same: its row stands for
         // a process that lives.
         for leave in &mut self.leaves {
@@ -135,7 +139,8 @@ impl Group {
         let controls = self.controls.iter().filter_map(|operation| operation.deadline);
         let joins = self.joins.iter().filter_map(|operation| operation.deadline);
         let leaves = self.leaves.iter().filter_map(|operation| operation.deadline);
-        inserts.chain(controls).chain(joins).chain(leaves).min()
+        let saves = self.saves.iter().filter_map(|operation| operation.deadline);
+        inserts.chain(controls).chain(joins).chain(leaves).chain(saves).min()
     }
 
     /// Takes another group's operations in, behind its own.
@@ -145,6 +150,7 @@ impl Group {
         self.controls.extend(other.controls);
         self.joins.extend(other.joins);
         self.leaves.extend(other.leaves);
+        self.saves.extend(other.saves);
         self.notes.extend(other.notes);
         self.rows += other.rows;
         self.look |= other.look;
@@ -162,9 +168,11 @@ impl Group {
             self.controls.into_iter().map(move |op| Group { controls: vec![op], ..one() });
         let joins = self.joins.into_iter().map(move |op| Group { joins: vec![op], ..one() });
         let leaves = self.leaves.into_iter().map(move |op| Group { leaves: vec![op], ..one() });
+        let saves = self.saves.into_iter().map(move |op| Group { saves: vec![op], ..one() });
         let notes = self.notes.into_iter().map(move |op| Group { notes: vec![op], ..one() });
         // Starts are collected again until they are known.
-        finishes.chain(inserts).chain(controls).chain(joins).chain(leaves).chain(notes)
+        let work = finishes.chain(saves).chain(inserts).chain(controls);
+        work.chain(joins).chain(leaves).chain(notes)
     }
 }
 
@@ -176,6 +184,7 @@ pub(super) struct Answers {
     pub(super) controls: Vec<Result<Controlled>>,
     pub(super) joins: Vec<Result<Joined>>,
     pub(super) leaves: Vec<Result<Vec<JobId>>>,
+    pub(super) saves: Vec<Result<()>>,
     pub(super) claims: Vec<(PoolId, Parked, Claimed)>,
     /// Jobs for the trays.
     pub(super) ahead: Vec<(PoolId, Vec<(Place, Claimed)>)>,

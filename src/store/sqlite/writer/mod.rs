@@ -1,7 +1,7 @@
 //! The writer: the one thread that writes to the file.
 //!
 //! It takes whatever lies in its mailbox, without waiting for more, and records it as one *group*
-//! in one transaction: notes and finishes first, then inserts and controls, then what has fallen due,
+//! in one transaction: notes, steps and finishes first, then inserts and controls, then what has fallen due,
 //! then claims. Only after the commit does it answer anybody. The guide's
 //! [architecture page](crate::guide::architecture) tells why in this order.
 //!
@@ -245,6 +245,7 @@ impl Writer {
                 group.joins.push(operation);
             }
             Mail::Leave(operation) => group.leaves.push(operation),
+            Mail::Save(operation) => group.saves.push(operation),
             Mail::Note(note) => group.notes.push(note),
             Mail::OpenPool(pool, spec, tray) => {
                 self.book.open_pool(pool, spec);
@@ -419,6 +420,7 @@ impl Writer {
             Durability::Synced => {
                 !group.inserts.is_empty()
                     || !group.controls.is_empty()
+                    || group.saves.iter().any(|op| op.what.synced)
                     || group.finishes.iter().any(|op| !op.finish.children.is_empty())
             }
         }

@@ -93,6 +93,7 @@ impl Writer {
                 Control::Pause(scope) => self.reclaim(|job| covers(scope, job)),
                 // What is behind a gate never lies in a tray.
                 Control::Retry(_)
+                | Control::RetryAnew(_)
                 | Control::Resume(_)
                 | Control::CloseGate(_)
                 | Control::OpenGate(_) => {}

@@ -73,6 +73,9 @@ impl Writer {
         for op in group.controls {
             let _ = op.answer.try_send(Err(again(&error)));
         }
+        for op in group.saves {
+            let _ = op.answer.try_send(Err(again(&error)));
+        }
         for op in group.joins {
             let _ = op.answer.try_send(Err(again(&error)));
         }
