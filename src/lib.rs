@@ -38,6 +38,8 @@
 pub mod cli;
 mod clock;
 mod context;
+#[cfg(feature = "cron")]
+mod cron;
 mod engine;
 mod error;
 mod event;
@@ -56,6 +58,8 @@ mod store;
 
 pub use clock::{Clock, Random};
 pub use context::Context;
+#[cfg(feature = "cron")]
+pub use cron::{Cron, CronRecord};
 pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
@@ -69,6 +73,8 @@ pub use record::{
     AttemptRecord, Changed, Filter, Health, InstanceRecord, JobRecord, KindStats, LogLine, Page,
     Percentiles, Progress, QueueStats, Scope, Selection, Stats,
 };
+#[cfg(feature = "cron")]
+pub use rules::cron::misfire::{Missed, Overlap};
 pub use rules::retry::{CustomRetry, Retry};
 pub use state::State;
 pub use store::{Durability, SqliteInfo};

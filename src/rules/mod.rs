@@ -7,3 +7,4 @@ pub(crate) mod retry;
 pub(crate) mod state;
 pub(crate) mod suspect;
 pub(crate) mod text;
+pub(crate) mod trust;

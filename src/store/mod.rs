@@ -4,6 +4,8 @@
 //! (see [`sqlite::writer`]) and answered after their commit; reads go to a pool of read-only
 //! connections.
 
+#[cfg(feature = "cron")]
+pub(crate) mod cron;
 #[cfg(test)]
 mod protocol_tests;
 mod sqlite;
@@ -91,6 +93,9 @@ pub(crate) enum Notice {
     WalPinned { bytes: u64, pinned: Duration },
     /// A kind that no engine here knows has jobs waiting.
     UnknownKind { kind: String },
+    /// Cron entries have been changed, here or elsewhere.
+    #[cfg(feature = "cron")]
+    CronChanged,
     /// The file is gone, and the writer with it.
     Gone { error: String },
 }
@@ -221,10 +226,15 @@ pub(crate) enum Finished {
 #[derive(Clone, Debug)]
 pub(crate) enum Control {
     Retry(Vec<JobId>),
-    Cancel { ids: Vec<JobId>, reason: String },
+    Cancel {
+        ids: Vec<JobId>,
+        reason: String,
+    },
     Delete(Vec<JobId>),
     Pause(Scope),
     Resume(Scope),
+    #[cfg(feature = "cron")]
+    Cron(cron::CronOrder),
 }
 
 /// What a control did.
@@ -235,6 +245,8 @@ pub(crate) struct Controlled {
     pub(crate) skipped: Vec<(JobId, Option<State>)>,
     /// Running jobs that were marked; whoever holds them must be told.
     pub(crate) asked: Vec<ClaimRef>,
+    #[cfg(feature = "cron")]
+    pub(crate) cron: cron::CronDone,
 }
 
 /// Progress and log lines of a running attempt: written when it suits, never waited for.

@@ -76,6 +76,8 @@ impl Book {
             }
             Control::Pause(scope) => self.set_pause(PAUSE, scope, Some(now))?,
             Control::Resume(scope) => self.set_pause(RESUME, scope, None)?,
+            #[cfg(feature = "cron")]
+            Control::Cron(order) => done.cron = self.cron(order, now)?,
         }
         Ok(done)
     }

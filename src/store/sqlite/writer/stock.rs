@@ -92,6 +92,8 @@ impl Writer {
                 }
                 Control::Pause(scope) => self.reclaim(|job| covers(scope, job)),
                 Control::Retry(_) | Control::Resume(_) => {}
+                #[cfg(feature = "cron")]
+                Control::Cron(_) => {}
             }
         }
     }
