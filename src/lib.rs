@@ -69,6 +69,8 @@ pub use record::{
     AttemptRecord, Changed, Filter, Health, InstanceRecord, JobRecord, KindStats, LogLine, Page,
     Percentiles, Progress, QueueStats, Scope, Selection, Stats,
 };
+#[cfg(feature = "cron")]
+pub use rules::cron::misfire::{Missed, Overlap};
 pub use rules::retry::{CustomRetry, Retry};
 pub use state::State;
 pub use store::{Durability, SqliteInfo};
