@@ -1,6 +1,9 @@
 //! What legwork decides: pure functions and tables. No I/O, no threads, no clock reads; chance is
 //! handed in as a number.
 
+#[cfg(feature = "cron")]
+#[allow(dead_code)] // Until the engine asks for ticks.
+pub(crate) mod cron;
 pub(crate) mod name;
 pub(crate) mod queues;
 pub(crate) mod retry;

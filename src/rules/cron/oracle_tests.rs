@@ -1,0 +1,1 @@
+//! Every tick against a search that knows neither croner nor this module.
