@@ -6,7 +6,6 @@ use time::OffsetDateTime;
 use crate::clock::{Micros, from_micros, to_micros};
 use crate::error::Result;
 use crate::id::JobId;
-use crate::new_job::LATEST;
 use crate::rules::cron::Schedule;
 use crate::rules::cron::misfire::{Missed, Overlap};
 
@@ -100,6 +99,11 @@ impl Cron {
         Ok(ticks(&self.schedule()?, after, after, count))
     }
 
+    /// The same with expression and zone as they are kept.
+    pub(crate) fn spelled(self, expression: String, zone: String) -> Cron {
+        Cron { expression, zone, ..self }
+    }
+
     pub(crate) fn schedule(&self) -> Result<Schedule> {
         Schedule::parse(&self.expression, &self.zone)
     }
@@ -112,17 +116,8 @@ pub(crate) fn ticks(
     after: Micros,
     count: usize,
 ) -> Vec<OffsetDateTime> {
-    let next = |&tick: &Micros| next_tick(schedule, anchor, tick);
+    let next = |&tick: &Micros| schedule.next_from(anchor, tick);
     std::iter::successors(next(&after), next).take(count).map(from_micros).collect()
-}
-
-/// The first tick after `after`.
-pub(crate) fn next_tick(schedule: &Schedule, anchor: Micros, after: Micros) -> Option<Micros> {
-    let next = match schedule.interval() {
-        Some(_) => schedule.next_from(anchor, after),
-        None => schedule.next_after(after),
-    };
-    next.filter(|&tick| tick <= LATEST)
 }
 
 impl From<&str> for Cron {

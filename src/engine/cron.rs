@@ -60,9 +60,10 @@ impl Crons {
     /// [`Error::Invalid`] for a bad name, expression or zone, and for a name given twice.
     pub(super) fn new(planned: Vec<Planned>, off: bool) -> Result<Crons> {
         let mut own = HashMap::new();
-        for planned in planned {
-            entry(&planned.name, &planned.cron, None)?;
-            planned.cron.check().map_err(|error| of_entry(&planned.name, error))?;
+        for mut planned in planned {
+            let checked = entry(&planned.name, &planned.cron, None)
+                .map_err(|error| of_entry(&planned.name, error))?;
+            planned.cron = planned.cron.spelled(checked.expression, checked.zone);
             if let Some(twice) = own.insert(planned.name.clone(), planned) {
                 let why = format!("there are two entries called {:?}", twice.name);
                 return Err(Error::invalid("cron name", why));
@@ -187,11 +188,9 @@ impl Serving<'_> {
             return Ok(Served::Until(None));
         };
         let now = self.jobs.clock().micros();
-        // A clock that is at the end of time has no next tick, and may come back.
         let due = misfire::due(&schedule, row.missed, row.settled, now, row.anchor);
-        // Time that has passed without a tick need not be written. A clock that has been set back must:
-        // what was settled ahead of it is open again.
-        if due.ticks.is_empty() && due.missed == 0 && due.settled.until >= row.settled.until {
+        // A clock that was set back opens again what was settled ahead of it: that is to be kept too.
+        if due.ticks.is_empty() && due.missed == 0 && due.settled == row.settled {
             return Ok(Served::Until(due.next));
         }
         self.settle(row, due)

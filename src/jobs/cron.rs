@@ -40,7 +40,6 @@ impl Jobs {
         job: impl Into<NewJob>,
     ) -> Result<()> {
         let cron = cron.into();
-        cron.check()?;
         let job = job.into();
         if job.has_start_time() {
             let why = "a job that is enqueued again and again cannot have one; give it a delay";
@@ -147,13 +146,14 @@ impl Jobs {
     }
 }
 
-/// A checked name with its schedule, for the file.
+/// A checked entry, for the file.
 pub(crate) fn entry(name: &str, cron: &Cron, job: Option<String>) -> Result<CronEntry> {
     name::check("cron name", name)?;
+    let schedule = cron.schedule()?;
     Ok(CronEntry {
         name: name.to_owned(),
-        expression: cron.expression.clone(),
-        zone: cron.zone.clone(),
+        expression: schedule.expression().to_owned(),
+        zone: schedule.zone().to_owned(),
         missed: cron.missed,
         overlap: cron.overlap,
         job,
@@ -173,7 +173,7 @@ fn record(row: CronRow, now: Micros) -> CronRecord {
             Ok(schedule) => schedule.words(),
             Err(error) => error.to_string(),
         },
-        next: next.and_then(|schedule| cron::next_tick(schedule, row.anchor, now)).map(from_micros),
+        next: next.and_then(|schedule| schedule.next_from(row.anchor, now)).map(from_micros),
         name: row.name,
         expression: row.expression,
         zone: row.zone,

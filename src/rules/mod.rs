@@ -2,7 +2,6 @@
 //! handed in as a number.
 
 #[cfg(feature = "cron")]
-#[allow(dead_code)] // Until the engine asks for ticks.
 pub(crate) mod cron;
 pub(crate) mod name;
 pub(crate) mod queues;

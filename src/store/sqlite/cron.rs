@@ -9,16 +9,16 @@ use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::NewRow;
-use crate::rules::cron::misfire::{Missed, Overlap, Settled};
+use crate::rules::cron::misfire::{Leap, Missed, Overlap, Settled};
 use crate::store::cron::{CronDone, CronEntry, CronOrder, CronRow, Fire};
 
 const ALL: &str = "
 SELECT name, expression, zone, missed, at_most, overlap, job, paused_at, anchor, settled_until,
-       settled_before, last_tick, last_job, fired, runs_asked
+       leap_from, leap_to, last_tick, last_job, fired, runs_asked
   FROM legwork_cron ORDER BY name";
 const ONE: &str = "
 SELECT name, expression, zone, missed, at_most, overlap, job, paused_at, anchor, settled_until,
-       settled_before, last_tick, last_job, fired, runs_asked
+       leap_from, leap_to, last_tick, last_job, fired, runs_asked
   FROM legwork_cron WHERE name = ?1";
 const CREATE: &str = "
 INSERT INTO legwork_cron (name, expression, zone, missed, at_most, overlap, job, anchor, settled_until)
@@ -28,19 +28,19 @@ UPDATE legwork_cron
    SET expression = ?2, zone = ?3, missed = ?4, at_most = ?5, overlap = ?6, job = ?7 WHERE name = ?1";
 /// Another expression: its ticks are counted from now on.
 const ANCHOR: &str = "
-UPDATE legwork_cron SET anchor = ?2, settled_until = ?2, settled_before = NULL WHERE name = ?1";
+UPDATE legwork_cron SET anchor = ?2, settled_until = ?2, leap_from = NULL, leap_to = NULL WHERE name = ?1";
 const REMOVE: [&str; 2] =
     ["DELETE FROM legwork_cron WHERE name = ?1", "DELETE FROM legwork_ticks WHERE name = ?1"];
 const PAUSE: &str = "UPDATE legwork_cron SET paused_at = coalesce(paused_at, ?2) WHERE name = ?1";
 /// The ticks of the pause are settled.
 const RESUME: &str = "
-UPDATE legwork_cron SET paused_at = NULL, settled_until = ?2, settled_before = NULL
+UPDATE legwork_cron SET paused_at = NULL, settled_until = ?2, leap_from = NULL, leap_to = NULL
  WHERE name = ?1 AND paused_at IS NOT NULL";
 const ASK: &str = "UPDATE legwork_cron SET runs_asked = runs_asked + 1 WHERE name = ?1";
 const SETTLE: &str = "
 UPDATE legwork_cron
-   SET settled_until = ?2, settled_before = ?3, last_tick = ?4, last_job = ?5, fired = ?6,
-       runs_asked = ?7
+   SET settled_until = ?2, leap_from = ?3, leap_to = ?4, last_tick = ?5, last_job = ?6, fired = ?7,
+       runs_asked = ?8
  WHERE name = ?1";
 const WRITE_TICK: &str =
     "INSERT OR IGNORE INTO legwork_ticks (name, tick, job) VALUES (?1, ?2, ?3)";
@@ -80,6 +80,8 @@ pub(super) fn row(conn: &Connection, name: &str) -> Result<Option<CronRow>> {
 fn from_row(row: &Row<'_>) -> rusqlite::Result<CronRow> {
     let missed: String = row.get(3)?;
     let overlap: String = row.get(5)?;
+    let leap: (Option<Micros>, Option<Micros>) = (row.get(10)?, row.get(11)?);
+    let leap = leap.0.zip(leap.1).map(|(from, to)| Leap { from, to });
     Ok(CronRow {
         name: row.get(0)?,
         expression: row.get(1)?,
@@ -93,11 +95,11 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<CronRow> {
         job: row.get(6)?,
         paused: row.get::<_, Option<Micros>>(7)?.is_some(),
         anchor: row.get(8)?,
-        settled: Settled { until: row.get(9)?, before: row.get(10)? },
-        last_tick: row.get(11)?,
-        last_job: row.get::<_, Option<i64>>(12)?.map(JobId),
-        fired: row.get(13)?,
-        runs_asked: row.get(14)?,
+        settled: Settled { until: row.get(9)?, leap },
+        last_tick: row.get(12)?,
+        last_job: row.get::<_, Option<i64>>(13)?.map(JobId),
+        fired: row.get(14)?,
+        runs_asked: row.get(15)?,
     })
 }
 
@@ -296,7 +298,8 @@ impl Book {
                 settle.execute(params![
                     row.name,
                     row.settled.until,
-                    row.settled.before,
+                    row.settled.leap.map(|leap| leap.from),
+                    row.settled.leap.map(|leap| leap.to),
                     row.last_tick,
                     row.last_job.map(|job| job.0),
                     row.fired,

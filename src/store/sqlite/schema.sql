@@ -178,12 +178,14 @@ CREATE TABLE legwork_cron (
     paused_at      INTEGER,
     anchor         INTEGER NOT NULL,    -- where the intervals of @every start
     settled_until  INTEGER NOT NULL,
-    settled_before INTEGER,             -- the same before its last step of more than a day
+    leap_from      INTEGER,             -- the last time that ticks were more than a day late: the last
+    leap_to        INTEGER,             -- settled tick, and what the clock showed then
     last_tick      INTEGER,
     last_job       INTEGER,
     fired          INTEGER NOT NULL DEFAULT 0,
     runs_asked     INTEGER NOT NULL DEFAULT 0 CHECK (runs_asked >= 0),
-    CHECK ((missed = 'all') = (at_most IS NOT NULL))
+    CHECK ((missed = 'all') = (at_most IS NOT NULL)),
+    CHECK ((leap_from IS NULL) = (leap_to IS NULL))
 ) STRICT, WITHOUT ROWID;
 
 -- The newest ticks of each entry, so that no (name, tick) is fired twice whatever the clock does.
