@@ -6,6 +6,8 @@
 mod bench;
 mod cancel;
 mod change;
+#[cfg(feature = "cron")]
+mod cron;
 mod enqueue;
 mod globals;
 mod list;
@@ -64,6 +66,10 @@ enum Command {
     Retry(change::Arguments),
     /// Cancel jobs, waiting or running.
     Cancel(change::Arguments),
+    /// List, add, run, pause and check cron entries.
+    #[cfg(feature = "cron")]
+    #[command(subcommand)]
+    Cron(cron::Command),
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
 }
@@ -85,6 +91,8 @@ pub fn main() -> ExitCode {
         Command::Wait(arguments) => wait::run(&globals, &arguments),
         Command::Retry(arguments) => retry::run(&globals, &arguments),
         Command::Cancel(arguments) => cancel::run(&globals, &arguments),
+        #[cfg(feature = "cron")]
+        Command::Cron(command) => cron::run(&globals, &command),
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
     };
     done.unwrap_or_else(|trouble| trouble.tell())

@@ -21,6 +21,16 @@ pub(super) struct NewOptions {
     /// Run it no sooner than this (2026-05-01T08:00:00Z).
     #[arg(long, value_name = "TIME", value_parser = times::instant)]
     at: Option<OffsetDateTime>,
+    #[command(flatten)]
+    options: JobOptions,
+    /// Wait until it is finished.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// What holds for a job whenever it is enqueued.
+#[derive(clap::Args, Debug)]
+pub(super) struct JobOptions {
     /// Its queue.
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
@@ -30,9 +40,6 @@ pub(super) struct NewOptions {
     /// A word to find it by; may be given several times.
     #[arg(long = "tag", value_name = "WORD")]
     tags: Vec<String>,
-    /// Wait until it is finished.
-    #[arg(long)]
-    wait: bool,
 }
 
 impl NewOptions {
@@ -64,6 +71,12 @@ impl NewOptions {
         if let Some(at) = self.at {
             job = job.run_at(at);
         }
+        self.options.set(job)
+    }
+}
+
+impl JobOptions {
+    pub(super) fn set(&self, mut job: NewJob) -> NewJob {
         if let Some(queue) = &self.queue {
             job = job.queue(queue);
         }

@@ -10,6 +10,8 @@ mod cli;
 mod common;
 mod control;
 mod crash;
+#[cfg(feature = "cron")]
+mod cron;
 mod durability;
 mod enqueue;
 mod faults;
