@@ -49,9 +49,9 @@ pub(super) fn zone(name: &str) -> Result<TimeZone> {
 impl Calendar {
     pub(super) fn parse(expression: &str, zone: TimeZone) -> Result<Calendar, String> {
         let fields = spell_out(expression)?;
-        check_fields(&fields)?;
         let parser =
             CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+        check_fields(&parser, &fields)?;
         let cron =
             parser.parse(&fields).map_err(|error| format!("`{expression}`: {}", said(error)))?;
         // Days repeat every 400 years; whatever day exists comes within 40, a weekday's 29 February included.
@@ -136,43 +136,61 @@ fn spell_out(expression: &str) -> Result<String, String> {
     })
 }
 
-/// What croner would read in silence as something that nobody has meant: empty items of a list, names
-/// run together, names in fields of numbers.
-fn check_fields(fields: &str) -> Result<(), String> {
+/// A field, what it may hold and which names it knows.
+type Field = (&'static str, &'static str, &'static [&'static str]);
+
+const FIELDS: [Field; 6] = [
+    ("second", "0 to 59", &[]),
+    ("minute", "0 to 59", &[]),
+    ("hour", "0 to 23", &[]),
+    ("day of the month", "1 to 31", &[]),
+    (
+        "month",
+        "1 to 12, or JAN to DEC",
+        &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"],
+    ),
+    (
+        "day of the week",
+        "0 to 7 (0 and 7 are Sunday), or SUN to SAT",
+        &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"],
+    ),
+];
+
+/// Refuses what croner would read in silence as something that nobody has meant, and names the field
+/// that croner refuses.
+fn check_fields(parser: &CronParser, fields: &str) -> Result<(), String> {
     let all: Vec<_> = fields.split_whitespace().collect();
     if !matches!(all.len(), 5 | 6) {
         return Err(format!(
-            "`{fields}` has {} fields; it takes 5 (minute, hour, day of the month, month, day of the week) \
-             or 6 (seconds first)",
+            "`{fields}` has {} fields; it takes 5 (minute, hour, day of the month, month, \
+             day of the week) or 6 (seconds first)",
             all.len()
         ));
     }
-    const FIELDS: [(&str, &[&str]); 6] = [
-        ("second", &[]),
-        ("minute", &[]),
-        ("hour", &[]),
-        ("day of the month", &[]),
-        (
-            "month",
-            &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"],
-        ),
-        ("day of the week", &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]),
-    ];
-    for (field, (what, names)) in all.iter().zip(&FIELDS[6 - all.len()..]) {
-        let wrong = |why: String| Err(format!("`{fields}`: the {what} is `{field}`: {why}"));
-        let field = field.strip_prefix('+').filter(|_| *what == "day of the week").unwrap_or(field);
-        for item in field.split(',') {
-            if item.is_empty() {
-                return wrong("an item is empty".to_owned());
-            }
-            for word in item.split(|letter: char| !letter.is_alphabetic()) {
-                let sign = word.len() <= 2 && what.starts_with("day");
-                let name =
-                    word.strip_suffix(['L', 'l']).filter(|_| word.len() == 4).unwrap_or(word);
-                let known = names.iter().any(|known| known.eq_ignore_ascii_case(name));
-                if !word.is_empty() && !known && !sign {
-                    return wrong(format!("`{word}` means nothing there"));
-                }
+    for (at, (field, rule)) in all.iter().zip(&FIELDS[6 - all.len()..]).enumerate() {
+        let alone: Vec<_> = (0..all.len()).map(|i| if i == at { *field } else { "*" }).collect();
+        let read = || parser.parse(&alone.join(" ")).map(drop).map_err(said);
+        check_items(field, rule).and_then(|()| read()).map_err(|why| {
+            let (what, range, _) = rule;
+            format!("`{fields}`: the {what} cannot be `{field}`: {why}; it is {range}")
+        })?;
+    }
+    Ok(())
+}
+
+/// No empty items of a list, no names run together, no names in fields of numbers.
+fn check_items(field: &str, (what, _, names): &Field) -> Result<(), String> {
+    let field = field.strip_prefix('+').filter(|_| *what == "day of the week").unwrap_or(field);
+    for item in field.split(',') {
+        if item.is_empty() {
+            return Err("an item of the list is empty".to_owned());
+        }
+        for word in item.split(|letter: char| !letter.is_alphabetic()) {
+            let sign = word.len() <= 2 && what.starts_with("day");
+            let last = word.strip_suffix(['L', 'l']).filter(|_| word.len() == 4);
+            let known = |name: &&str| name.eq_ignore_ascii_case(last.unwrap_or(word));
+            if !word.is_empty() && !sign && !names.iter().any(known) {
+                return Err(format!("`{word}` means nothing there"));
             }
         }
     }
