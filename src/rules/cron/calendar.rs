@@ -7,9 +7,9 @@
 use std::cmp::Ordering;
 
 use croner::errors::CronError;
-use croner::parser::{CronParser, Seconds, Year};
+use croner::parser::{CronParser, Year};
 use croner::{CivilDateTime, Cron, CronDateTime, CronPattern, Resolution, Weekday};
-use jiff::civil::{Date, DateTime};
+use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 
@@ -49,17 +49,13 @@ pub(super) fn zone(name: &str) -> Result<TimeZone> {
 impl Calendar {
     pub(super) fn parse(expression: &str, zone: TimeZone) -> Result<Calendar, String> {
         let fields = spell_out(expression)?;
-        let parser =
-            CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-        check_fields(&parser, &fields)?;
-        let cron =
-            parser.parse(&fields).map_err(|error| format!("`{expression}`: {}", said(error)))?;
-        // Days repeat every 400 years; whatever day exists comes within 40, a weekday's 29 February included.
-        let start = Wall(Date::constant(1999, 12, 31).to_datetime(jiff::civil::Time::midnight()));
-        if cron.find_next_occurrence(&start, true).is_err() {
-            return Err(format!("`{expression}` never comes: no month has such a day"));
+        check_fields(&fields)?;
+        let parser = CronParser::builder().year(Year::Disallowed).build();
+        let cron = parser.parse(&fields).map_err(|error| blame(&parser, &fields, error))?;
+        match comes(&fields) {
+            true => Ok(Calendar { cron, zone }),
+            false => Err(format!("`{expression}` never comes: no month has such a day")),
         }
-        Ok(Calendar { cron, zone })
     }
 
     pub(super) fn pattern(&self) -> &CronPattern {
@@ -156,9 +152,8 @@ const FIELDS: [Field; 6] = [
     ),
 ];
 
-/// Refuses what croner would read in silence as something that nobody has meant, and names the field
-/// that croner refuses.
-fn check_fields(parser: &CronParser, fields: &str) -> Result<(), String> {
+/// Refuses what croner would read in silence as something that nobody has meant.
+fn check_fields(fields: &str) -> Result<(), String> {
     let all: Vec<_> = fields.split_whitespace().collect();
     if !matches!(all.len(), 5 | 6) {
         return Err(format!(
@@ -167,15 +162,35 @@ fn check_fields(parser: &CronParser, fields: &str) -> Result<(), String> {
             all.len()
         ));
     }
-    for (at, (field, rule)) in all.iter().zip(&FIELDS[6 - all.len()..]).enumerate() {
-        let alone: Vec<_> = (0..all.len()).map(|i| if i == at { *field } else { "*" }).collect();
-        let read = || parser.parse(&alone.join(" ")).map(drop).map_err(said);
-        check_items(field, rule).and_then(|()| read()).map_err(|why| {
-            let (what, range, _) = rule;
-            format!("`{fields}`: the {what} cannot be `{field}`: {why}; it is {range}")
-        })?;
+    for (field, rule) in all.iter().zip(&FIELDS[6 - all.len()..]) {
+        check_items(field, rule).map_err(|why| cannot_be(fields, field, rule, &why))?;
     }
     Ok(())
+}
+
+/// Which field it is that croner refuses: each is read alone.
+fn blame(parser: &CronParser, fields: &str, error: CronError) -> String {
+    let all: Vec<_> = fields.split_whitespace().collect();
+    for (at, (field, rule)) in all.iter().zip(&FIELDS[6 - all.len()..]).enumerate() {
+        let alone: Vec<_> = (0..all.len()).map(|i| if i == at { *field } else { "*" }).collect();
+        if let Err(error) = parser.parse(&alone.join(" ")) {
+            return cannot_be(fields, field, rule, &said(error));
+        }
+    }
+    format!("`{fields}`: {}", said(error))
+}
+
+fn cannot_be(fields: &str, field: &str, (what, range, _): &Field, why: &str) -> String {
+    format!("`{fields}`: the {what} cannot be `{field}`: {why}; it is {range}")
+}
+
+/// Whether there is such a day. Whatever day there is comes within 40 years of 2000, a Monday that is a
+/// 29 February too; croner alone would search to the year 5000.
+fn comes(fields: &str) -> bool {
+    let seconds = if fields.split_whitespace().count() == 5 { "0 " } else { "" };
+    let probe = CronParser::new().parse(&format!("{seconds}{fields} 2000-2040"));
+    let start = Wall(DateTime::constant(2000, 1, 1, 0, 0, 0, 0));
+    probe.is_ok_and(|probe| probe.find_next_occurrence(&start, true).is_ok())
 }
 
 /// No empty items of a list, no names run together, no names in fields of numbers.

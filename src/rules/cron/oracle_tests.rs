@@ -214,6 +214,10 @@ impl Window {
         let mut reached = self.shown[0] - 1;
         let mut day = (i64::MIN, false);
         for (at, &shown) in (self.start..).zip(&self.shown) {
+            if at * 60 + 59 <= after {
+                reached = reached.max(shown);
+                continue;
+            }
             let skipped = reached + 1..shown;
             for wall in reached + 1..=shown {
                 if day.0 != wall.div_euclid(DAY) {
@@ -270,9 +274,7 @@ fn changes(zone: &TimeZone) -> Vec<i64> {
 }
 
 /// As many ticks as `most` after an instant, forwards and backwards.
-fn compare(expression: &Expression, zone: &str, window: &Window, after: i64, most: usize) {
-    let schedule = Schedule::parse(&expression.text, zone)
-        .unwrap_or_else(|error| panic!("`{}`: {error}", expression.text));
+fn compare(expression: &Expression, schedule: &Schedule, window: &Window, after: i64, most: usize) {
     let expected = window.ticks(expression, after, most);
     let end = (window.start + window.shown.len() as i64) * 60;
     let mut found = Vec::new();
@@ -284,8 +286,12 @@ fn compare(expression: &Expression, zone: &str, window: &Window, after: i64, mos
         }
         found.push(at / 1_000_000);
     }
-    let what =
-        format!("`{}` in {zone} after {}", expression.text, Timestamp::from_second(after).unwrap());
+    let what = format!(
+        "`{}` in {} after {:?}",
+        expression.text,
+        schedule.zone(),
+        Timestamp::from_second(after)
+    );
     assert_eq!(found, expected, "{what}");
     for pair in expected.windows(2).take(2) {
         for (at, last) in [(pair[1] * 1_000_000, pair[1]), (pair[1] * 1_000_000 - 1, pair[0])] {
@@ -307,22 +313,23 @@ fn sweep(zone: &str, seed: u64, pairs: usize, around: usize, most: usize) {
     let windows: Vec<_> =
         changes.iter().map(|at| Window::new(&tz, at - 2 * DAY, 4 * DAY)).collect();
     assert!(windows.len() > 20, "{zone} has {} changes", windows.len());
+    let months: Vec<_> = std::iter::repeat_with(|| rng.i64(YEARS))
+        .filter(|start| !changes.iter().any(|at| (start - DAY..start + DAY).contains(&at)))
+        .map(|start| Window::new(&tz, start, 28 * DAY))
+        .take(6)
+        .collect();
     let mut turn = (0..windows.len()).cycle();
     for _ in 0..pairs {
-        let mut expression = Expression::random(&mut rng);
-        while Schedule::parse(&expression.text, zone).is_err() {
-            expression = Expression::random(&mut rng);
-        }
+        let (expression, schedule) = std::iter::repeat_with(|| Expression::random(&mut rng))
+            .find_map(|e| Schedule::parse(&e.text, zone).ok().map(|schedule| (e, schedule)))
+            .expect("some expressions name a day that exists");
         for at in turn.by_ref().take(around.min(windows.len())) {
             let before = if rng.bool() { rng.i64(0..4 * 60) } else { rng.i64(-DAY..2 * DAY - 1) };
             let after = (changes[at] - before) * 60 - rng.i64(0..60);
-            compare(&expression, zone, &windows[at], after, most);
+            compare(&expression, &schedule, &windows[at], after, most);
         }
-        let start = rng.i64(YEARS);
-        let clear = !changes.iter().any(|at| (start - DAY..start + DAY).contains(at));
-        if clear {
-            compare(&expression, zone, &Window::new(&tz, start, 7 * DAY), start * 60, 3);
-        }
+        let month = &months[rng.usize(..months.len())];
+        compare(&expression, &schedule, month, (month.start + rng.i64(0..20 * DAY)) * 60, 3);
     }
 }
 
