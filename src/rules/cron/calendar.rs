@@ -7,9 +7,9 @@
 use std::cmp::Ordering;
 
 use croner::errors::CronError;
-use croner::parser::{CronParser, Seconds, Year};
+use croner::parser::{CronParser, Year};
 use croner::{CivilDateTime, Cron, CronDateTime, CronPattern, Resolution, Weekday};
-use jiff::civil::{Date, DateTime};
+use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 
@@ -50,16 +50,12 @@ impl Calendar {
     pub(super) fn parse(expression: &str, zone: TimeZone) -> Result<Calendar, String> {
         let fields = spell_out(expression)?;
         check_fields(&fields)?;
-        let parser =
-            CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-        let cron =
-            parser.parse(&fields).map_err(|error| format!("`{expression}`: {}", said(error)))?;
-        // Days repeat every 400 years; whatever day exists comes within 40, a weekday's 29 February included.
-        let start = Wall(Date::constant(1999, 12, 31).to_datetime(jiff::civil::Time::midnight()));
-        if cron.find_next_occurrence(&start, true).is_err() {
-            return Err(format!("`{expression}` never comes: no month has such a day"));
+        let parser = CronParser::builder().year(Year::Disallowed).build();
+        let cron = parser.parse(&fields).map_err(|error| blame(&parser, &fields, error))?;
+        match comes(&fields) {
+            true => Ok(Calendar { cron, zone }),
+            false => Err(format!("`{expression}` never comes: no month has such a day")),
         }
-        Ok(Calendar { cron, zone })
     }
 
     pub(super) fn pattern(&self) -> &CronPattern {
@@ -136,43 +132,80 @@ fn spell_out(expression: &str) -> Result<String, String> {
     })
 }
 
-/// What croner would read in silence as something that nobody has meant: empty items of a list, names
-/// run together, names in fields of numbers.
+/// A field, what it may hold and which names it knows.
+type Field = (&'static str, &'static str, &'static [&'static str]);
+
+const FIELDS: [Field; 6] = [
+    ("second", "0 to 59", &[]),
+    ("minute", "0 to 59", &[]),
+    ("hour", "0 to 23", &[]),
+    ("day of the month", "1 to 31", &[]),
+    (
+        "month",
+        "1 to 12, or JAN to DEC",
+        &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"],
+    ),
+    (
+        "day of the week",
+        "0 to 7 (0 and 7 are Sunday), or SUN to SAT",
+        &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"],
+    ),
+];
+
+/// Refuses what croner would read in silence as something that nobody has meant.
 fn check_fields(fields: &str) -> Result<(), String> {
     let all: Vec<_> = fields.split_whitespace().collect();
     if !matches!(all.len(), 5 | 6) {
         return Err(format!(
-            "`{fields}` has {} fields; it takes 5 (minute, hour, day of the month, month, day of the week) \
-             or 6 (seconds first)",
+            "`{fields}` has {} fields; it takes 5 (minute, hour, day of the month, month, \
+             day of the week) or 6 (seconds first)",
             all.len()
         ));
     }
-    const FIELDS: [(&str, &[&str]); 6] = [
-        ("second", &[]),
-        ("minute", &[]),
-        ("hour", &[]),
-        ("day of the month", &[]),
-        (
-            "month",
-            &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"],
-        ),
-        ("day of the week", &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]),
-    ];
-    for (field, (what, names)) in all.iter().zip(&FIELDS[6 - all.len()..]) {
-        let wrong = |why: String| Err(format!("`{fields}`: the {what} is `{field}`: {why}"));
-        let field = field.strip_prefix('+').filter(|_| *what == "day of the week").unwrap_or(field);
-        for item in field.split(',') {
-            if item.is_empty() {
-                return wrong("an item is empty".to_owned());
-            }
-            for word in item.split(|letter: char| !letter.is_alphabetic()) {
-                let sign = word.len() <= 2 && what.starts_with("day");
-                let name =
-                    word.strip_suffix(['L', 'l']).filter(|_| word.len() == 4).unwrap_or(word);
-                let known = names.iter().any(|known| known.eq_ignore_ascii_case(name));
-                if !word.is_empty() && !known && !sign {
-                    return wrong(format!("`{word}` means nothing there"));
-                }
+    for (field, rule) in all.iter().zip(&FIELDS[6 - all.len()..]) {
+        check_items(field, rule).map_err(|why| cannot_be(fields, field, rule, &why))?;
+    }
+    Ok(())
+}
+
+/// Which field it is that croner refuses: each is read alone.
+fn blame(parser: &CronParser, fields: &str, error: CronError) -> String {
+    let all: Vec<_> = fields.split_whitespace().collect();
+    for (at, (field, rule)) in all.iter().zip(&FIELDS[6 - all.len()..]).enumerate() {
+        let alone: Vec<_> = (0..all.len()).map(|i| if i == at { *field } else { "*" }).collect();
+        if let Err(error) = parser.parse(&alone.join(" ")) {
+            return cannot_be(fields, field, rule, &said(error));
+        }
+    }
+    format!("`{fields}`: {}", said(error))
+}
+
+fn cannot_be(fields: &str, field: &str, (what, range, _): &Field, why: &str) -> String {
+    format!("`{fields}`: the {what} cannot be `{field}`: {why}; it is {range}")
+}
+
+/// Whether there is such a day. Whatever day there is comes within 40 years of 2000, a Monday that is a
+/// 29 February too; croner alone would search to the year 5000.
+fn comes(fields: &str) -> bool {
+    let seconds = if fields.split_whitespace().count() == 5 { "0 " } else { "" };
+    let probe = CronParser::new().parse(&format!("{seconds}{fields} 2000-2040"));
+    let start = Wall(DateTime::constant(2000, 1, 1, 0, 0, 0, 0));
+    probe.is_ok_and(|probe| probe.find_next_occurrence(&start, true).is_ok())
+}
+
+/// No empty items of a list, no names run together, no names in fields of numbers.
+fn check_items(field: &str, (what, _, names): &Field) -> Result<(), String> {
+    let field = field.strip_prefix('+').filter(|_| *what == "day of the week").unwrap_or(field);
+    for item in field.split(',') {
+        if item.is_empty() {
+            return Err("an item of the list is empty".to_owned());
+        }
+        for word in item.split(|letter: char| !letter.is_alphabetic()) {
+            let sign = word.len() <= 2 && what.starts_with("day");
+            let last = word.strip_suffix(['L', 'l']).filter(|_| word.len() == 4);
+            let known = |name: &&str| name.eq_ignore_ascii_case(last.unwrap_or(word));
+            if !word.is_empty() && !sign && !names.iter().any(known) {
+                return Err(format!("`{word}` means nothing there"));
             }
         }
     }

@@ -147,3 +147,7 @@ pub(crate) fn due(
     };
     Due { ticks: all, missed: left_out, settled: Settled { until, leap }, next: tick }
 }
+
+#[cfg(test)]
+#[path = "misfire_tests.rs"]
+mod tests;
