@@ -234,7 +234,7 @@ fn add(globals: &Globals, add: &Add) -> Done {
 fn check(globals: &Globals, check: &Check) -> Done {
     let cron = Cron::new(&check.expression).zone(&check.tz);
     let from = check.from.unwrap_or_else(OffsetDateTime::now_utc);
-    let words = cron.words().map_err(|error| Trouble::usage(error))?;
+    let words = cron.words().map_err(Trouble::usage)?;
     let ticks = cron.ticks_after(from, check.count.into())?;
     match globals.output() {
         Output::Json => output::json(json!({

@@ -128,7 +128,8 @@ impl Engine {
     }
 
     /// Waits until nothing is ready, running or due that this engine could run. Jobs whose time
-    /// lies ahead do not count, nor do paused ones. Pools on a cadence look at once.
+    /// lies ahead do not count, nor do paused ones. Cron ticks that are due are fired first, and
+    /// runs of entries that were asked for served. Pools on a cadence look at once.
     ///
     /// # Errors
     /// [`Error::Stopped`] if the engine is stopped meanwhile; [`Error::Poisoned`].
@@ -136,6 +137,8 @@ impl Engine {
         if self.core.is_stopping() {
             return Err(Error::Stopped("the engine"));
         }
+        #[cfg(feature = "cron")]
+        self.core.crons.pass(&self.core.jobs)?;
         let (tell, told) = bounded(1);
         let pools = self.core.pools.iter().map(|pool| pool.id).collect();
         self.jobs().store().when_empty(self.core.instance, pools, tell)?;

@@ -69,6 +69,7 @@ impl Schedule {
 
     /// The first tick after `after`. `None` if there is none: croner searches to the year 5000,
     /// intervals end with the year 9999.
+    #[cfg(test)]
     pub(crate) fn next_after(&self, after: Micros) -> Option<Micros> {
         self.next_from(0, after)
     }
@@ -92,6 +93,7 @@ impl Schedule {
     }
 
     /// The time between two ticks of `@every`; `None` for the calendar's, which differ.
+    #[cfg(test)]
     pub(crate) fn interval(&self) -> Option<Duration> {
         match self.plan {
             Plan::Every(interval) => Some(interval),

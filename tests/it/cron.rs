@@ -359,7 +359,7 @@ fn nothing_fires_in_an_engine_without_cron() {
 
 // ---- with threads ------------------------------------------------------------------------
 
-/// Whether this process has a cron thread. Other tests may have theirs: names carry no engine.
+/// The end of a job of this kind.
 fn enqueued(name: &'static str) -> impl FnMut(&Event) -> bool {
     move |event| matches!(event, Event::Finished { kind: Some(kind), .. } if kind == name)
 }
@@ -407,6 +407,20 @@ fn a_run_is_served_by_the_engine_of_another_process_at_once() {
     let asker = crate::common::Child::start("cron::child", &place.path, "ask");
     wait_for(&events, enqueued("act"));
     asker.end();
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn running_until_empty_fires_what_is_due_first() {
+    let place = place();
+    let clock = stopped_clock();
+    let jobs = place.builder().clock(clock.clone()).open().unwrap();
+    jobs.schedule("x", "@hourly", act()).unwrap();
+    jobs.run_cron("x").unwrap();
+    clock.set(datetime!(2026-01-01 1:00 UTC));
+    let engine = idle(&jobs).start().unwrap();
+    engine.run_until_empty().unwrap();
+    assert_eq!(jobs.stats().unwrap().count(State::Completed), 2);
     engine.stop(SOON).unwrap();
 }
 

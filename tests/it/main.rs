@@ -20,6 +20,7 @@ mod finish_in;
 mod gone;
 mod idle;
 mod layers;
+mod leap;
 mod mended;
 mod model;
 mod order_flow;

@@ -104,6 +104,16 @@ fn what_expires_is_found_in_its_index() {
     assert_uses(&conn, book::NEXT_PRUNE, "legwork_next_prune");
 }
 
+#[cfg(feature = "cron")]
+#[test]
+fn ticks_are_found_and_pruned_by_their_key() {
+    let conn = file();
+    for sql in [super::cron::HAS_TICK, super::cron::PRUNE_TICKS] {
+        assert_uses(&conn, sql, "PRIMARY KEY (name=? AND tick");
+    }
+    assert_uses(&conn, super::cron::READ_STAMP, "PRIMARY KEY (key=?)");
+}
+
 #[test]
 fn lists_walk_the_ids_or_the_index_of_their_state_and_never_sort() {
     let conn = file();

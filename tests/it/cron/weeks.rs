@@ -197,7 +197,9 @@ fn weeks(seed: u64, days: i64) {
         assert!(ticks.iter().all(|tick| hours.contains(tick)), "{name}");
         assert!(ticks.len() > hours.len() / 8, "{name}: {} of {}", ticks.len(), hours.len());
     }
-    let every = between("every");
+    // Where they are counted from is no tick, save for a clock that was ten years behind.
+    let mut every = between("every");
+    every.retain(|tick| *tick > START);
     let steps = every.windows(2).map(|pair| pair[1] - pair[0]);
     assert!(steps.into_iter().all(|step| step == Duration::hours(7)), "{every:?}");
     assert_eq!(every.len(), usize::try_from((weeks.now - START).whole_hours() / 7).unwrap());
