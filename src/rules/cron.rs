@@ -39,7 +39,7 @@ pub(crate) struct Schedule {
 #[derive(Clone, Debug)]
 enum Plan {
     Every(Duration),
-    Calendar(Calendar),
+    Calendar(Box<Calendar>),
 }
 
 impl Schedule {
@@ -62,7 +62,7 @@ impl Schedule {
         let zone = tz.iana_name().unwrap_or("UTC").to_owned();
         let plan = match every::strip(expression) {
             Some(interval) => Plan::Every(every::parse(interval).map_err(bad)?),
-            None => Plan::Calendar(Calendar::parse(expression, tz).map_err(bad)?),
+            None => Plan::Calendar(Box::new(Calendar::parse(expression, tz).map_err(bad)?)),
         };
         Ok(Schedule { expression: expression.to_owned(), zone, plan })
     }

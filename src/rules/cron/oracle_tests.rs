@@ -314,7 +314,7 @@ fn sweep(zone: &str, seed: u64, pairs: usize, around: usize, most: usize) {
         changes.iter().map(|at| Window::new(&tz, at - 2 * DAY, 4 * DAY)).collect();
     assert!(windows.len() > 20, "{zone} has {} changes", windows.len());
     let months: Vec<_> = std::iter::repeat_with(|| rng.i64(YEARS))
-        .filter(|start| !changes.iter().any(|at| (start - DAY..start + DAY).contains(&at)))
+        .filter(|start| !changes.iter().any(|at| (start - DAY..start + DAY).contains(at)))
         .map(|start| Window::new(&tz, start, 28 * DAY))
         .take(6)
         .collect();

@@ -65,7 +65,9 @@ fn time(pattern: &CronPattern) -> String {
         });
     } else if parts == ["at minute 0"] {
         return "every hour".to_owned();
-    } else if minutes.len() < 60 && step(&minutes, 60).is_none_or(|step| 60 % step != 0) {
+    } else if minutes.len() < 60
+        && step(&minutes, 60).is_none_or(|step| !60u16.is_multiple_of(step))
+    {
         parts.push("of every hour".to_owned());
     }
     parts.join(" ")
@@ -75,7 +77,7 @@ fn time(pattern: &CronPattern) -> String {
 fn part(unit: &str, values: &[u16], of: u16) -> String {
     match step(values, of) {
         Some(1) => format!("every {unit}"),
-        Some(step) if of % step == 0 => format!("every {step} {unit}s"),
+        Some(step) if of.is_multiple_of(step) => format!("every {step} {unit}s"),
         Some(step) => format!("at every {} from 0", nth(step, unit)),
         None => format!("at {}", numbered(unit, values)),
     }
