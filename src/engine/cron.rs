@@ -151,8 +151,7 @@ enum Source {
 impl Source {
     fn make(&self) -> Result<NewJob, String> {
         match self {
-            Source::Made(make) => catch_unwind(AssertUnwindSafe(|| make()))
-                .map_err(|panic| Failure::panic(&*panic, None).to_string()),
+            Source::Made(make) => Ok(make()),
             Source::Stored(stored) => serde_json::from_str(stored)
                 .map_err(|error| format!("its stored job cannot be read: {error}")),
         }
@@ -178,7 +177,7 @@ impl Serving<'_> {
     /// Serves the runs that were asked for and the ticks that are due.
     fn serve(&self, mut row: CronRow) -> Result<Served> {
         let schedule = self.crons.schedule(&row);
-        if row.runs_asked > 0 {
+        while row.runs_asked > 0 {
             match self.run(row)? {
                 Some(now) => row = now,
                 None => return Ok(Served::Stale),
@@ -198,8 +197,9 @@ impl Serving<'_> {
 
     /// Settles ticks, a bite at a time.
     fn settle(&self, mut row: CronRow, due: Due) -> Result<Served> {
-        let (name, next) = (row.name.clone(), due.next);
+        let name = row.name.clone();
         let mut ticks = due.ticks.as_slice();
+        let mut missed = due.missed;
         loop {
             let (bite, rest) = ticks.split_at(ticks.len().min(BITE));
             let settled = match bite.last() {
@@ -211,23 +211,19 @@ impl Serving<'_> {
                 Some(now) => row = now,
                 None => return Ok(Served::Stale),
             }
+            // Those that are left out are older than the first of the others.
+            self.tell_missed(&name, std::mem::take(&mut missed));
             ticks = rest;
             if ticks.is_empty() {
-                break;
+                return Ok(Served::Until(due.next));
             }
         }
-        if due.missed > 0 {
-            let missed = due.missed;
-            log::warn!(cron = name.as_str(), missed; "legwork: ticks were missed");
-            self.jobs.tell(|| Event::CronMissed { name, missed });
-        }
-        Ok(Served::Until(next))
     }
 
-    /// Serves the runs that were asked for.
+    /// Serves runs that were asked for, a bite of them.
     fn run(&self, row: CronRow) -> Result<Option<CronRow>> {
         let asked = usize::try_from(row.runs_asked).unwrap_or(0);
-        let runs = (0..asked).map(|_| self.job(&row.name, None)).collect();
+        let runs = (0..asked.min(BITE)).map(|_| self.job(&row.name, None)).collect();
         self.fire(Fire { settled: row.settled, ticks: Vec::new(), runs, seen: row })
     }
 
@@ -262,12 +258,24 @@ impl Serving<'_> {
 
     /// A job for a tick, or for a run that was asked for; `None`, told: it cannot be made.
     fn job(&self, name: &str, tick: Option<Micros>) -> Option<NewRow> {
-        let made = self.source.make().and_then(|job| {
-            let at = tick.and_then(|tick| from_micros(tick).format(&Rfc3339).ok());
+        let at = tick.and_then(|tick| from_micros(tick).format(&Rfc3339).ok());
+        let make = || {
+            let job = self.source.make()?.meta("cron", name);
             let job = at.into_iter().fold(job, |job, at| job.meta("cron_tick", at));
-            self.jobs.prepare(job.meta("cron", name)).map_err(|error| error.to_string())
-        });
-        made.map_err(|error| self.tell_failed(name, error)).ok()
+            self.jobs.prepare(job).map_err(|error| error.to_string())
+        };
+        // The app's code, its `on_enqueue` included: a panic must not end the thread.
+        catch_unwind(AssertUnwindSafe(make))
+            .unwrap_or_else(|panic| Err(Failure::panic(&*panic, None).to_string()))
+            .map_err(|error| self.tell_failed(name, error))
+            .ok()
+    }
+
+    fn tell_missed(&self, name: &str, missed: u64) {
+        if missed > 0 {
+            log::warn!(cron = name, missed; "legwork: ticks were missed");
+            self.jobs.tell(|| Event::CronMissed { name: name.to_owned(), missed });
+        }
     }
 
     fn tell_failed(&self, name: &str, error: String) {

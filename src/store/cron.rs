@@ -58,7 +58,7 @@ pub(crate) struct Fire {
     pub(crate) settled: Settled,
     /// Oldest first; `None`: its job could not be made, the tick is left out.
     pub(crate) ticks: Vec<(Micros, Option<NewRow>)>,
-    /// Runs that were asked for: all that stand in `seen`, or none.
+    /// Runs that were asked for, at most as many as stand in `seen`.
     pub(crate) runs: Vec<Option<NewRow>>,
 }
 

@@ -411,6 +411,71 @@ fn a_run_is_served_by_the_engine_of_another_process_at_once() {
 }
 
 #[test]
+fn a_tick_waits_for_a_locked_file_and_is_fired_when_it_is_free() {
+    let place = place();
+    let clock = stopped_clock();
+    let builder = place.builder().clock(clock.clone()).busy_timeout(Duration::from_millis(20));
+    let jobs = builder.open().unwrap();
+    let events = jobs.events();
+    let (made, tries) = crossbeam_channel::unbounded();
+    let make = move || {
+        made.send(()).unwrap();
+        act()
+    };
+    let engine = idle(&jobs).cron("x", "@hourly", make).start().unwrap();
+    let conn = place.connect();
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    clock.advance(HOUR);
+    // The second time it is made again, since the first was refused.
+    tries.recv_timeout(SOON).unwrap();
+    tries.recv_timeout(SOON).unwrap();
+    conn.execute_batch("COMMIT").unwrap();
+    wait_for(&events, enqueued("act"));
+    engine.stop(SOON).unwrap();
+    assert_eq!(ticks(&jobs), [at(1)]);
+}
+
+/// The threads of this process whose name begins so.
+fn threads(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map_while(Result::ok);
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|comm| comm.starts_with(name)).count()
+}
+
+#[test]
+fn there_is_a_cron_thread_only_while_there_are_entries() {
+    // In a process of its own: the threads of other tests have the same names.
+    let place = place();
+    crate::common::Child::start("cron::child", &place.path, "threads").end();
+}
+
+fn count_threads(path: &std::path::Path) {
+    let until = |count: usize| {
+        let deadline = std::time::Instant::now() + SOON;
+        while threads("legwork-cron") != count {
+            assert!(std::time::Instant::now() < deadline, "in vain for {count} threads");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let jobs = Jobs::open(path).unwrap();
+    let engine = idle(&jobs).start().unwrap();
+    engine.run_until_empty().unwrap();
+    assert_eq!((threads("legwork-writer"), threads("legwork-cron")), (1, 0));
+    jobs.schedule("x", "@yearly", act()).unwrap();
+    until(1);
+    jobs.unschedule("x").unwrap();
+    until(0);
+    jobs.schedule("x", "@yearly", act()).unwrap();
+    until(1);
+    engine.stop(SOON).unwrap();
+    assert_eq!(threads("legwork-cron"), 0);
+    // An engine that finds entries when it starts has the thread without a word of anybody's.
+    let engine = idle(&jobs).start().unwrap();
+    until(1);
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
 fn running_until_empty_fires_what_is_due_first() {
     let place = place();
     let clock = stopped_clock();
@@ -447,6 +512,7 @@ fn child() {
     let Some(path) = crate::common::child_file() else { return };
     match crate::common::child_role().as_str() {
         "ask" => Jobs::open(path).unwrap().run_cron("x").unwrap(),
+        "threads" => count_threads(&path),
         "weeks" => weeks::child(&path),
         role => panic!("{role}"),
     }

@@ -39,6 +39,11 @@ pub fn child(path: &Path) {
         .unwrap();
     say("started");
     for line in lines {
+        if line == "ask" {
+            jobs.run_cron("alone").unwrap();
+            say("done");
+            continue;
+        }
         clock.set(time_of(&line));
         engine.run_due().unwrap();
         say("done");
@@ -54,6 +59,8 @@ struct Weeks {
     place: Place,
     children: Vec<Child>,
     now: OffsetDateTime,
+    /// Runs that were asked for.
+    asked: i64,
     random: fastrand::Rng,
 }
 
@@ -63,6 +70,7 @@ impl Weeks {
             place: place(),
             children: Vec::new(),
             now: START,
+            asked: 0,
             random: fastrand::Rng::with_seed(seed),
         };
         weeks.children = (0..3).map(|_| weeks.start()).collect();
@@ -97,7 +105,7 @@ impl Weeks {
 
     /// One step of the simulated time.
     fn step(&mut self) {
-        let event = self.random.u32(0..20);
+        let event = self.random.u32(0..22);
         // Mostly they are awake at the next tick, give or take.
         let next = Cron::new("0 * * * *").zone(LORD_HOWE).ticks_after(self.now, 1).unwrap()[0];
         self.now = next + Duration::seconds(self.random.i64(0..50));
@@ -126,9 +134,30 @@ impl Weeks {
                 self.show(self.now + YEARS);
                 self.show(self.now - YEARS);
             }
+            20 => self.ask(),
+            21 => {
+                self.ask();
+                self.ask();
+                return self.show_and_kill(self.now);
+            }
             _ => {}
         }
         self.show(self.now);
+    }
+
+    /// Asks one process for a run; all of them may serve it with their next look.
+    fn ask(&mut self) {
+        let asker = self.random.usize(0..3);
+        self.children[asker].tell("ask");
+        self.children[asker].wait_for("done");
+        self.asked += 1;
+    }
+
+    /// How many jobs are there for runs that were asked for.
+    fn ran(&self) -> i64 {
+        let sql = "SELECT count(*) FROM legwork_all_jobs
+                    WHERE json_extract(meta, '$.cron_tick') IS NULL";
+        self.place.connect().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
     /// How often each tick was enqueued, by entry.
@@ -137,7 +166,8 @@ impl Weeks {
         let mut ask = conn
             .prepare(
                 "SELECT json_extract(meta, '$.cron'), json_extract(meta, '$.cron_tick'), count(*)
-                   FROM legwork_all_jobs GROUP BY 1, 2",
+                   FROM legwork_all_jobs
+                  WHERE json_extract(meta, '$.cron_tick') IS NOT NULL GROUP BY 1, 2",
             )
             .unwrap();
         ask.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))
@@ -181,6 +211,7 @@ fn weeks(seed: u64, days: i64) {
     let fired = weeks.fired();
     let twice: Vec<_> = fired.iter().filter(|(_, count)| **count != 1).collect();
     assert!(twice.is_empty(), "fired more than once: {twice:?}");
+    assert_eq!(weeks.ran(), weeks.asked, "each run that was asked for is one job");
 
     let between = |name: &str| -> Vec<OffsetDateTime> {
         let of_name = fired.keys().filter(|(of, _)| of == name);
