@@ -209,7 +209,7 @@ fn weeks(seed: u64, days: i64) {
         }
     }
     let fired = weeks.fired();
-    let twice: Vec<_> = fired.iter().filter(|(_, count)| **count != 1).collect();
+    let twice: Vec<_> = fired.iter().filter(|(_, count)| **count != 1).take(5).collect();
     assert!(twice.is_empty(), "fired more than once: {twice:?}");
     assert_eq!(weeks.ran(), weeks.asked, "each run that was asked for is one job");
 
