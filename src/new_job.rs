@@ -170,6 +170,8 @@ impl JobOptions {
 ///     .queue("mail")
 ///     .meta("trace", "4bf92f35");
 /// ```
+///
+/// It is serialized as cron entries keep it in the file; what that looks like may change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewJob {
     kind: String,

@@ -172,7 +172,7 @@ CREATE TABLE legwork_cron (
     expression     TEXT NOT NULL,
     zone           TEXT NOT NULL,
     missed         TEXT NOT NULL CHECK (missed IN ('skip', 'once', 'all')),
-    at_most        INTEGER,
+    at_most        INTEGER CHECK (at_most BETWEEN 0 AND 4294967295),
     overlap        TEXT NOT NULL CHECK (overlap IN ('allow', 'skip')),
     job            TEXT CHECK (json_valid(job)),  -- NULL: an engine's builder makes the job
     paused_at      INTEGER,
