@@ -50,6 +50,9 @@ pub enum Error {
     /// No job has this id: it never existed, was deleted, or was pruned.
     #[error("no job {0}: it never existed, was deleted, or was pruned after its retention")]
     NotFound(JobId),
+    /// No cron entry has this name.
+    #[error("there is no cron entry {0:?}")]
+    UnknownCron(String),
     /// The job is in a state in which the verb makes no sense.
     #[error("cannot {verb} job {id}: it is {state}")]
     WrongState {

@@ -129,6 +129,22 @@ pub enum Event {
         /// The reason, as it stands in its record.
         reason: String,
     },
+    /// Ticks of a cron entry were left out by its [`Missed`](crate::Missed) policy: no engine ran at
+    /// their time.
+    CronMissed {
+        /// The entry.
+        name: String,
+        /// How many; of a very long gap, at least so many.
+        missed: u64,
+    },
+    /// A cron entry's job could not be made: its closure panicked, or the job was refused. The tick is
+    /// left out, the next one comes.
+    CronFailed {
+        /// The entry.
+        name: String,
+        /// The panic or the error.
+        error: String,
+    },
     /// Jobs were paused.
     Paused(Scope),
     /// Jobs were resumed.
@@ -199,7 +215,14 @@ pub(crate) struct Hub {
     subscribers: Mutex<Vec<Subscriber>>,
     // So that nobody builds events for nobody.
     count: AtomicUsize,
+    /// Engines that want to know when cron entries are changed.
+    #[cfg(feature = "cron")]
+    bells: Mutex<Vec<std::sync::Weak<dyn Fn() + Send + Sync>>>,
 }
+
+/// Rung in the thread that has changed something: it must not block.
+#[cfg(feature = "cron")]
+pub(crate) type Bell = std::sync::Arc<dyn Fn() + Send + Sync>;
 
 impl Hub {
     fn lock(&self) -> MutexGuard<'_, Vec<Subscriber>> {
@@ -216,6 +239,20 @@ impl Hub {
 
     pub(crate) fn is_watched(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
+    }
+
+    /// Hangs a bell up, for as long as its owner holds it.
+    #[cfg(feature = "cron")]
+    pub(crate) fn hang(&self, bell: &Bell) {
+        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        bells.retain(|bell| bell.strong_count() > 0);
+        bells.push(std::sync::Arc::downgrade(bell));
+    }
+
+    #[cfg(feature = "cron")]
+    pub(crate) fn ring(&self) {
+        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        bells.retain(|bell| bell.upgrade().map(|ring| ring()).is_some());
     }
 
     /// Tells everybody; never blocks.

@@ -38,6 +38,8 @@
 pub mod cli;
 mod clock;
 mod context;
+#[cfg(feature = "cron")]
+mod cron;
 mod engine;
 mod error;
 mod event;
@@ -57,6 +59,8 @@ mod unique;
 
 pub use clock::{Clock, Random};
 pub use context::{Context, Cursor};
+#[cfg(feature = "cron")]
+pub use cron::{Cron, CronRecord};
 pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
@@ -70,6 +74,8 @@ pub use record::{
     AttemptRecord, Changed, Filter, GateRecord, Health, InstanceRecord, JobRecord, KindStats,
     LogLine, Page, Percentiles, Progress, QueueStats, Scope, Selection, Stats, StepRecord,
 };
+#[cfg(feature = "cron")]
+pub use rules::cron::misfire::{Missed, Overlap};
 pub use rules::retry::{CustomRetry, Retry};
 pub use state::State;
 pub use store::{Durability, SqliteInfo};

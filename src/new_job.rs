@@ -205,7 +205,9 @@ impl JobOptions {
 ///     .queue("mail")
 ///     .meta("trace", "4bf92f35");
 /// ```
-#[derive(Clone, Debug)]
+///
+/// It is serialized as cron entries keep it in the file; what that looks like may change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewJob {
     kind: String,
     args: Result<String, String>,
@@ -213,6 +215,8 @@ pub struct NewJob {
     priority: i64,
     start: Start,
     overrides: Overrides,
+    // One that has it is never stored.
+    #[serde(skip)]
     bad_retry: Option<&'static str>,
     gate: Option<String>,
     expires_after: Option<Duration>,
@@ -221,7 +225,7 @@ pub struct NewJob {
     unique: Option<Unique>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Start {
     After(Duration),
     At(OffsetDateTime),
@@ -382,6 +386,12 @@ impl NewJob {
     /// The arguments as JSON, or `None` if they could not be serialized (the enqueue will say why).
     pub fn args(&self) -> Option<&str> {
         self.args.as_deref().ok()
+    }
+
+    /// Whether it is to start at a fixed time.
+    #[cfg(feature = "cron")]
+    pub(crate) fn has_start_time(&self) -> bool {
+        matches!(self.start, Start::At(_))
     }
 
     /// Checks every rule and fixes the times.

@@ -20,12 +20,16 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
-    let args = match arguments.args.as_str() {
-        "-" => from_stdin()?,
-        args => args.to_owned(),
-    };
-    let job = NewJob::of_kind_json(&arguments.kind, args);
+    let job = NewJob::of_kind_json(&arguments.kind, self::arguments(&arguments.args)?);
     arguments.options.enqueue(globals, &globals.create_for_a_moment()?, job)
+}
+
+/// Arguments as they are typed, or those on stdin.
+pub(super) fn arguments(typed: &str) -> Result<String, Trouble> {
+    match typed {
+        "-" => from_stdin(),
+        typed => Ok(typed.to_owned()),
+    }
 }
 
 fn from_stdin() -> Result<String, Trouble> {

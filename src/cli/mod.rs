@@ -6,6 +6,8 @@
 mod bench;
 mod cancel;
 mod change;
+#[cfg(feature = "cron")]
+mod cron;
 mod enqueue;
 mod gate;
 mod globals;
@@ -73,6 +75,10 @@ enum Command {
     /// Open, close and list gates, which jobs can wait for.
     #[command(subcommand)]
     Gate(gate::Arguments),
+    /// List, add, run, pause and check cron entries.
+    #[cfg(feature = "cron")]
+    #[command(subcommand)]
+    Cron(cron::Command),
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
 }
@@ -97,6 +103,8 @@ pub fn main() -> ExitCode {
         Command::Pause(arguments) => pause::run(&globals, &arguments, true),
         Command::Resume(arguments) => pause::run(&globals, &arguments, false),
         Command::Gate(arguments) => gate::run(&globals, &arguments),
+        #[cfg(feature = "cron")]
+        Command::Cron(command) => cron::run(&globals, &command),
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
     };
     done.unwrap_or_else(|trouble| trouble.tell())

@@ -22,6 +22,16 @@ pub(super) struct NewOptions {
     /// Run it no sooner than this (2026-05-01T08:00:00Z).
     #[arg(long, value_name = "TIME", value_parser = times::instant)]
     at: Option<OffsetDateTime>,
+    #[command(flatten)]
+    options: JobOptions,
+    /// Wait until it is finished.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// What holds for a job whenever it is enqueued.
+#[derive(clap::Args, Debug)]
+pub(super) struct JobOptions {
     /// Its queue.
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
@@ -46,9 +56,6 @@ pub(super) struct NewOptions {
     /// Cancel it if it has not started this long after it may run (30s, 5m, 2h).
     #[arg(long = "expires", value_name = "SPAN", value_parser = times::span)]
     expires_after: Option<Duration>,
-    /// Wait until it is finished.
-    #[arg(long)]
-    wait: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +127,12 @@ impl NewOptions {
         if let Some(at) = self.at {
             job = job.run_at(at);
         }
+        self.options.set(job)
+    }
+}
+
+impl JobOptions {
+    pub(super) fn set(&self, mut job: NewJob) -> NewJob {
         if let Some(queue) = &self.queue {
             job = job.queue(queue);
         }

@@ -56,7 +56,7 @@ impl Trouble {
 impl From<Error> for Trouble {
     fn from(error: Error) -> Trouble {
         let code = match &error {
-            Error::NotFound(_) => NOTHING_MATCHED,
+            Error::NotFound(_) | Error::UnknownCron(_) => NOTHING_MATCHED,
             Error::WrongState { .. } | Error::NotUnique { .. } => REFUSED,
             Error::Invalid { .. } | Error::Json { .. } => USAGE,
             Error::Timeout { .. } => TIMED_OUT,
@@ -74,6 +74,7 @@ fn hint(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::NotFound(_) => "see what there is with `legwork list`",
         Error::NotUnique { .. } => "see it with `legwork show ID`",
+        Error::UnknownCron(_) => "see what there is with `legwork cron list`",
         Error::WrongState { .. } => "see where it stands with `legwork show ID`",
         Error::Busy { .. } => "another program holds the write lock; try again",
         Error::Full(_) => "free some space and try again",

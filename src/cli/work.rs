@@ -39,6 +39,10 @@ pub(super) struct Arguments {
     /// Look for work only this often, and then work until there is none left.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     every: Option<Duration>,
+    /// Fire no cron entries.
+    #[cfg(feature = "cron")]
+    #[arg(long)]
+    no_cron: bool,
     /// Stop once nothing is ready, running or due (exit code 1 if a job has failed).
     #[arg(long)]
     until_empty: bool,
@@ -160,6 +164,10 @@ impl Work {
             .middleware(Counting(Arc::clone(&busy)))
             .stuck_grace(STUCK_GRACE)
             .crash_limit(arguments.crash_limit);
+        #[cfg(feature = "cron")]
+        if arguments.no_cron {
+            builder = builder.without_cron();
+        }
         for asked in &pools {
             // None before the engine is known where jobs are counted.
             let mut pool = Pool::new(asked.queues.clone()).name(&asked.name).workers(0);

@@ -55,6 +55,10 @@ impl EngineBuilder<()> {
                 stuck_grace: Duration::from_secs(5),
                 crash_limit: 3,
                 probes: Vec::new(),
+                #[cfg(feature = "cron")]
+                crons: Vec::new(),
+                #[cfg(feature = "cron")]
+                cron_off: false,
                 on_started: Vec::new(),
                 on_stopping: Vec::new(),
                 on_stopped: Vec::new(),
@@ -170,6 +174,58 @@ impl<S: Send + Sync + 'static> EngineBuilder<S> {
         probe: impl Fn() -> bool + Send + Sync + 'static,
     ) -> EngineBuilder<S> {
         self.settings.probes.push(Probe::new(name.into(), every, Arc::new(probe)));
+        self
+    }
+
+    /// A cron entry of the program: at each tick the closure makes a job and it is enqueued, once over
+    /// all processes whose engines have the entry, in the file under this name.
+    ///
+    /// The entry is durable, the closure is not: ticks are fired while an engine with it runs, and
+    /// what was missed meanwhile is up to [`Missed`](crate::Missed). The closure may be called
+    /// for a tick that another process is first with, so it should do no more than make the job.
+    /// If it panics, or the job is refused, the tick is left out
+    /// ([`Event::CronFailed`](crate::Event::CronFailed)). The job's meta has the entry's name as
+    /// `cron`, and the tick's time in RFC 3339 as `cron_tick`.
+    ///
+    /// A new build may change the expression: it takes the entry over, counted from its start, and
+    /// engines with the old one no longer serve it.
+    ///
+    /// ```
+    /// # use legwork::{Cron, Engine, Jobs, Missed, NewJob};
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// let engine = Engine::builder(&jobs)
+    ///     .cron("digest", "0 7 * * 1-5", || NewJob::of_kind("digest", serde_json::json!({})))
+    ///     .cron(
+    ///         "report",
+    ///         Cron::new("30 17 * * 5").zone("Europe/Berlin").missed(Missed::All { at_most: 4 }),
+    ///         || NewJob::of_kind("report", serde_json::json!({})),
+    ///     )
+    ///     .start()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A bad name, expression or zone is [`Error::Invalid`] at [`start`](EngineBuilder::start).
+    #[cfg(feature = "cron")]
+    pub fn cron<J: Into<crate::new_job::NewJob>>(
+        mut self,
+        name: impl Into<String>,
+        cron: impl Into<crate::cron::Cron>,
+        job: impl Fn() -> J + Send + Sync + 'static,
+    ) -> EngineBuilder<S> {
+        self.settings.crons.push(super::cron::Planned {
+            name: name.into(),
+            cron: cron.into(),
+            make: Arc::new(move || job().into()),
+        });
+        self
+    }
+
+    /// Serves no cron entries, neither the builder's nor those of [`schedule`](Jobs::schedule).
+    #[cfg(feature = "cron")]
+    pub fn without_cron(mut self) -> EngineBuilder<S> {
+        self.settings.cron_off = true;
         self
     }
 

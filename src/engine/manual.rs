@@ -85,18 +85,57 @@ impl ManualEngine {
     pub fn run_due(&self) -> Result<usize> {
         self.core.gates.ask(&self.core.jobs, true);
         let mut ran = 0;
-        while self.run_one()?.is_some() {
-            ran += 1;
+        loop {
+            self.fire_crons()?;
+            let before = ran;
+            while self.run_one()?.is_some() {
+                ran += 1;
+            }
+            // A job may have asked for the run of a cron entry.
+            if ran == before {
+                return Ok(ran);
+            }
         }
-        Ok(ran)
     }
 
-    /// Turns the handle's stopped clock forward. Runs nothing.
+    /// Turns the handle's stopped clock forward. Runs no job; the cron ticks on the way are fired
+    /// one after the other, each at its time. Beyond 10,000 of them the clock is turned to the end
+    /// at once, and the rest are missed ticks.
+    ///
+    /// To let ticks be missed, as by a machine that sleeps, turn the [`Clock`](crate::Clock) itself.
     ///
     /// # Panics
     /// If the handle's clock is not a stopped one.
     pub fn advance(&self, by: Duration) {
-        self.core.jobs.clock().advance(by);
+        let clock = self.core.jobs.clock();
+        let end = clock.micros().saturating_add(crate::clock::micros_of(by));
+        #[cfg(feature = "cron")]
+        self.step_to(end);
+        clock.advance(crate::clock::between(clock.micros(), end));
+    }
+
+    /// Fires one cron tick after the other, until the next one lies after `end`.
+    #[cfg(feature = "cron")]
+    fn step_to(&self, end: crate::clock::Micros) {
+        const MOST: usize = 10_000;
+        let clock = self.core.jobs.clock();
+        for _ in 0..MOST {
+            match self.fire_crons() {
+                Ok(Some(next)) if next <= end => {
+                    clock.advance(crate::clock::between(clock.micros(), next));
+                }
+                Ok(_) => return,
+                Err(error) => return log::error!("legwork: cron ticks were not fired: {error}"),
+            }
+        }
+    }
+
+    /// Fires the cron ticks that are due; when the next one is.
+    fn fire_crons(&self) -> Result<Option<crate::clock::Micros>> {
+        #[cfg(feature = "cron")]
+        return Ok(self.core.crons.pass(&self.core.jobs)?.next);
+        #[cfg(not(feature = "cron"))]
+        Ok(None)
     }
 
     /// Turns the clock to one waiting job after the other and runs it, until no job waits for a

@@ -2,6 +2,8 @@
 
 mod attempt;
 mod builder;
+#[cfg(feature = "cron")]
+mod cron;
 mod gates;
 mod manual;
 mod pool;
@@ -66,6 +68,10 @@ pub(crate) struct Core {
     /// Attempts whose finish is void and whose thread is still at it.
     abandoned: Mutex<Vec<Arc<Attempt>>>,
     phase: AtomicU8,
+    #[cfg(feature = "cron")]
+    crons: cron::Crons,
+    #[cfg(feature = "cron")]
+    cron_thread: cron::thread::Thread,
     on_stopping: Vec<Hook>,
     on_stopped: Vec<Hook>,
 }
@@ -77,6 +83,10 @@ pub(crate) struct Settings {
     stuck_grace: Duration,
     crash_limit: u32,
     probes: Vec<Probe>,
+    #[cfg(feature = "cron")]
+    crons: Vec<cron::Planned>,
+    #[cfg(feature = "cron")]
+    cron_off: bool,
     on_started: Vec<Hook>,
     on_stopping: Vec<Hook>,
     on_stopped: Vec<Hook>,
@@ -109,6 +119,8 @@ impl Engine {
         for pool in &engine.core.pools {
             worker::start_missing(&engine.core, pool)?;
         }
+        #[cfg(feature = "cron")]
+        engine.core.serve_crons()?;
         log::info!(
             "legwork: engine {} started on {}",
             engine.core.instance,
@@ -124,7 +136,8 @@ impl Engine {
     }
 
     /// Waits until nothing is ready, running or due that this engine could run. Jobs whose time
-    /// lies ahead do not count, nor do paused ones and those behind a closed gate. Pools on a cadence look at once.
+    /// lies ahead do not count, nor do paused ones and those behind a closed gate. Cron ticks that are due
+    /// are fired first, and runs of entries that were asked for served. Pools on a cadence look at once.
     ///
     /// # Errors
     /// [`Error::Stopped`] if the engine is stopped meanwhile; [`Error::Poisoned`].
@@ -132,6 +145,8 @@ impl Engine {
         if self.core.is_stopping() {
             return Err(Error::Stopped("the engine"));
         }
+        #[cfg(feature = "cron")]
+        self.core.crons.pass(&self.core.jobs)?;
         let (tell, told) = bounded(1);
         let pools = self.core.pools.iter().map(|pool| pool.id).collect();
         self.jobs().store().when_empty(self.core.instance, pools, tell)?;
@@ -194,6 +209,8 @@ impl Engine {
             core.on_stopping.iter().for_each(|hook| hook());
         }
         core.gates.stop();
+        #[cfg(feature = "cron")]
+        core.cron_thread.stop(LITTLE);
         let mut told = Ok(());
         for pool in &core.pools {
             pool.close();
@@ -241,6 +258,8 @@ impl Drop for Engine {
             // The threads are the parent's; here there is none to let go of.
             std::mem::forget(self.supervisor.get_mut().map(Option::take));
             std::mem::forget(self.prober.get_mut().map(Option::take));
+            #[cfg(feature = "cron")]
+            self.core.cron_thread.forget();
             return;
         }
         if let Err(error) = self.stop(Duration::ZERO) {
@@ -264,11 +283,15 @@ impl Core {
         pools: Vec<CheckedPool>,
         settings: Settings,
     ) -> Result<(Arc<Core>, Bell)> {
+        #[cfg(feature = "cron")]
+        let crons = cron::Crons::new(settings.crons, settings.cron_off)?;
         let lock = Arc::new(InstanceLock::create(jobs.path())?);
         let joined = jobs.store().join(&lock, settings.crash_limit)?;
         jobs.attempts_here().joined(joined.instance);
         jobs.tell_taken(&joined.taken);
         let (supervisor, bell) = Supervisor::new(settings.stuck_grace);
+        #[cfg(feature = "cron")]
+        let cron_thread = cron::thread::Thread::new(supervisor.ringer());
         let mut core = Core {
             jobs,
             instance: joined.instance,
@@ -284,9 +307,16 @@ impl Core {
             threads: Mutex::new(Vec::new()),
             abandoned: Mutex::new(Vec::new()),
             phase: AtomicU8::new(RUNNING),
+            #[cfg(feature = "cron")]
+            crons,
+            #[cfg(feature = "cron")]
+            cron_thread,
             on_stopping: settings.on_stopping,
             on_stopped: settings.on_stopped,
         };
+        // Before the pools: with the first of them the writer looks at the entries.
+        #[cfg(feature = "cron")]
+        core.jobs.on_cron_change(core.cron_thread.bell());
         let kinds = Arc::new(core.registry.kinds());
         for pool in pools {
             let spec = PoolSpec {
@@ -297,7 +327,24 @@ impl Core {
             let (id, tray) = core.jobs.store().open_pool(spec)?;
             core.pools.push(Arc::new(RunningPool::new(id, tray, pool)));
         }
+        #[cfg(feature = "cron")]
+        core.crons.register(&core.jobs)?;
         Ok((Arc::new(core), bell))
+    }
+
+    /// Starts the thread that fires cron ticks, if there are any to fire.
+    #[cfg(feature = "cron")]
+    fn serve_crons(self: &Arc<Core>) -> Result<()> {
+        let turned = Arc::downgrade(self);
+        self.jobs.clock().on_turn(move || {
+            if let Some(core) = turned.upgrade() {
+                core.cron_thread.ring();
+            }
+        });
+        if self.crons.has_own() {
+            self.cron_thread.ring();
+        }
+        self.cron_thread.start_if_rung(self)
     }
 
     fn abandoned(&self) -> MutexGuard<'_, Vec<Arc<Attempt>>> {

@@ -35,6 +35,12 @@ impl Supervisor {
         (Supervisor { armed: Mutex::new(Duration::MAX), grace, bell }, Bell(ring))
     }
 
+    /// What wakes the thread.
+    #[cfg(feature = "cron")]
+    pub(super) fn ringer(&self) -> Sender<()> {
+        self.bell.clone()
+    }
+
     /// When an attempt counts as stuck, in awake time.
     fn alarm(&self, attempt: &Attempt) -> Option<Duration> {
         let asked = attempt.signals.get();
@@ -103,7 +109,13 @@ pub(super) fn start(core: &Arc<Core>, bell: Bell) -> Result<Watcher> {
 fn supervise(core: &Weak<Core>, bell: &Bell) {
     loop {
         let wait = match core.upgrade() {
-            Some(core) if !core.is_stopped() => core.check_overdue(),
+            Some(core) if !core.is_stopped() => {
+                #[cfg(feature = "cron")]
+                if let Err(error) = core.cron_thread.start_if_rung(&core) {
+                    log::error!("legwork: the cron thread cannot be started: {error}");
+                }
+                core.check_overdue()
+            }
             _ => return,
         };
         // A ring and a time-out mean the same: look again. A closed bell: the engine is gone.

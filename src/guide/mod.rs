@@ -6,6 +6,9 @@ pub mod architecture {}
 #[doc = include_str!("lifecycle.md")]
 pub mod lifecycle {}
 
+#[doc = include_str!("scheduling.md")]
+pub mod scheduling {}
+
 #[doc = include_str!("uniqueness.md")]
 pub mod uniqueness {}
 

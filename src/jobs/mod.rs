@@ -3,6 +3,8 @@
 mod attempts;
 mod builder;
 mod control;
+#[cfg(feature = "cron")]
+pub(crate) mod cron;
 mod enqueue;
 mod gates;
 mod look;
@@ -131,6 +133,12 @@ impl Jobs {
 
     pub(crate) fn tell_taken(&self, taken: &Taken) {
         shared::tell_taken(&self.0.shared.events, taken);
+    }
+
+    /// Calls `bell` when cron entries have been changed, here or elsewhere, for as long as it is held.
+    #[cfg(feature = "cron")]
+    pub(crate) fn on_cron_change(&self, bell: &crate::event::Bell) {
+        self.0.shared.events.hang(bell);
     }
 
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {

@@ -161,6 +161,8 @@ fn observer(
                 log::warn!(kind = kind.as_str(); "legwork: jobs of a kind that no engine here knows are waiting");
                 events.tell(|| Event::UnknownKind { kind });
             }
+            #[cfg(feature = "cron")]
+            Notice::CronChanged => events.ring(),
             Notice::Gone { error } => {
                 log::error!("legwork: {error}");
                 keep(error.clone());

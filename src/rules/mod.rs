@@ -1,6 +1,8 @@
 //! What legwork decides: pure functions and tables. No I/O, no threads, no clock reads; chance is
 //! handed in as a number.
 
+#[cfg(feature = "cron")]
+pub(crate) mod cron;
 pub(crate) mod name;
 pub(crate) mod queues;
 pub(crate) mod retry;
@@ -8,4 +10,5 @@ pub(crate) mod state;
 pub(crate) mod steps;
 pub(crate) mod suspect;
 pub(crate) mod text;
+pub(crate) mod trust;
 pub(crate) mod unique;

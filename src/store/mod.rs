@@ -4,6 +4,8 @@
 //! (see [`sqlite::writer`]) and answered after their commit; reads go to a pool of read-only
 //! connections.
 
+#[cfg(feature = "cron")]
+pub(crate) mod cron;
 #[cfg(test)]
 mod protocol_tests;
 mod sqlite;
@@ -93,6 +95,9 @@ pub(crate) enum Notice {
     WalPinned { bytes: u64, pinned: Duration },
     /// A kind that no engine here knows has jobs waiting.
     UnknownKind { kind: String },
+    /// Cron entries have been changed, here or elsewhere.
+    #[cfg(feature = "cron")]
+    CronChanged,
     /// The file is gone, and the writer with it.
     Gone { error: String },
 }
@@ -240,6 +245,8 @@ pub(crate) enum Control {
     Resume(Scope),
     CloseGate(String),
     OpenGate(String),
+    #[cfg(feature = "cron")]
+    Cron(cron::CronOrder),
 }
 
 /// What a control did.
@@ -252,6 +259,8 @@ pub(crate) struct Controlled {
     pub(crate) not_unique: Vec<(String, JobId)>,
     /// Running jobs that were marked; whoever holds them must be told.
     pub(crate) asked: Vec<ClaimRef>,
+    #[cfg(feature = "cron")]
+    pub(crate) cron: cron::CronDone,
 }
 
 /// Progress and log lines of a running attempt: written when it suits, never waited for.

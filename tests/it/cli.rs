@@ -1,6 +1,8 @@
 //! The command line, by its real binary: what it prints, how it exits, what shell jobs do.
 
 mod answers;
+#[cfg(feature = "cron")]
+mod cron;
 mod hostile;
 mod shell;
 mod working;

@@ -28,6 +28,10 @@ fn child() {
     if common::child_role() == "scheduled" {
         jobs.enqueue(NewJob::new(Act { n: 99 }).delay(Duration::from_secs(3600))).unwrap();
     }
+    #[cfg(feature = "cron")]
+    if common::child_role() == "cron" {
+        jobs.schedule("far", "@yearly", Act { n: 99 }).unwrap();
+    }
     engine.run_until_empty().unwrap();
     say("settled");
     let mut line = String::new();
@@ -52,8 +56,8 @@ fn counters(pid: u32) -> (u64, u64, u64) {
 
 #[test]
 fn an_idle_engine_writes_nothing_and_hardly_wakes() {
-    let places = [place(), place()];
-    let roles = ["nothing", "scheduled"];
+    let places = [place(), place(), place()];
+    let roles = ["nothing", "scheduled", "cron"];
     let mut children: Vec<Child> = places
         .iter()
         .zip(roles)

@@ -10,6 +10,8 @@ mod cli;
 mod common;
 mod control;
 mod crash;
+#[cfg(feature = "cron")]
+mod cron;
 mod durability;
 mod enqueue;
 mod expiry;
@@ -20,6 +22,7 @@ mod gates;
 mod gone;
 mod idle;
 mod layers;
+mod leap;
 mod mended;
 mod model;
 mod order_flow;

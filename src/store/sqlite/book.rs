@@ -75,6 +75,12 @@ pub(super) struct Book {
     pub(super) suspects: bool,
     /// At how many deaths a suspect is quarantined, 0 for never; of the engine that joined last.
     pub(super) crash_limit: u32,
+    /// `cron_changes` in `legwork_meta`, as last seen.
+    #[cfg(feature = "cron")]
+    pub(super) cron_stamp: i64,
+    /// Cron entries have changed since the writer last asked.
+    #[cfg(feature = "cron")]
+    pub(super) cron_news: bool,
 }
 
 /// Whether a failed operation has taken its whole transaction with it.
@@ -129,6 +135,10 @@ impl Book {
             pauses_changed: false,
             suspects: false,
             crash_limit: 0,
+            #[cfg(feature = "cron")]
+            cron_stamp: 0,
+            #[cfg(feature = "cron")]
+            cron_news: false,
         }
     }
 
@@ -207,6 +217,8 @@ impl Book {
                 self.read_pauses()?;
                 self.read_alarms()?;
                 self.suspects = self.has_ready_suspects()?;
+                #[cfg(feature = "cron")]
+                self.read_cron_stamp(anew)?;
             }
         }
         self.read_roster()?;
@@ -413,6 +425,10 @@ impl Book {
         self.roster_read = None;
         // What was raised here is not in the file: the next value seen is a new one.
         self.counter.asked = -1;
+        #[cfg(feature = "cron")]
+        {
+            self.cron_stamp = -1;
+        }
         // What was taken out of the trays for a pause may have been undone with it.
         self.pauses_changed = true;
         self.lanes_loaded = false;

@@ -103,6 +103,8 @@ impl Book {
             Control::Resume(scope) => self.set_pause(RESUME, scope, None)?,
             Control::CloseGate(name) => self.set_gate(name, Some(now))?,
             Control::OpenGate(name) => self.set_gate(name, None)?,
+            #[cfg(feature = "cron")]
+            Control::Cron(order) => done.cron = self.cron(order, now)?,
         }
         Ok(done)
     }

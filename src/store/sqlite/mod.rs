@@ -5,6 +5,8 @@ mod book;
 mod claim;
 mod control;
 mod counter;
+#[cfg(feature = "cron")]
+mod cron;
 mod demand;
 mod doorbell;
 mod enqueue;
@@ -51,6 +53,8 @@ use self::tripwire::Tripwire;
 pub(crate) use self::unique::Held;
 pub use self::version::SqliteInfo;
 use self::writer::{Desk, Mail, Operation, Writer, deadline};
+#[cfg(feature = "cron")]
+use super::cron::CronRow;
 use super::tray::Tray;
 use super::waiters::{Waiters, Watch};
 use super::{
@@ -412,6 +416,18 @@ impl Store {
     /// When the next waiting job falls due.
     pub(crate) fn next_due(&self) -> Result<Option<Micros>> {
         query::next_due(&*self.reader()?)
+    }
+
+    /// All cron entries, by name.
+    #[cfg(feature = "cron")]
+    pub(crate) fn crons(&self) -> Result<Vec<CronRow>> {
+        cron::rows(&*self.reader()?)
+    }
+
+    /// One cron entry.
+    #[cfg(feature = "cron")]
+    pub(crate) fn cron(&self, name: &str) -> Result<Option<CronRow>> {
+        cron::row(&*self.reader()?, name)
     }
 
     /// The numbers of all instances in the file.

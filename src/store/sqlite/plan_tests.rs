@@ -115,6 +115,16 @@ fn what_outlives_its_retention_is_found_in_its_index() {
     assert_uses(&conn, book::NEXT_PRUNE, "legwork_next_prune");
 }
 
+#[cfg(feature = "cron")]
+#[test]
+fn ticks_are_found_and_pruned_by_their_key() {
+    let conn = file();
+    for sql in [super::cron::HAS_TICK, super::cron::PRUNE_TICKS] {
+        assert_uses(&conn, sql, "PRIMARY KEY (name=? AND tick");
+    }
+    assert_uses(&conn, super::cron::READ_STAMP, "PRIMARY KEY (key=?)");
+}
+
 #[test]
 fn steps_are_reached_by_their_key_and_saved_by_the_id_of_their_job() {
     let conn = file();

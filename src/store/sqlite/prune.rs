@@ -1,6 +1,6 @@
 //! Removing old finished jobs, in small bites, and giving freed pages back in idle moments.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::book::Book;
 use super::control::FORGET_PARTS;
@@ -8,10 +8,15 @@ use super::errors::storing;
 use super::unique;
 use crate::clock::Micros;
 use crate::error::Result;
+use crate::rules::trust::Trust;
 
 /// Finished jobs whose retention is over, the first to go first.
 pub(super) const EXPIRED: &str = "SELECT id FROM legwork_history INDEXED BY legwork_next_prune WHERE prune_at <= ?1 ORDER BY prune_at LIMIT (?2+0)";
 const FORGET: &str = "DELETE FROM legwork_history WHERE id = ?1";
+const KEEP_TRUST: &str = "
+INSERT INTO legwork_meta (key, value) VALUES ('clock', ?1)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+const READ_TRUST: &str = "SELECT value FROM legwork_meta WHERE key = 'clock'";
 const COUNT: &str = "SELECT count(*) FROM legwork_history";
 
 /// Jobs removed in one transaction: well under a millisecond of work.
@@ -51,6 +56,22 @@ impl Book {
         ask.query_map(params![at, limit.cast_signed()], |row| row.get(0))
             .and_then(Iterator::collect)
             .map_err(storing)
+    }
+
+    /// Keeps for later runs how far the clock is believed.
+    pub(super) fn keep_trust(&self, trust: Trust) -> Result<()> {
+        self.conn
+            .prepare_cached(KEEP_TRUST)
+            .and_then(|mut keep| keep.execute([trust.to_text()]))
+            .map(drop)
+            .map_err(storing)
+    }
+
+    /// How far the clock was believed when it was last kept.
+    pub(super) fn read_trust(&self) -> Result<Option<Trust>> {
+        let text: Option<String> =
+            self.conn.query_row(READ_TRUST, [], |row| row.get(0)).optional().map_err(storing)?;
+        Ok(text.and_then(|text| Trust::from_text(&text)))
     }
 
     /// How many finished jobs there are: a scan of the history's smallest index, done once.

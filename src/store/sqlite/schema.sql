@@ -210,6 +210,37 @@ CREATE TABLE legwork_steps (
     PRIMARY KEY (job, place)
 ) STRICT, WITHOUT ROWID;
 
+-- What is to be enqueued at which times, its ticks. Up to when they are settled,
+-- that is fired or left out on purpose, stands here, so that none is fired twice.
+CREATE TABLE legwork_cron (
+    name           TEXT PRIMARY KEY,
+    expression     TEXT NOT NULL,
+    zone           TEXT NOT NULL,
+    missed         TEXT NOT NULL CHECK (missed IN ('skip', 'once', 'all')),
+    at_most        INTEGER CHECK (at_most BETWEEN 0 AND 4294967295),
+    overlap        TEXT NOT NULL CHECK (overlap IN ('allow', 'skip')),
+    job            TEXT CHECK (json_valid(job)),  -- NULL: an engine's builder makes the job
+    paused_at      INTEGER,
+    anchor         INTEGER NOT NULL,    -- where the intervals of @every start
+    settled_until  INTEGER NOT NULL,
+    leap_from      INTEGER,             -- the last time that ticks were more than a day late: the last
+    leap_to        INTEGER,             -- settled tick, and what the clock showed then
+    last_tick      INTEGER,
+    last_job       INTEGER,
+    fired          INTEGER NOT NULL DEFAULT 0,
+    runs_asked     INTEGER NOT NULL DEFAULT 0 CHECK (runs_asked >= 0),
+    CHECK ((missed = 'all') = (at_most IS NOT NULL)),
+    CHECK ((leap_from IS NULL) = (leap_to IS NULL))
+) STRICT, WITHOUT ROWID;
+
+-- The newest ticks of each entry, so that no (name, tick) is fired twice whatever the clock does.
+CREATE TABLE legwork_ticks (
+    name TEXT NOT NULL,
+    tick INTEGER NOT NULL,
+    job  INTEGER,                       -- NULL: left out
+    PRIMARY KEY (name, tick)
+) STRICT, WITHOUT ROWID;
+
 -- Every job, finished or not, with its words spelled out and its times as text in UTC. For people
 -- and other programs; legwork itself reads the tables.
 CREATE VIEW legwork_all_jobs AS

@@ -67,6 +67,10 @@ impl Writer {
         for (pool, jobs) in answers.ahead {
             self.put_ahead(pool, jobs);
         }
+        #[cfg(feature = "cron")]
+        if self.book.take_cron_news() {
+            (self.settings.observer)(Notice::CronChanged);
+        }
     }
 
     pub(super) fn finished(&mut self, op: FinishOperation, done: Result<Finished>) {

@@ -112,6 +112,9 @@ impl Writer {
         for (_, started) in &group.starts {
             started.iter().try_for_each(|started| self.book.start(started))?;
         }
+        if !group.joins.is_empty() || !group.leaves.is_empty() {
+            self.keep_trust()?;
+        }
         let keep = self.settings.retention;
         let now = self.settings.clock.micros();
         let book = &mut self.book;

@@ -35,6 +35,7 @@ use self::neighbours::Neighbours;
 use self::wal::WalWatch;
 use crate::clock::Micros;
 use crate::error::Error;
+use crate::rules::trust::Trust;
 use crate::store::sqlite::book::Book;
 use crate::store::sqlite::tripwire::Tripwire;
 use crate::store::tray::Tray;
@@ -69,6 +70,10 @@ pub(super) struct Writer {
     tripwire: Arc<Tripwire>,
     history_rows: Option<u64>,
     prune_not_before: Option<Instant>,
+    /// How far the wall clock is believed, once somebody has asked; and the clocks as they were then,
+    /// or when the file was opened.
+    trust: Option<Trust>,
+    looked: (Micros, Duration),
     /// An operation that a caller could not record at once.
     left_over: Option<Group>,
     /// A caller does the work, in his own thread.
@@ -92,6 +97,7 @@ impl Writer {
         waiters: Arc<Waiters>,
         tripwire: Arc<Tripwire>,
     ) -> Writer {
+        let looked = (settings.clock.micros(), settings.clock.awake());
         Writer {
             book,
             mail,
@@ -113,6 +119,8 @@ impl Writer {
             tripwire,
             history_rows: None,
             prune_not_before: None,
+            trust: None,
+            looked,
             left_over: None,
             at_desk: false,
             sleeps_until: None,
@@ -216,7 +224,11 @@ impl Writer {
             let pause = self
                 .prune_not_before
                 .map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
-            until(at).max(pause)
+            let wait = match self.trust {
+                Some(trust) if trust.doubts() && at <= now => trust.wait_for(at),
+                _ => until(at),
+            };
+            wait.max(pause)
         });
         due.into_iter().chain(expiry).chain(prune).min().map(|wait| wait.min(LONGEST_WAIT))
     }

@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Writer;
 use super::group::Group;
+use crate::clock::Micros;
+use crate::error::Result;
+use crate::rules::trust::Trust;
 use crate::store::sqlite::prune::Pruned;
 
 /// Pause between bites of pruning and between looks for something to prune.
@@ -28,9 +31,24 @@ impl Writer {
             return;
         }
         let now = self.settings.clock.micros();
-        let expired = self.book.next_prune.is_some_and(|at| at <= now);
+        let mut cutoff = now;
+        let mut turned = false;
+        if self.book.next_prune.is_some_and(|at| at <= now) {
+            // The clock says so; whether it is believed is another question.
+            let before = self.trust;
+            let trust = match self.believe(now) {
+                Ok(trust) => trust,
+                Err(error) => return log::warn!("legwork: pruning: {error}"),
+            };
+            turned = before.is_none_or(|before| before.has_turned(&trust));
+            cutoff = trust.cutoff();
+            if trust.doubts() && turned {
+                log::warn!("legwork: the clock has leapt ahead; nothing is pruned by it for a day");
+            }
+        }
+        let expired = self.book.next_prune.is_some_and(|at| at <= cutoff);
         let over_cap = self.over_cap();
-        if !expired && over_cap == 0 {
+        if !expired && !turned && over_cap == 0 {
             return;
         }
         let mut group = Group::default();
@@ -39,7 +57,8 @@ impl Writer {
         }
         let pruned = self
             .book
-            .prune(now, over_cap)
+            .prune(cutoff, over_cap)
+            .and_then(|pruned| self.keep_trust().map(|()| pruned))
             .and_then(|pruned| self.book.commit().map(|_| pruned))
             .unwrap_or_else(|error| {
                 self.book.roll_back();
@@ -58,6 +77,29 @@ impl Writer {
         }
         // What came in while waiting for the lock, claims included.
         self.record(group);
+    }
+
+    /// How far the clock, which shows `now`, is believed.
+    fn believe(&mut self, now: Micros) -> Result<Trust> {
+        let awake = self.settings.clock.awake();
+        let (opened, before) = self.looked;
+        let last = match self.trust {
+            Some(trust) => trust,
+            None => match self.book.read_trust()? {
+                Some(kept) => kept.look(opened, Duration::ZERO),
+                None => Trust::new(opened),
+            },
+        };
+        let trust = last.look(now, awake.saturating_sub(before));
+        self.looked = (now, awake);
+        self.trust = Some(trust);
+        Ok(trust)
+    }
+
+    /// Keeps for later runs how far the clock is believed.
+    pub(super) fn keep_trust(&mut self) -> Result<()> {
+        let trust = self.believe(self.settings.clock.micros())?;
+        self.book.keep_trust(trust)
     }
 
     pub(super) fn over_cap(&mut self) -> u64 {

@@ -97,6 +97,8 @@ impl Writer {
                 | Control::Resume(_)
                 | Control::CloseGate(_)
                 | Control::OpenGate(_) => {}
+                #[cfg(feature = "cron")]
+                Control::Cron(_) => {}
             }
         }
     }
