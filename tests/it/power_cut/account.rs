@@ -324,8 +324,9 @@ mod tests {
         for sql in [
             "DELETE FROM legwork_jobs WHERE id = 7",
             "UPDATE legwork_counter SET last_job = 49",
-            "INSERT INTO legwork_history SELECT id, lane, 6, 0, 0, 0, 1, 0, 0, 0, args, NULL, NULL,
-                NULL, NULL, NULL, NULL, NULL, NULL FROM legwork_jobs WHERE id = 7",
+            "INSERT INTO legwork_history (id, lane, state, priority, run_at, enqueued_at, attempts,
+                                          finished_at, prune_at, args)
+             SELECT id, lane, 6, 0, 0, 0, 1, 0, 0, args FROM legwork_jobs WHERE id = 7",
             "UPDATE legwork_jobs SET instance = 9, token = 1 WHERE id = 7",
             "CREATE TABLE orders (job); CREATE TABLE paid (job); INSERT INTO orders VALUES (7)",
             "UPDATE legwork_lanes SET kind = 'receipt'",
