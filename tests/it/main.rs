@@ -28,4 +28,5 @@ mod reading;
 mod safety;
 mod scripted;
 mod sharing;
+mod sql_view;
 mod suspects;

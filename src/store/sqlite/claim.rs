@@ -7,6 +7,7 @@ use rusqlite::{Row, params};
 use super::book::Book;
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
+use super::text;
 use crate::clock::{Micros, Random};
 use crate::error::Result;
 use crate::id::JobId;
@@ -65,9 +66,9 @@ pub(super) struct Found {
 pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found {
         key: Key { id: row.get(0)?, priority: row.get(1)?, run_at: row.get(2)? },
-        args: row.get(3)?,
+        args: text::json(row, 3)?,
         options: row.get(4)?,
-        meta: row.get(5)?,
+        meta: text::shown(row, 5)?,
         attempts: row.get(6)?,
         first_started_at: row.get(7)?,
     })

@@ -20,6 +20,7 @@ mod query;
 mod readers;
 mod rescue;
 mod suspects;
+mod text;
 mod tripwire;
 mod version;
 pub(crate) mod writer;

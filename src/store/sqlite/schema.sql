@@ -62,6 +62,14 @@ CREATE TABLE legwork_instances (
     started_at INTEGER NOT NULL
 ) STRICT;
 
+-- The kinds that engines know, as of the last one that started and knew it otherwise. For whoever
+-- enqueues without the kind's type: the view legwork_enqueue, the command line.
+CREATE TABLE legwork_kinds (
+    kind     TEXT PRIMARY KEY,
+    options  TEXT NOT NULL CHECK (json_valid(options)),  -- what the kind sets of queue, priority, ...
+    known_at INTEGER NOT NULL                            -- since when they stand like this
+) STRICT, WITHOUT ROWID;
+
 -- The jobs that are not finished: the only table that claims touch.
 CREATE TABLE legwork_jobs (
     id               INTEGER PRIMARY KEY,
@@ -111,6 +119,16 @@ CREATE INDEX legwork_asked ON legwork_jobs (instance) WHERE cancel_requested = 1
 -- Serves: whether a process runs a suspect.
 CREATE INDEX legwork_running_suspects ON legwork_jobs (instance)
     WHERE instance IS NOT NULL AND crashes IS NOT NULL;
+
+-- Which job holds a unique key. Slot 0 is the holder; where one may run beside one that waits, it is
+-- the one that waits, and slot 1 the one that runs.
+CREATE TABLE legwork_unique (
+    key   TEXT NOT NULL,
+    slot  INTEGER NOT NULL CHECK (slot IN (0, 1)),
+    job   INTEGER NOT NULL,
+    until INTEGER,                      -- the end of a period; it outlives the job
+    PRIMARY KEY (key, slot)
+) STRICT, WITHOUT ROWID;
 
 -- The finished jobs, with all that running them again needs.
 CREATE TABLE legwork_history (
