@@ -24,8 +24,12 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         "-" => from_stdin()?,
         args => args.to_owned(),
     };
-    let job = NewJob::of_kind_json(&arguments.kind, args);
-    arguments.options.enqueue(globals, &globals.create_for_a_moment()?, job)
+    let jobs = globals.create_for_a_moment()?;
+    let mut job = NewJob::of_kind_json(&arguments.kind, args);
+    if let Some(options) = jobs.known_options(&arguments.kind)? {
+        job = job.options(options);
+    }
+    arguments.options.enqueue(globals, &jobs, job)
 }
 
 fn from_stdin() -> Result<String, Trouble> {

@@ -6,6 +6,7 @@
 mod bench;
 mod cancel;
 mod change;
+mod check;
 mod enqueue;
 mod globals;
 mod list;
@@ -64,6 +65,8 @@ enum Command {
     Retry(change::Arguments),
     /// Cancel jobs, waiting or running.
     Cancel(change::Arguments),
+    /// Find waiting jobs that nobody could run; a gate for deploys.
+    Check,
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
 }
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Wait(arguments) => wait::run(&globals, &arguments),
         Command::Retry(arguments) => retry::run(&globals, &arguments),
         Command::Cancel(arguments) => cancel::run(&globals, &arguments),
+        Command::Check => check::run(&globals),
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
     };
     done.unwrap_or_else(|trouble| trouble.tell())

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod builder;
+mod check;
 mod manual;
 mod pool;
 mod registry;
@@ -247,7 +248,7 @@ impl Core {
         settings: Settings,
     ) -> Result<(Arc<Core>, Bell)> {
         let lock = Arc::new(InstanceLock::create(jobs.path())?);
-        let joined = jobs.store().join(&lock, settings.crash_limit)?;
+        let joined = jobs.store().join(&lock, settings.crash_limit, registry.options()?)?;
         jobs.attempts_here().joined(joined.instance);
         jobs.tell_taken(&joined.taken);
         let (supervisor, bell) = Supervisor::new(settings.stuck_grace);

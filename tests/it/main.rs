@@ -17,6 +17,7 @@ mod files;
 mod finish_in;
 mod gone;
 mod idle;
+mod kinds;
 mod layers;
 mod mended;
 mod model;

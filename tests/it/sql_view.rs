@@ -207,6 +207,42 @@ fn arguments_that_are_not_utf_8_fail_their_job_and_hurt_nobody_else() {
 }
 
 #[test]
+fn meta_is_shown_everywhere_and_handed_to_middleware() {
+    let place = place();
+    let (tell, told) = crossbeam_channel::unbounded();
+    let jobs = place
+        .builder()
+        .middleware(move |running: &legwork::Running<'_>, next: legwork::Next<'_>| {
+            tell.send(running.meta.clone()).unwrap();
+            next.run()
+        })
+        .open()
+        .unwrap();
+    let conn = connect(&place.path);
+    let sql = r#"INSERT INTO legwork_enqueue (kind, args, meta)
+                 VALUES ('receipt', '{"order": 1}', '{"trace": "4bf9", "by": "Ü"}')"#;
+    conn.execute(sql, []).unwrap();
+    let by_sql = last_job(&conn);
+    let new = legwork::NewJob::new(Receipt { order: 1 }).meta("trace", "4bf9").meta("by", "Ü");
+    let by_rust = jobs.enqueue(new).unwrap();
+    let engine = Engine::builder(&jobs).register::<Receipt>().start().unwrap();
+    let expected = [("by".to_owned(), "Ü".to_owned()), ("trace".to_owned(), "4bf9".to_owned())];
+    for id in [by_sql, by_rust] {
+        assert_eq!(jobs.wait(id, SOON).unwrap().meta, expected.clone().into());
+        assert_eq!(told.recv_timeout(SOON).unwrap(), expected.clone().into());
+        let shown: String = conn
+            .query_row(
+                "SELECT meta ->> 'trace' FROM legwork_all_jobs WHERE id = ?1",
+                [id.0],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(shown, "4bf9");
+    }
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
 fn a_delay_is_kept_by_the_engines_alarm() {
     let place = place();
     let jobs = place.builder().sweep(Duration::from_millis(100)).open().unwrap();
