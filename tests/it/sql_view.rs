@@ -243,6 +243,30 @@ fn meta_is_shown_everywhere_and_handed_to_middleware() {
 }
 
 #[test]
+fn without_a_sweep_an_engine_finds_it_with_whatever_it_does_next() {
+    let place = place();
+    let jobs = place.builder().sweep(Duration::ZERO).open().unwrap();
+    let engine = Engine::builder(&jobs).register::<Receipt>().start().unwrap();
+    jobs.wait(jobs.enqueue(Receipt { order: 0 }).unwrap(), SOON).unwrap();
+    let conn = connect(&place.path);
+    // One lane; more lanes than the counter names; one that only an alarm will find.
+    for (rows, delay) in [(1, "0"), (60, "0"), (1, "0.2")] {
+        let sql = format!(
+            r#"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+               INSERT INTO legwork_enqueue (kind, args, queue, delay)
+               SELECT 'receipt', '{{"order": 1}}', 'q' || i, {delay} FROM n"#
+        );
+        conn.execute(&sql, []).unwrap();
+        let last = last_job(&conn);
+        jobs.enqueue(Receipt { order: 2 }).unwrap();
+        for id in last.0 - rows + 1..=last.0 {
+            assert_eq!(jobs.wait(JobId(id), SOON).unwrap().state, State::Completed);
+        }
+    }
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
 fn a_delay_is_kept_by_the_engines_alarm() {
     let place = place();
     let jobs = place.builder().sweep(Duration::from_millis(100)).open().unwrap();
