@@ -7,13 +7,11 @@ use crate::error::Result;
 use crate::id::JobId;
 use crate::kinds;
 use crate::new_job::JobOptions;
-#[cfg(doc)]
-use crate::{EngineBuilder, NewJob};
 
 /// So many ids are named of each kind.
 const NAMED: usize = 5;
 
-/// What [`Jobs::check`] and [`EngineBuilder::check`] have found.
+/// What [`Jobs::check`] and [`EngineBuilder::check`](crate::EngineBuilder::check) have found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CheckReport {
@@ -77,8 +75,9 @@ fn add(kinds: &mut Vec<KindTrouble>, id: JobId, kind: &str, says: impl FnOnce() 
 
 impl Jobs {
     /// Looks for jobs that are not finished and whose kind no engine has ever known that ran on this
-    /// file. A program that has its types at hand asks [`EngineBuilder::check`], which goes by what it
-    /// registers and tries the arguments too.
+    /// file. A program that has its types at hand asks
+    /// [`EngineBuilder::check`](crate::EngineBuilder::check), which goes by what it registers and tries the
+    /// arguments too.
     ///
     /// It reads every job that is not finished, some at a time, and keeps only counts and a few ids.
     ///
@@ -108,7 +107,7 @@ impl Jobs {
 
     /// What engines have recorded of a kind's options: queue, priority, delay, tags and retention, as
     /// the last engine that started had them. `None`: no engine has known the kind. For programs that
-    /// do not have its type; they give it to [`NewJob::options`].
+    /// do not have its type; they give it to [`NewJob::options`](crate::NewJob::options).
     ///
     /// ```
     /// # use legwork::{Jobs, NewJob};
