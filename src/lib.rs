@@ -48,11 +48,13 @@ pub mod guide;
 mod id;
 mod job;
 mod jobs;
+mod kinds;
 mod middleware;
 mod new_job;
 mod perform;
 mod record;
 mod rules;
+mod spread;
 mod state;
 mod store;
 mod unique;
@@ -67,7 +69,7 @@ pub use event::{Event, Events};
 pub use failure::{Failure, Interrupt, ResultExt};
 pub use id::JobId;
 pub use job::{Job, JobResult, Outcome};
-pub use jobs::{Jobs, JobsBuilder};
+pub use jobs::{CheckReport, Jobs, JobsBuilder, KindTrouble};
 pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
 pub use record::{
@@ -77,6 +79,7 @@ pub use record::{
 #[cfg(feature = "cron")]
 pub use rules::cron::misfire::{Missed, Overlap};
 pub use rules::retry::{CustomRetry, Retry};
+pub use spread::spread;
 pub use state::State;
 pub use store::{Durability, SqliteInfo};
 pub use unique::{Conflict, Enqueued, Unique};

@@ -245,7 +245,8 @@ pub(crate) struct Overrides {
 impl NewJob {
     /// A job of any kind, known to this program or not, with its arguments as JSON.
     ///
-    /// Programs that have the kind's type use [`NewJob::new`].
+    /// Programs that have the kind's type use [`NewJob::new`]. The kind's options are not known here;
+    /// [`Jobs::known_options`](crate::Jobs::known_options) asks the file for them.
     pub fn of_kind(kind: impl Into<String>, args: Value) -> NewJob {
         NewJob::from_parts(kind.into(), Ok(args.to_string()), JobOptions::default())
     }
@@ -293,6 +294,18 @@ impl NewJob {
         self
     }
 
+    /// Takes queue, priority, delay, tags and retention from these options, in place of what was set
+    /// before; what follows wins over them. For jobs made without their type: see
+    /// [`Jobs::known_options`](crate::Jobs::known_options).
+    pub fn options(mut self, options: JobOptions) -> NewJob {
+        self.queue = options.queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned());
+        self.priority = options.priority;
+        self.start = Start::After(options.delay);
+        self.overrides.keep = options.retention;
+        self.tags = options.tags;
+        self
+    }
+
     /// Runs no sooner than this long after it is enqueued.
     pub fn delay(mut self, delay: Duration) -> NewJob {
         self.start = Start::After(delay);
@@ -303,6 +316,21 @@ impl NewJob {
     /// in the same queue and priority.
     pub fn run_at(mut self, at: OffsetDateTime) -> NewJob {
         self.start = Start::At(at);
+        self
+    }
+
+    /// The same job, not before this long after its time.
+    pub(crate) fn later(mut self, by: Duration) -> NewJob {
+        self.start = match self.start {
+            Start::After(delay) => Start::After(delay.saturating_add(by)),
+            // What lies beyond the year 9999 is refused with the job.
+            Start::At(at) => {
+                match time::Duration::try_from(by).ok().and_then(|by| at.checked_add(by)) {
+                    Some(at) => Start::At(at),
+                    None => Start::After(Duration::MAX),
+                }
+            }
+        };
         self
     }
 

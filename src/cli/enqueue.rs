@@ -20,8 +20,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
-    let job = NewJob::of_kind_json(&arguments.kind, self::arguments(&arguments.args)?);
-    arguments.options.enqueue(globals, &globals.create_for_a_moment()?, job)
+    let jobs = globals.create_for_a_moment()?;
+    let mut job = NewJob::of_kind_json(&arguments.kind, self::arguments(&arguments.args)?);
+    if let Some(options) = jobs.known_options(&arguments.kind)? {
+        job = job.options(options);
+    }
+    arguments.options.enqueue(globals, &jobs, job)
 }
 
 /// Arguments as they are typed, or those on stdin.

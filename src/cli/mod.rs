@@ -6,6 +6,7 @@
 mod bench;
 mod cancel;
 mod change;
+mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod enqueue;
@@ -79,6 +80,8 @@ enum Command {
     #[cfg(feature = "cron")]
     #[command(subcommand)]
     Cron(cron::Command),
+    /// Find waiting jobs that nobody could run; a gate for deploys.
+    Check,
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
 }
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Gate(arguments) => gate::run(&globals, &arguments),
         #[cfg(feature = "cron")]
         Command::Cron(command) => cron::run(&globals, &command),
+        Command::Check => check::run(&globals),
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
     };
     done.unwrap_or_else(|trouble| trouble.tell())

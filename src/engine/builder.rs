@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::gates::{self, Probe};
 use super::pool::{CheckedPool, Pool};
 use super::registry::Registry;
-use super::{Engine, ManualEngine, Settings, manual};
+use super::{Engine, ManualEngine, Settings, check, manual};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::jobs::Jobs;
+use crate::jobs::{CheckReport, Jobs};
 use crate::middleware::Middleware;
 
 /// Called when an engine starts, begins to stop, or has stopped.
@@ -270,11 +270,50 @@ impl<S: Send + Sync + 'static> EngineBuilder<S> {
         manual::start(self.jobs, self.registry, Arc::clone(&self.state), pools, self.settings)
     }
 
+    /// Looks, without starting anything, for jobs that this engine could not run: of kinds that are not
+    /// registered here, and with arguments that do not decode as their kind's type. For a deploy: run
+    /// it in the new build on the file in use, before the old one is stopped.
+    ///
+    /// It decodes every job that is not finished, some at a time, and keeps only counts and a few ids.
+    /// Jobs of kinds that only other programs run are among the unknown ones.
+    ///
+    /// ```
+    /// # use legwork::{Context, Engine, Job, JobResult, Jobs, NewJob, Outcome};
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Mail { to: i64 }
+    /// impl Job for Mail {
+    ///     const KIND: &'static str = "mail";
+    ///     type State = ();
+    ///     fn perform(&self, _: &Context) -> JobResult { Ok(Outcome::Done) }
+    /// }
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// jobs.enqueue(NewJob::of_kind("mail", serde_json::json!({ "to": "Anna" })))?;
+    /// let report = Engine::builder(&jobs).register::<Mail>().check()?;
+    /// assert!(!report.is_ok());
+    /// assert_eq!(report.undecodable[0].count, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a registration that is wrong; those of reading.
+    pub fn check(&self) -> Result<CheckReport> {
+        self.checked_registration()?;
+        check::check(&self.jobs, &self.registry)
+    }
+
+    fn checked_registration(&self) -> Result<()> {
+        match &self.wrong {
+            Some(error) => Err(Error::invalid("registration", error.to_string())),
+            None => Ok(()),
+        }
+    }
+
     fn checked_pools(&self) -> Result<Vec<CheckedPool>> {
         gates::check(&self.settings.probes)?;
-        if let Some(error) = &self.wrong {
-            return Err(Error::invalid("registration", error.to_string()));
-        }
+        self.checked_registration()?;
         let mut pools = self.pools.clone();
         if pools.is_empty() {
             pools.push(Pool::new(["*"]));

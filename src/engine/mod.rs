@@ -2,6 +2,7 @@
 
 mod attempt;
 mod builder;
+mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod gates;
@@ -286,7 +287,7 @@ impl Core {
         #[cfg(feature = "cron")]
         let crons = cron::Crons::new(settings.crons, settings.cron_off)?;
         let lock = Arc::new(InstanceLock::create(jobs.path())?);
-        let joined = jobs.store().join(&lock, settings.crash_limit)?;
+        let joined = jobs.store().join(&lock, settings.crash_limit, registry.options()?)?;
         jobs.attempts_here().joined(joined.instance);
         jobs.tell_taken(&joined.taken);
         let (supervisor, bell) = Supervisor::new(settings.stuck_grace);

@@ -7,10 +7,12 @@ use crate::context::{Attempt, Context};
 use crate::error::{Error, Result};
 use crate::failure::Failure;
 use crate::job::{Job, JobResult};
+use crate::kinds::{self, KindOptions};
 use crate::new_job::JobOptions;
 use crate::rules::name;
 
 type Perform = dyn Fn(&Arc<Attempt>, &str) -> JobResult + Send + Sync;
+type Decodes = dyn Fn(&str) -> Result<(), Failure> + Send + Sync;
 type GaveUp = dyn Fn(&Arc<Attempt>, &str, &Failure) + Send + Sync;
 
 /// One registered kind.
@@ -18,6 +20,7 @@ pub(super) struct Handler {
     pub(super) options: JobOptions,
     pub(super) perform: Box<Perform>,
     pub(super) gave_up: Box<GaveUp>,
+    pub(super) decodes: Box<Decodes>,
 }
 
 #[derive(Default)]
@@ -52,6 +55,7 @@ impl Registry {
                     }
                 }
             }),
+            decodes: Box::new(|args| decode::<J>(args).map(drop)),
         });
         for kind in std::iter::once(&J::KIND).chain(J::ALIASES) {
             name::check("kind", kind)?;
@@ -64,6 +68,14 @@ impl Registry {
 
     pub(super) fn kinds(&self) -> HashSet<String> {
         self.handlers.keys().cloned().collect()
+    }
+
+    /// What the file is to keep of the kinds, aliases included.
+    pub(super) fn options(&self) -> Result<KindOptions> {
+        let record = |(kind, handler): (&String, &Arc<Handler>)| {
+            Ok((kind.clone(), kinds::to_json(&handler.options)?))
+        };
+        self.handlers.iter().map(record).collect()
     }
 
     pub(super) fn get(&self, kind: &str) -> Option<&Arc<Handler>> {

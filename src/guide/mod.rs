@@ -30,6 +30,9 @@ pub mod schema {}
 #[doc = include_str!("processes.md")]
 pub mod processes {}
 
+#[doc = include_str!("other_languages.md")]
+pub mod other_languages {}
+
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod builder;
+mod check;
 mod control;
 #[cfg(feature = "cron")]
 pub(crate) mod cron;
@@ -23,6 +24,7 @@ use crate::store::{SqliteInfo, Store, Taken};
 
 pub(crate) use self::attempts::Attempts;
 pub use self::builder::JobsBuilder;
+pub use self::check::{CheckReport, KindTrouble};
 use self::shared::Shared;
 
 /// The handle on a database file. Cheap to clone, `Send + Sync`; all handles of a process on one

@@ -22,6 +22,7 @@ use crossbeam_channel::Sender;
 use crate::clock::{Clock, Micros, Random};
 use crate::error::{Error, Result};
 use crate::id::JobId;
+use crate::kinds::KindOptions;
 use crate::new_job::{NewRow, Retention};
 use crate::record::{LogLine, Progress, Scope};
 use crate::rules::queues::Queues;
@@ -321,6 +322,8 @@ pub(crate) struct Joining {
     pub(crate) lock: Arc<InstanceLock>,
     /// See [`EngineBuilder::crash_limit`](crate::EngineBuilder::crash_limit).
     pub(crate) crash_limit: u32,
+    /// What its jobs' kinds are enqueued with.
+    pub(crate) kinds: KindOptions,
 }
 
 /// What an engine has become, and what was taken over from dead instances.

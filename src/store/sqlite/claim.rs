@@ -8,6 +8,7 @@ use super::book::Book;
 use super::errors::storing;
 use super::expiry;
 use super::lanes::{Key, LaneId};
+use super::text;
 use super::unique::{self, Held};
 use crate::clock::{Micros, Random};
 use crate::error::Result;
@@ -83,9 +84,9 @@ impl Found {
 pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found {
         key: Key { id: row.get(0)?, priority: row.get(1)?, run_at: row.get(2)? },
-        args: row.get(3)?,
+        args: text::json(row, 3)?,
         options: row.get(4)?,
-        meta: row.get(5)?,
+        meta: text::shown(row, 5)?,
         attempts: row.get(6)?,
         first_started_at: row.get(7)?,
         unique: Held::from_columns(row.get(8)?, row.get(9)?),

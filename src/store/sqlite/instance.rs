@@ -97,6 +97,7 @@ impl Book {
             )
             .map_err(storing)?;
         self.roster_moved();
+        self.record_kinds(&joining.kinds, now)?;
         let taken = self.rescue(lock, now, keep)?;
         self.set_own(id, true);
         Ok(Joined { instance: id, taken })

@@ -7,7 +7,7 @@ use super::errors::storing;
 use crate::error::{Error, Result};
 
 /// The steps from each version to the next; the first makes version 1.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const STEPS: [&str; 1] = [concat!(include_str!("schema.sql"), include_str!("enqueue_view.sql"))];
 
 /// The newest version that this program knows.
 pub(super) const KNOWN: i64 = STEPS.len() as i64;

@@ -15,6 +15,7 @@ mod expiry;
 mod finish;
 mod gates;
 mod instance;
+mod kinds;
 mod lanes;
 mod lock_file;
 mod migrate;
@@ -25,6 +26,7 @@ mod readers;
 mod rescue;
 mod steps;
 mod suspects;
+mod text;
 mod tripwire;
 mod unique;
 mod version;
@@ -35,6 +37,7 @@ mod plan_tests;
 #[cfg(test)]
 mod state_tests;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -64,6 +67,7 @@ use super::{
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
+use crate::kinds::KindOptions;
 use crate::new_job::NewRow;
 use crate::record::{
     AttemptRecord, Filter, GateRecord, InstanceRecord, JobRecord, LogLine, Page, Scope, Stats,
@@ -316,8 +320,13 @@ impl Store {
     // ---- running -------------------------------------------------------------------------
 
     /// Registers an engine, once what dead instances held has been given back.
-    pub(crate) fn join(&self, lock: &Arc<InstanceLock>, crash_limit: u32) -> Result<Joined> {
-        let joining = Joining { lock: Arc::clone(lock), crash_limit };
+    pub(crate) fn join(
+        &self,
+        lock: &Arc<InstanceLock>,
+        crash_limit: u32,
+        kinds: KindOptions,
+    ) -> Result<Joined> {
+        let joining = Joining { lock: Arc::clone(lock), crash_limit, kinds };
         self.ask(joining, Mail::Join)
     }
 
@@ -437,6 +446,21 @@ impl Store {
 
     pub(crate) fn instances(&self) -> Result<Vec<InstanceRecord>> {
         instance::records(&*self.reader()?, self.path())
+    }
+
+    /// All kinds that engines have recorded, with their options as JSON.
+    pub(crate) fn kinds(&self) -> Result<HashMap<String, String>> {
+        kinds::all(&*self.reader()?)
+    }
+
+    /// The options of one kind as JSON.
+    pub(crate) fn kind(&self, kind: &str) -> Result<Option<String>> {
+        kinds::one(&*self.reader()?, kind)
+    }
+
+    /// Shows every job that is not finished, with its kind and arguments.
+    pub(crate) fn each_pending(&self, visit: &mut dyn FnMut(JobId, &str, &str)) -> Result<()> {
+        kinds::each_pending(&*self.reader()?, visit)
     }
 
     fn reader(&self) -> Result<r2d2::PooledConnection<readers::Manager>> {

@@ -4,7 +4,7 @@
 use rusqlite::Connection;
 use rusqlite::types::Null;
 
-use super::{book, claim, expiry, finish, migrate, prune, query, rescue, steps, suspects};
+use super::{book, claim, expiry, finish, kinds, migrate, prune, query, rescue, steps, suspects};
 use crate::record::Filter;
 use crate::state::State;
 
@@ -160,6 +160,11 @@ fn lists_walk_the_ids_or_the_index_of_their_state_and_never_sort() {
         let (sql, _) = query::list_sql(&Filter::new().state(state), true).unwrap();
         assert_uses(&conn, &sql, index);
     }
+}
+
+#[test]
+fn what_waits_is_walked_by_its_ids_a_page_at_a_time() {
+    assert_uses(&file(), kinds::PENDING, "SEARCH job USING INTEGER PRIMARY KEY (rowid>?)");
 }
 
 #[test]

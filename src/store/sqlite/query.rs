@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::book::{NEXT_DUE, scope_from};
 use super::errors::storing;
-use super::gates;
+use super::{gates, text};
 use crate::clock::{Micros, between, from_micros, to_micros};
 use crate::error::Result;
 use crate::id::JobId;
@@ -38,8 +38,8 @@ fn as_shown(table: &str) -> String {
 
 fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
     let time = |at: Option<Micros>| at.map(from_micros);
-    let tags: Option<String> = row.get(11)?;
-    let meta: Option<String> = row.get(12)?;
+    let tags = text::shown(row, 11)?;
+    let meta = text::shown(row, 12)?;
     let done: Option<i64> = row.get(13)?;
     let total: Option<i64> = row.get(14)?;
     let message: Option<String> = row.get(15)?;
@@ -59,7 +59,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         started_at: time(row.get(7)?),
         finished_at: time(row.get(8)?),
         attempts: row.get(9)?,
-        args: row.get(10)?,
+        args: text::shown(row, 10)?.unwrap_or_default(),
         tags: json_or_empty(tags),
         meta: json_or_empty(meta),
         progress,

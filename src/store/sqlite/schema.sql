@@ -70,6 +70,14 @@ CREATE TABLE legwork_instances (
     started_at INTEGER NOT NULL
 ) STRICT;
 
+-- The kinds that engines know, as of the last one that started and knew it otherwise. For whoever
+-- enqueues without the kind's type: the view legwork_enqueue, the command line.
+CREATE TABLE legwork_kinds (
+    kind     TEXT PRIMARY KEY,
+    options  TEXT NOT NULL CHECK (json_valid(options)),  -- what the kind sets of queue, priority, ...
+    known_at INTEGER NOT NULL                            -- since when they stand like this
+) STRICT, WITHOUT ROWID;
+
 -- The jobs that are not finished: the only table that claims touch.
 CREATE TABLE legwork_jobs (
     id               INTEGER PRIMARY KEY,

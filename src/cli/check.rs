@@ -1,0 +1,48 @@
+//! `legwork check`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::Done;
+use super::globals::Globals;
+use super::output::{self, Output, cell};
+use super::shell::ShellJob;
+use super::trouble::REFUSED;
+use crate::job::Job;
+use crate::jobs::{CheckReport, KindTrouble};
+
+pub(super) fn run(globals: &Globals) -> Done {
+    let mut report = globals.open()?.check()?;
+    // `legwork work` knows them, whether it has run on this file or not.
+    report.unknown.retain(|found| found.kind != ShellJob::KIND);
+    match globals.output() {
+        Output::Json => {
+            let CheckReport { unknown, undecodable } = &report;
+            output::json(
+                json!({ "ok": report.is_ok(), "unknown": unknown, "undecodable": undecodable }),
+            )?;
+        }
+        Output::Tsv => output::tsv(rows(&report))?,
+        Output::Table { color } if !report.is_ok() => {
+            let cells = rows(&report).into_iter().map(|row| row.iter().map(cell).collect());
+            output::table(&["trouble", "kind", "jobs", "ids"], cells.collect(), color)?;
+        }
+        Output::Table { .. } => {}
+    }
+    if report.is_ok() {
+        globals.say("every waiting job is of a kind that is known");
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::from(REFUSED))
+}
+
+fn rows(report: &CheckReport) -> Vec<Vec<String>> {
+    let row = |trouble: &str, found: &KindTrouble| {
+        let ids: Vec<String> = found.ids.iter().map(ToString::to_string).collect();
+        vec![trouble.to_owned(), found.kind.clone(), found.count.to_string(), ids.join(" ")]
+    };
+    let unknown = report.unknown.iter().map(|found| row("unknown kind", found));
+    let undecodable = report.undecodable.iter().map(|found| row("arguments do not decode", found));
+    unknown.chain(undecodable).collect()
+}

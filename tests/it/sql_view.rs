@@ -1,0 +1,283 @@
+//! Jobs enqueued by `INSERT INTO legwork_enqueue`, from any language.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use legwork::{Context, Engine, Event, Filter, Job, JobId, JobResult, Jobs, Outcome, State};
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use crate::common::{Place, SOON, place, wait_for};
+
+const PAGE: &str = include_str!("../../src/guide/other_languages.md");
+/// Tries the page's functions, and everything that is refused.
+const SCRIPT: &str = include_str!("sql_view.py");
+
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    order: i64,
+}
+
+impl Job for Receipt {
+    const KIND: &'static str = "receipt";
+    type State = ();
+    fn perform(&self, cx: &Context) -> JobResult {
+        cx.output(&self.order)?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// The first block of Python on the guide's page.
+fn snippet() -> &'static str {
+    let (_, rest) = PAGE.split_once("```python\n").unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+/// Runs the script with the page's functions; its lines.
+fn python(place: &Place, part: &str) -> Option<Vec<String>> {
+    let found = Command::new("python3").arg("-V").stdout(Stdio::null()).status();
+    if !found.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "CI must have python3");
+        println!("SKIPPED: there is no python3 here, so the guide's program is not tried");
+        return None;
+    }
+    std::fs::write(place.dir.path().join("page.py"), snippet()).unwrap();
+    let script = place.dir.path().join("script.py");
+    std::fs::write(&script, SCRIPT).unwrap();
+    let said = Command::new("python3").arg(&script).arg(&place.path).arg(part).output().unwrap();
+    let errors = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{errors}");
+    Some(String::from_utf8(said.stdout).unwrap().lines().map(str::to_owned).collect())
+}
+
+fn connect(path: &Path) -> Connection {
+    let conn = Connection::open(path).unwrap();
+    conn.busy_timeout(SOON).unwrap();
+    conn
+}
+
+fn last_job(conn: &Connection) -> JobId {
+    conn.query_row("SELECT last_job FROM legwork_counter", [], |row| row.get(0).map(JobId)).unwrap()
+}
+
+fn count(jobs: &Jobs) -> u64 {
+    jobs.count(&Filter::new()).unwrap()
+}
+
+#[test]
+fn a_python_program_enqueues_in_its_own_transaction_and_the_sweep_finds_it() {
+    let place = place();
+    let jobs = place.builder().sweep(Duration::from_millis(100)).open().unwrap();
+    place.connect().execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, total)").unwrap();
+    let engine = Engine::builder(&jobs).register::<Receipt>().start().unwrap();
+    let Some(lines) = python(&place, "order") else { return };
+    let ids: Vec<JobId> = lines.iter().map(|id| JobId(id.parse().unwrap())).collect();
+    assert_eq!(ids.len(), 3);
+    for (&id, order) in ids.iter().zip(1..) {
+        assert_eq!(jobs.wait(id, SOON).unwrap().state, State::Completed);
+        assert_eq!(jobs.output::<i64>(id).unwrap(), Some(order));
+    }
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn the_database_refuses_a_bad_row_by_name_and_keeps_nothing_of_it() {
+    let place = place();
+    let jobs = place.open();
+    let Some(lines) = python(&place, "refused") else { return };
+    assert_eq!(lines, ["all refused"]);
+    // One good row beside them, whose key a bad one wanted.
+    assert_eq!(count(&jobs), 1);
+    assert_eq!(last_job(&place.connect()), JobId(1));
+}
+
+#[test]
+fn each_column_arrives_as_it_was_given() {
+    let place = place();
+    let jobs = place.open();
+    let conn = place.connect();
+    let insert = |columns: &str, values: &str| {
+        let sql = format!("INSERT INTO legwork_enqueue ({columns}) VALUES ({values})");
+        conn.execute(&sql, []).unwrap();
+        jobs.get(last_job(&conn)).unwrap()
+    };
+    let plain = insert("kind, args", "'Grüße', '[1, 2]'");
+    assert_eq!(
+        (plain.id, plain.kind.as_str(), plain.queue.as_str()),
+        (JobId(1), "Grüße", "default")
+    );
+    assert_eq!((plain.args.as_str(), plain.priority, plain.state), ("[1, 2]", 0, State::Ready));
+    assert_eq!((plain.run_at, plain.tags.len(), plain.meta.len()), (plain.enqueued_at, 0, 0));
+
+    let full = insert(
+        "kind, args, queue, priority, run_at, tags, meta, unique_key",
+        r#"'k', '{}', 'mail', -3, '2999-01-02T03:04:05.250Z', '["b", "a", "b"]', '{"trace": "ü"}', 'one'"#,
+    );
+    assert_eq!((full.queue.as_str(), full.priority, full.state), ("mail", -3, State::Scheduled));
+    assert_eq!(full.run_at, time::macros::datetime!(2999-01-02 03:04:05.250 UTC));
+    assert_eq!(full.tags, ["a", "b"]);
+    assert_eq!(full.meta["trace"], "ü");
+
+    for (value, at) in [
+        ("'2999-01-02'", time::macros::datetime!(2999-01-02 0:00 UTC)),
+        ("'2999-01-02 03:04+02:00'", time::macros::datetime!(2999-01-02 01:04 UTC)),
+        ("32503680000", time::macros::datetime!(3000-01-01 0:00 UTC)),
+        ("32503680000.125", time::macros::datetime!(3000-01-01 0:00:00.125 UTC)),
+    ] {
+        assert_eq!(insert("kind, args, run_at", &format!("'k', '{{}}', {value}")).run_at, at);
+    }
+    let past = insert("kind, args, run_at", "'k', '{}', 1");
+    assert_eq!((past.state, past.run_at.unix_timestamp()), (State::Ready, 1));
+    let delayed = insert("kind, args, delay", "'k', '{}', 1.5");
+    assert_eq!(delayed.run_at - delayed.enqueued_at, Duration::from_millis(1500));
+    assert_eq!(delayed.state, State::Scheduled);
+}
+
+#[test]
+fn many_rows_in_one_statement_have_the_last_ids_whatever_the_conflict_clause() {
+    let place = place();
+    let jobs = place.open();
+    let conn = place.connect();
+    for (round, or) in ["", "OR IGNORE", "OR REPLACE", "OR ABORT"].iter().enumerate() {
+        conn.execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+             INSERT {or} INTO legwork_enqueue (kind, args, queue) SELECT 'k', CAST(i AS TEXT), 'q' || i FROM n;
+             COMMIT;"
+        ))
+        .unwrap();
+        let last = 100 * (round as i64 + 1);
+        assert_eq!(last_job(&conn), JobId(last), "{or}");
+        assert_eq!(jobs.get(JobId(last)).unwrap().args, "100");
+        // OR IGNORE does not make a bad row pass in silence.
+        let bad = format!("INSERT {or} INTO legwork_enqueue (kind, args) VALUES ('', '1')");
+        assert!(conn.execute(&bad, []).is_err(), "{or}");
+    }
+    assert_eq!(count(&jobs), 400);
+}
+
+#[test]
+fn the_settings_of_the_connection_do_not_matter() {
+    let place = place();
+    let jobs = place.open();
+    let engine = Engine::builder(&jobs).register::<Receipt>().start().unwrap();
+    for pragmas in [
+        "PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON; PRAGMA recursive_triggers = ON",
+        "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA case_sensitive_like = ON",
+        "PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = ON; PRAGMA automatic_index = OFF",
+        "PRAGMA reverse_unordered_selects = ON; PRAGMA full_column_names = ON",
+    ] {
+        let conn = connect(&place.path);
+        conn.execute_batch(pragmas).unwrap();
+        conn.execute(
+            r#"INSERT INTO legwork_enqueue (kind, args, tags, meta, unique_key)
+               VALUES ('receipt', '{"order": 1}', '["t", "a"]', '{"m": "n"}', 'k' || random())"#,
+            [],
+        )
+        .unwrap();
+        let id = last_job(&conn);
+        jobs.wake().unwrap();
+        let done = jobs.wait(id, SOON).unwrap();
+        assert_eq!(
+            (done.state, done.tags),
+            (State::Completed, vec!["a".into(), "t".into()]),
+            "{pragmas}"
+        );
+    }
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn arguments_that_are_not_utf_8_fail_their_job_and_hurt_nobody_else() {
+    let place = place();
+    let jobs = place.open();
+    let conn = place.connect();
+    // JSON for SQLite, which does not look at the bytes: "\xff".
+    let bad =
+        "INSERT INTO legwork_enqueue (kind, args) VALUES ('receipt', CAST(x'22ff22' AS TEXT))";
+    conn.execute(bad, []).unwrap();
+    let good = r#"INSERT INTO legwork_enqueue (kind, args) VALUES ('receipt', '{"order": 2}')"#;
+    conn.execute(good, []).unwrap();
+    let engine = Engine::builder(&jobs).register::<Receipt>().start().unwrap();
+    let failed = jobs.wait(JobId(1), SOON).unwrap();
+    assert_eq!((failed.state, failed.args.as_str()), (State::Failed, "\"\u{fffd}\""));
+    assert_eq!(jobs.wait(JobId(2), SOON).unwrap().state, State::Completed);
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn meta_is_shown_everywhere_and_handed_to_middleware() {
+    let place = place();
+    let (tell, told) = crossbeam_channel::unbounded();
+    let jobs = place
+        .builder()
+        .middleware(move |running: &legwork::Running<'_>, next: legwork::Next<'_>| {
+            tell.send(running.meta.clone()).unwrap();
+            next.run()
+        })
+        .open()
+        .unwrap();
+    let conn = connect(&place.path);
+    let sql = r#"INSERT INTO legwork_enqueue (kind, args, meta)
+                 VALUES ('receipt', '{"order": 1}', '{"trace": "4bf9", "by": "Ü"}')"#;
+    conn.execute(sql, []).unwrap();
+    let by_sql = last_job(&conn);
+    let new = legwork::NewJob::new(Receipt { order: 1 }).meta("trace", "4bf9").meta("by", "Ü");
+    let by_rust = jobs.enqueue(new).unwrap();
+    let engine = Engine::builder(&jobs).register::<Receipt>().start().unwrap();
+    let expected = [("by".to_owned(), "Ü".to_owned()), ("trace".to_owned(), "4bf9".to_owned())];
+    for id in [by_sql, by_rust] {
+        assert_eq!(jobs.wait(id, SOON).unwrap().meta, expected.clone().into());
+        assert_eq!(told.recv_timeout(SOON).unwrap(), expected.clone().into());
+        let shown: String = conn
+            .query_row(
+                "SELECT meta ->> 'trace' FROM legwork_all_jobs WHERE id = ?1",
+                [id.0],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(shown, "4bf9");
+    }
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn without_a_sweep_an_engine_finds_it_with_whatever_it_does_next() {
+    let place = place();
+    let jobs = place.builder().sweep(Duration::ZERO).open().unwrap();
+    let engine = Engine::builder(&jobs).register::<Receipt>().start().unwrap();
+    jobs.wait(jobs.enqueue(Receipt { order: 0 }).unwrap(), SOON).unwrap();
+    let conn = connect(&place.path);
+    // One lane; more lanes than the counter names; one that only an alarm will find.
+    for (rows, delay) in [(1, "0"), (60, "0"), (1, "0.2")] {
+        let sql = format!(
+            r#"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+               INSERT INTO legwork_enqueue (kind, args, queue, delay)
+               SELECT 'receipt', '{{"order": 1}}', 'q' || i, {delay} FROM n"#
+        );
+        conn.execute(&sql, []).unwrap();
+        let last = last_job(&conn);
+        jobs.enqueue(Receipt { order: 2 }).unwrap();
+        for id in last.0 - rows + 1..=last.0 {
+            assert_eq!(jobs.wait(JobId(id), SOON).unwrap().state, State::Completed);
+        }
+    }
+    engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn a_delay_is_kept_by_the_engines_alarm() {
+    let place = place();
+    let jobs = place.builder().sweep(Duration::from_millis(100)).open().unwrap();
+    let engine = Engine::builder(&jobs).register::<Receipt>().start().unwrap();
+    let events = jobs.events();
+    let conn = connect(&place.path);
+    let sql = r#"INSERT INTO legwork_enqueue (kind, args, delay) VALUES ('receipt', '{"order": 3}', 0.3)"#;
+    conn.execute(sql, []).unwrap();
+    let id = last_job(&conn);
+    wait_for(&events, |event| matches!(event, Event::Finished { id: done, .. } if *done == id));
+    let done = jobs.get(id).unwrap();
+    assert!(done.started_at.unwrap() >= done.run_at);
+    engine.stop(SOON).unwrap();
+}
