@@ -9,6 +9,7 @@ use crate::clock::{Micros, micros_of};
 use crate::error::{Error, Result};
 use crate::new_job::{JobOptions, Retention};
 use crate::rules::name;
+use crate::unique::Unique;
 
 /// Kinds with their options as JSON, as `legwork_kinds` has them.
 pub(crate) type KindOptions = BTreeMap<String, String>;
@@ -29,6 +30,14 @@ struct Recorded {
     tags: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keep: Option<Retention>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate: Option<String>,
+    /// In microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_after: Option<Micros>,
+    /// Not for the trigger, which cannot make keys of arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique: Option<Unique>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
@@ -44,6 +53,9 @@ pub(crate) fn to_json(options: &JobOptions) -> Result<String> {
     if let Some(queue) = &options.queue {
         name::check("queue name", queue)?;
     }
+    if let Some(gate) = &options.gate {
+        name::check("gate", gate)?;
+    }
     options.tags.iter().try_for_each(|tag| name::check("tag", tag))?;
     let recorded = Recorded {
         queue: options.queue.clone(),
@@ -51,6 +63,9 @@ pub(crate) fn to_json(options: &JobOptions) -> Result<String> {
         delay: micros_of(options.delay),
         tags: options.tags.clone(),
         keep: options.retention,
+        gate: options.gate.clone(),
+        expires_after: options.expires_after.map(micros_of),
+        unique: options.unique.clone(),
     };
     serde_json::to_string(&recorded).map_err(|source| Error::Json { what: "job options", source })
 }
@@ -64,6 +79,11 @@ pub(crate) fn from_json(json: &str) -> Result<JobOptions> {
     options.queue = recorded.queue;
     options.tags = recorded.tags;
     options.retention = recorded.keep;
+    options.gate = recorded.gate;
+    options.expires_after = recorded
+        .expires_after
+        .map(|within| Duration::from_micros(u64::try_from(within).unwrap_or(0)));
+    options.unique = recorded.unique;
     Ok(options)
 }
 
@@ -79,7 +99,10 @@ mod tests {
             .priority(-2)
             .delay(Duration::from_millis(1500))
             .tag("a")
-            .retention(Retention::all(Duration::from_secs(9)));
+            .retention(Retention::all(Duration::from_secs(9)))
+            .gate("online")
+            .expires_after(Duration::from_secs(5))
+            .unique(Unique::by_args().until_started());
         let json = to_json(&options).unwrap();
         let back = from_json(&json).unwrap();
         assert_eq!(to_json(&back).unwrap(), json);

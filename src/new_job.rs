@@ -303,6 +303,9 @@ impl NewJob {
         self.start = Start::After(options.delay);
         self.overrides.keep = options.retention;
         self.tags = options.tags;
+        self.unique = options.unique;
+        self.gate = options.gate;
+        self.expires_after = options.expires_after;
         self
     }
 

@@ -8,7 +8,7 @@ use legwork::{Context, Engine, Event, Filter, Job, JobId, JobResult, Jobs, Outco
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Place, SOON, place, wait_for};
+use crate::common::{Place, SOON, place, stopped_clock, wait_for};
 
 const PAGE: &str = include_str!("../../src/guide/other_languages.md");
 /// Tries the page's functions, and everything that is refused.
@@ -132,6 +132,52 @@ fn each_column_arrives_as_it_was_given() {
     let delayed = insert("kind, args, delay", "'k', '{}', 1.5");
     assert_eq!(delayed.run_at - delayed.enqueued_at, Duration::from_millis(1500));
     assert_eq!(delayed.state, State::Scheduled);
+}
+
+#[test]
+fn a_gate_and_an_expiry_hold_and_a_lane_behind_a_gate_is_not_taken_for_the_one_without() {
+    let place = place();
+    let jobs = place.builder().clock(stopped_clock()).open().unwrap();
+    let engine = Engine::builder(&jobs).register::<Receipt>().manual().unwrap();
+    let conn = place.connect();
+    let insert = |columns: &str, values: &str| {
+        let row = format!("(kind, args{columns}) VALUES ('receipt', '{{\"order\": 1}}'{values})");
+        conn.execute(&format!("INSERT INTO legwork_enqueue {row}"), []).unwrap();
+        last_job(&conn)
+    };
+    jobs.close_gate("online").unwrap();
+    let gated = insert(", gate", ", 'online'");
+    let free = insert(", expires_after", ", 60");
+    let record = jobs.get(free).unwrap();
+    assert_eq!(record.gate, None);
+    assert_eq!(record.expires_at.unwrap() - record.run_at, time::Duration::seconds(60));
+    assert_eq!(jobs.get(gated).unwrap().gate.as_deref(), Some("online"));
+    assert_eq!(jobs.get(gated).unwrap().state, State::Blocked);
+    jobs.clock().set(record.run_at);
+    assert_eq!(engine.run_due().unwrap(), 1);
+    assert_eq!(jobs.get(free).unwrap().state, State::Completed);
+    jobs.open_gate("online").unwrap();
+    assert_eq!(engine.run_due().unwrap(), 1);
+}
+
+#[test]
+fn a_unique_key_is_free_again_once_its_job_has_ended() {
+    let place = place();
+    let jobs = place.open();
+    let conn = place.connect();
+    let sql = r#"INSERT INTO legwork_enqueue (kind, args, unique_key)
+                 VALUES ('receipt', '{"order": 1}', 'one')"#;
+    conn.execute(sql, []).unwrap();
+    let first = last_job(&conn);
+    let taken = conn.execute(sql, []).unwrap_err();
+    assert!(taken.to_string().contains("legwork: unique key is taken"), "{taken}");
+    let rust = legwork::NewJob::new(Receipt { order: 2 }).unique_key("one");
+    assert_eq!(jobs.enqueue(rust).unwrap(), first);
+    let engine = Engine::builder(&jobs).register::<Receipt>().start().unwrap();
+    assert_eq!(jobs.wait(first, SOON).unwrap().state, State::Completed);
+    conn.execute(sql, []).unwrap();
+    assert_ne!(last_job(&conn), first);
+    engine.stop(SOON).unwrap();
 }
 
 #[test]

@@ -9,7 +9,7 @@ SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000;
 
 CREATE VIEW legwork_enqueue AS
 SELECT NULL AS kind, NULL AS args, NULL AS queue, NULL AS priority, NULL AS run_at, NULL AS delay,
-       NULL AS unique_key, NULL AS tags, NULL AS meta
+       NULL AS unique_key, NULL AS tags, NULL AS meta, NULL AS gate, NULL AS expires_after
  WHERE FALSE;
 
 CREATE TRIGGER legwork_enqueue_insert INSTEAD OF INSERT ON legwork_enqueue
@@ -23,6 +23,9 @@ BEGIN
             RAISE(ABORT, 'legwork: args are larger than 16 MiB')
         WHEN NOT json_valid(NEW.args) OR instr(CAST(NEW.args AS BLOB), x'00') THEN
             RAISE(ABORT, 'legwork: args are not readable as JSON')
+        -- SQLite cuts a text of JSON at a NUL.
+        WHEN instr(NEW.tags, '\u0000') OR instr(NEW.meta, '\u0000') THEN
+            RAISE(ABORT, 'legwork: tags and meta must not contain NUL')
         WHEN NEW.tags IS NOT NULL AND (typeof(NEW.tags) <> 'text' OR NOT json_valid(NEW.tags)) THEN
             RAISE(ABORT, 'legwork: tags must be a JSON array of texts')
         WHEN NEW.meta IS NOT NULL AND (typeof(NEW.meta) <> 'text' OR NOT json_valid(NEW.meta)) THEN
@@ -44,6 +47,9 @@ BEGIN
         WHEN typeof(NEW.delay) NOT IN ('null', 'integer', 'real')
           OR NEW.delay NOT BETWEEN 0 AND 253402300799 THEN
             RAISE(ABORT, 'legwork: delay must be a number of seconds, 0 or more')
+        WHEN typeof(NEW.expires_after) NOT IN ('null', 'integer', 'real')
+          OR NEW.expires_after NOT BETWEEN 0.000001 AND 253402300799 THEN
+            RAISE(ABORT, 'legwork: expires_after must be a number of seconds, more than 0')
         WHEN typeof(NEW.run_at) IN ('integer', 'real')
          AND NEW.run_at NOT BETWEEN 0 AND 253402300799 THEN
             RAISE(ABORT, 'legwork: run_at as a number must be seconds since 1970, up to the year 9999')
@@ -51,7 +57,9 @@ BEGIN
         -- February for the 3rd of March.
         WHEN typeof(NEW.run_at) = 'blob' OR typeof(NEW.run_at) = 'text' AND (
                  NEW.run_at NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
+              OR instr(CAST(NEW.run_at AS BLOB), x'00')
               OR julianday(NEW.run_at) IS NULL
+              OR julianday(NEW.run_at) < 2440587.5
               OR date(substr(NEW.run_at, 1, 10), '+0 days') <> substr(NEW.run_at, 1, 10)) THEN
             RAISE(ABORT, 'legwork: run_at must be a time like 2026-11-25T10:00:00Z, or seconds since 1970')
     END;
@@ -64,6 +72,8 @@ BEGIN
             RAISE(ABORT, 'legwork: queue must be text of 1 to 255 bytes without control characters')
         WHEN 'unique_key' THEN
             RAISE(ABORT, 'legwork: unique_key must be text of 1 to 255 bytes without control characters')
+        WHEN 'gate' THEN
+            RAISE(ABORT, 'legwork: gate must be text of 1 to 255 bytes without control characters')
         WHEN 'tag' THEN
             RAISE(ABORT, 'legwork: a tag must be text of 1 to 255 bytes without control characters')
         ELSE
@@ -72,6 +82,7 @@ BEGIN
       FROM (SELECT 'kind' AS what, NEW.kind AS name
             UNION ALL SELECT 'queue', NEW.queue WHERE NEW.queue IS NOT NULL
             UNION ALL SELECT 'unique_key', NEW.unique_key WHERE NEW.unique_key IS NOT NULL
+            UNION ALL SELECT 'gate', NEW.gate WHERE NEW.gate IS NOT NULL
             UNION ALL SELECT 'tag', value FROM json_each(NEW.tags)
             UNION ALL SELECT 'meta', key FROM json_each(NEW.meta))
      WHERE typeof(name) <> 'text'
@@ -89,21 +100,28 @@ BEGIN
       FROM legwork_unique AS held, legwork_now
      WHERE held.key = NEW.unique_key AND (held.until IS NULL OR held.until > legwork_now.micros);
 
-    INSERT INTO legwork_lanes (queue, kind)
-    SELECT queue, NEW.kind
-      FROM (SELECT coalesce(NEW.queue,
-                            (SELECT json_extract(options, '$.queue') FROM legwork_kinds WHERE kind = NEW.kind),
-                            'default') AS queue) AS wanted
+    INSERT INTO legwork_lanes (queue, kind, gate)
+    SELECT queue, NEW.kind, gate
+      FROM (SELECT coalesce(NEW.queue, json_extract(kinds.options, '$.queue'), 'default') AS queue,
+                   coalesce(NEW.gate, json_extract(kinds.options, '$.gate'), '') AS gate
+              FROM legwork_counter LEFT JOIN legwork_kinds AS kinds ON kinds.kind = NEW.kind) AS wanted
      WHERE NOT EXISTS (SELECT 1 FROM legwork_lanes AS lanes
-                        WHERE lanes.queue = wanted.queue AND lanes.kind = NEW.kind);
+                        WHERE lanes.queue = wanted.queue AND lanes.kind = NEW.kind
+                          AND lanes.gate = wanted.gate);
 
-    INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta)
+    INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
+                              unique_key, unique_hold, expires_at)
     SELECT id, lane, CASE WHEN run_at > now THEN 1 ELSE 3 END,  -- scheduled, ready
-           priority, min(run_at, 253402300799000000), now, NEW.args, options, tags, json(NEW.meta)
+           priority, min(run_at, 253402300799000000), now, NEW.args, options, tags, json(NEW.meta),
+           NEW.unique_key, CASE WHEN NEW.unique_key IS NOT NULL THEN 2 END,  -- until it has ended
+           CASE WHEN run_at + expires_after <= 253402300799000000 THEN run_at + expires_after END
       FROM (SELECT counter.last_job + 1 AS id,
                    (SELECT lanes.id FROM legwork_lanes AS lanes
                      WHERE lanes.queue = coalesce(NEW.queue, json_extract(kinds.options, '$.queue'), 'default')
-                       AND lanes.kind = NEW.kind) AS lane,
+                       AND lanes.kind = NEW.kind
+                       AND lanes.gate = coalesce(NEW.gate, json_extract(kinds.options, '$.gate'), '')) AS lane,
+                   coalesce(CAST(round(NEW.expires_after * 1000000.0) AS INTEGER),
+                            json_extract(kinds.options, '$.expires_after')) AS expires_after,
                    coalesce(NEW.priority, json_extract(kinds.options, '$.priority'), 0) AS priority,
                    legwork_now.micros AS now,
                    CASE typeof(NEW.run_at)
