@@ -43,7 +43,7 @@ pub(super) enum Command {
         name: String,
     },
     /// Add an entry, or replace it: a job of any kind at each of its times.
-    Add(Add),
+    Add(Box<Add>),
     /// Remove an entry.
     Remove {
         /// The entry.
