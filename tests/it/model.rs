@@ -83,6 +83,7 @@ enum Held {
 
 const KEYS: [&str; 2] = ["k", "l"];
 const GATE: &str = "g";
+const STEPS: [&str; 3] = ["one", "two", "three"];
 
 #[derive(Clone, Copy, Debug)]
 enum Way {
@@ -102,6 +103,8 @@ enum Kind {
 /// What the next job does when it runs.
 #[derive(Clone, Copy, Debug)]
 struct Run {
+    /// It comes to so many steps first.
+    steps: usize,
     /// Somebody cancels it meanwhile.
     cancelled: bool,
     /// Somebody tries meanwhile what cannot be done to a running job.
@@ -191,9 +194,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(End::Crash),
     ];
     let takes = prop_oneof![4 => Just(0_u64), 1 => seconds];
-    let flags = (prop::bool::weighted(0.15), prop::bool::weighted(0.1));
+    let steps = prop_oneof![3 => Just(0_usize), 1 => 1..=STEPS.len()];
+    let flags = (steps, prop::bool::weighted(0.15), prop::bool::weighted(0.1));
     let run = (flags, takes, prop::option::weighted(0.3, new.clone()), end).prop_map(
-        |((cancelled, meddled_with), takes, meanwhile, end)| Run {
+        |((steps, cancelled, meddled_with), takes, meanwhile, end)| Run {
+            steps,
             cancelled,
             meddled_with,
             takes,
@@ -231,6 +236,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Stage {
     run: Mutex<Run>,
     enqueued: Mutex<Option<Enqueue>>,
+    /// The steps that were not stored yet.
+    stepped: Mutex<Vec<&'static str>>,
     image: Mutex<Option<Place>>,
 }
 
@@ -271,6 +278,13 @@ acts!(SendJob, Kind::Send, "send");
 fn act(cx: &Context<Arc<Stage>>) -> JobResult {
     let run = *cx.state().run.lock().unwrap();
     let jobs = cx.jobs();
+    for (number, name) in STEPS.iter().copied().enumerate().take(run.steps) {
+        let found = cx.step(name, || {
+            cx.state().stepped.lock().unwrap().push(name);
+            Ok(number)
+        })?;
+        assert_eq!(found, number);
+    }
     if run.meddled_with {
         assert_eq!(control(jobs, cx.id().0, Verb::Delete), Answer::WrongState(State::Running));
         assert_eq!(control(jobs, cx.id().0, Verb::Retry), Answer::WrongState(State::Running));
@@ -329,8 +343,14 @@ fn control(jobs: &Jobs, id: i64, verb: Verb) -> Answer {
     }
 }
 
-const DONE: Run =
-    Run { cancelled: false, meddled_with: false, takes: 0, meanwhile: None, end: End::Done };
+const DONE: Run = Run {
+    steps: 0,
+    cancelled: false,
+    meddled_with: false,
+    takes: 0,
+    meanwhile: None,
+    end: End::Done,
+};
 
 impl New {
     fn job(&self) -> NewJob {
@@ -365,6 +385,8 @@ struct World {
     pools: Pools,
     stage: Arc<Stage>,
     enqueued_meanwhile: Option<Enqueue>,
+    /// Of the process in which a job ran last, which has perhaps died by it.
+    stage_before: Arc<Stage>,
 }
 
 impl World {
@@ -382,6 +404,7 @@ impl World {
         let stage = Arc::new(Stage {
             run: Mutex::new(DONE),
             enqueued: Mutex::new(None),
+            stepped: Mutex::new(Vec::new()),
             image: Mutex::new(None),
         });
         let engine = pools
@@ -394,7 +417,8 @@ impl World {
             .manual()
             .unwrap();
         let app = place.connect();
-        World { engine, app, place, pools, stage, enqueued_meanwhile: None }
+        let stage_before = Arc::clone(&stage);
+        World { engine, app, place, pools, stage, enqueued_meanwhile: None, stage_before }
     }
 
     fn jobs(&self) -> &Jobs {
@@ -437,11 +461,13 @@ impl World {
         let ran = self.engine.run_one().unwrap().map(|id| id.0);
         let image = self.stage.image.lock().unwrap().take();
         let meanwhile = self.stage.enqueued.lock().unwrap().take();
+        let stage = Arc::clone(&self.stage);
         let mut after = match image {
             Some(image) => self.go_on_with(Some(image)),
             None => self,
         };
         after.enqueued_meanwhile = meanwhile;
+        after.stage_before = stage;
         (after, ran)
     }
 }
@@ -464,6 +490,8 @@ fn take(step: &Step, mut world: World, model: &mut Model) -> World {
             world = after;
             assert_eq!(ran, model.next(), "the job that ran");
             if let Some(id) = ran {
+                let stepped = std::mem::take(&mut *world.stage_before.stepped.lock().unwrap());
+                assert_eq!(stepped, model.steps_of(id, run.steps), "the steps that ran");
                 let expected = model.run(id, *run);
                 assert_eq!(world.enqueued_meanwhile, expected, "what the job enqueued");
             }

@@ -57,6 +57,8 @@ pub(super) struct Known {
     gated: bool,
     expires_at: Option<OffsetDateTime>,
     key: Option<(usize, Held)>,
+    /// How many are stored.
+    steps: usize,
 }
 
 pub(super) fn seconds(n: u64) -> Duration {
@@ -115,6 +117,7 @@ impl Model {
                 gated: new.gated,
                 expires_at: new.expires.map(|within| run_at + seconds(within)),
                 key: new.unique.map(|rule| (rule.key, rule.held)),
+                steps: 0,
             },
         );
         Ok(id)
@@ -246,6 +249,11 @@ impl Model {
         })
     }
 
+    /// The steps that run when the job comes to so many.
+    pub(super) fn steps_of(&self, id: i64, count: usize) -> Vec<&'static str> {
+        STEPS[..count].iter().skip(self.jobs[&id].steps).copied().collect()
+    }
+
     /// A job runs; what it has enqueued meanwhile.
     pub(super) fn run(&mut self, id: i64, run: Run) -> Option<Enqueue> {
         self.start(id);
@@ -283,6 +291,7 @@ impl Model {
         job.recorded.0 += failed as usize;
         job.recorded.1 += usize::from(matches!(run.end, End::Crash));
         let key = job.key;
+        job.steps = if job.state == State::Completed { 0 } else { job.steps.max(run.steps) };
         if !job.state.is_finished() && !self.wait_again(id) {
             // A newer one has taken its place.
             let job = self.jobs.get_mut(&id).unwrap();
