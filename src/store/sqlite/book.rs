@@ -164,7 +164,8 @@ impl Book {
         Ok(self.version != Some(self.read_version()?))
     }
 
-    fn read_version(&self) -> Result<i64> {
+    /// Changes when another connection has committed.
+    pub(super) fn read_version(&self) -> Result<i64> {
         let mut ask = self.conn.prepare_cached("PRAGMA data_version").map_err(storing)?;
         ask.query_row([], |row| row.get(0)).map_err(storing)
     }

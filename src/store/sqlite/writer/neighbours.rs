@@ -36,6 +36,8 @@ pub(super) struct Neighbours {
     ringing: Arc<AtomicBool>,
     watched_at: Instant,
     swept_at: Instant,
+    /// What others had committed by the last sweep, as SQLite counts it.
+    swept: Option<i64>,
 }
 
 impl Neighbours {
@@ -48,6 +50,7 @@ impl Neighbours {
             ringing: Arc::default(),
             watched_at: Instant::now(),
             swept_at: Instant::now(),
+            swept: None,
         }
     }
 
@@ -134,9 +137,13 @@ impl Writer {
         }
         if self.sweep().is_some_and(|every| now - self.neighbours.swept_at >= every) {
             self.neighbours.swept_at = now;
-            if self.book.has_news().unwrap_or(true) {
+            let committed = self.book.read_version().ok();
+            if committed.is_none()
+                || committed != std::mem::replace(&mut self.neighbours.swept, committed)
+            {
                 self.waiters.look_again();
-                // Who rings nobody may not count what he changes, either.
+                // Who rings nobody may not count what he changes, either; and then a group that was
+                // recorded meanwhile has seen that there was news, and not what.
                 self.book.read_all_anew();
                 group.look = true;
             }
