@@ -53,6 +53,27 @@ SELECT counter.last_job, lane.id, 3, 0, 1, 1, '{"deed":{"Work":0}}'
 COMMIT;"#;
 
 #[test]
+fn plain_sql_is_found_by_the_sweep_although_a_group_has_come_between() {
+    let place = place();
+    let mut idle = idle_engine(&place, "sweep 1500 workers 1");
+    // The lane of the plain job, apart from that of the group.
+    let other = place.open().enqueue(work(1).queue("other")).unwrap();
+    idle.hear(&format!("start {other}"));
+    // By its claim the other lane is known to be empty.
+    let own = idle.enqueued("enqueue");
+    idle.hear(&format!("start {own}"));
+    let conn = place.connect();
+    conn.busy_timeout(SOON).unwrap();
+    conn.execute_batch(&PLAIN.replace("'default'", "'other'")).unwrap();
+    let id: i64 =
+        conn.query_row("SELECT last_job FROM legwork_counter", [], |row| row.get(0)).unwrap();
+    let own = idle.enqueued("enqueue");
+    idle.hear(&format!("start {own}"));
+    idle.hear(&format!("start {id}"));
+    idle.end();
+}
+
+#[test]
 fn plain_sql_is_found_by_the_sweep() {
     let place = place();
     let mut idle = idle_engine(&place, "sweep 200 workers 1");
