@@ -345,7 +345,7 @@ impl<S> Context<S> {
     /// return or by [`finish_in`](Context::finish_in)): both or neither. A job that fails,
     /// snoozes or is interrupted enqueues nothing. One whose unique key is taken by then is not
     /// enqueued, or replaces the one that has it; the end is recorded all the same. If it was to be
-    /// refused, a line of the log says so.
+    /// refused, a line of the log and [`Event::NotUnique`](crate::Event::NotUnique) say so.
     ///
     /// # Errors
     /// As [`Jobs::enqueue`], for what can be known before the end.

@@ -28,6 +28,23 @@ pub enum Event {
         /// Its queue.
         queue: String,
     },
+    /// A waiting job has got the arguments of a new one with its unique key.
+    Replaced {
+        /// The job that waits, and now does the new one's work.
+        id: JobId,
+        /// The new one's kind.
+        kind: String,
+        /// The new one's queue.
+        queue: String,
+    },
+    /// A job was refused: another one has its unique key. For jobs that were enqueued from within an
+    /// attempt, or by [`enqueue_each`](crate::Jobs::enqueue_each); other callers get an error.
+    NotUnique {
+        /// The job that has the key, perhaps finished already.
+        holder: JobId,
+        /// The kind of the one that was refused.
+        kind: String,
+    },
     /// An attempt started.
     Started {
         /// The job.

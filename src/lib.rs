@@ -69,7 +69,7 @@ pub use event::{Event, Events};
 pub use failure::{Failure, Interrupt, ResultExt};
 pub use id::JobId;
 pub use job::{Job, JobResult, Outcome};
-pub use jobs::{CheckReport, Jobs, JobsBuilder, KindTrouble};
+pub use jobs::{CheckReport, CronTrouble, Jobs, JobsBuilder, KindTrouble};
 pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
 pub use record::{

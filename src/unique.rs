@@ -106,7 +106,8 @@ impl Unique {
     }
 
     /// Holds the key for so long after the job was enqueued, whatever becomes of it; only if it is
-    /// cancelled or deleted before its first attempt the key is free at once.
+    /// cancelled or deleted before it has used up an attempt (a snooze uses none) the key is free at
+    /// once.
     pub fn for_period(mut self, period: Duration) -> Unique {
         self.window = Window::Period(period);
         self

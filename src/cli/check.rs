@@ -10,28 +10,29 @@ use super::output::{self, Output, cell};
 use super::shell::ShellJob;
 use super::trouble::REFUSED;
 use crate::job::Job;
-use crate::jobs::{CheckReport, KindTrouble};
+use crate::jobs::{CheckReport, CronTrouble, KindTrouble};
 
 pub(super) fn run(globals: &Globals) -> Done {
     let mut report = globals.open()?.check()?;
     // `legwork work` knows them, whether it has run on this file or not.
     report.unknown.retain(|found| found.kind != ShellJob::KIND);
+    report.crons.retain(|found| found.unknown_kind.as_deref() != Some(ShellJob::KIND));
     match globals.output() {
         Output::Json => {
-            let CheckReport { unknown, undecodable } = &report;
+            let CheckReport { unknown, undecodable, crons } = &report;
             output::json(
-                json!({ "ok": report.is_ok(), "unknown": unknown, "undecodable": undecodable }),
+                json!({ "ok": report.is_ok(), "unknown": unknown, "undecodable": undecodable, "crons": crons }),
             )?;
         }
         Output::Tsv => output::tsv(rows(&report))?,
         Output::Table { color } if !report.is_ok() => {
             let cells = rows(&report).into_iter().map(|row| row.iter().map(cell).collect());
-            output::table(&["trouble", "kind", "jobs", "ids"], cells.collect(), color)?;
+            output::table(&["trouble", "of", "jobs", "ids"], cells.collect(), color)?;
         }
         Output::Table { .. } => {}
     }
     if report.is_ok() {
-        globals.say("every waiting job is of a kind that is known");
+        globals.say("every waiting job is of a kind that is known, and every cron entry can fire");
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::from(REFUSED))
@@ -44,5 +45,9 @@ fn rows(report: &CheckReport) -> Vec<Vec<String>> {
     };
     let unknown = report.unknown.iter().map(|found| row("unknown kind", found));
     let undecodable = report.undecodable.iter().map(|found| row("arguments do not decode", found));
-    unknown.chain(undecodable).collect()
+    let cron = |found: &CronTrouble| {
+        let trouble = format!("cron entry: {}", found.error);
+        vec![trouble, found.name.clone(), String::new(), String::new()]
+    };
+    unknown.chain(undecodable).chain(report.crons.iter().map(cron)).collect()
 }

@@ -4,7 +4,7 @@ use super::registry::Registry;
 use crate::error::Result;
 use crate::jobs::{CheckReport, Jobs};
 
-/// Tries the arguments of every job that is not finished on its kind's type.
+/// Tries the arguments of every job that is not finished, and of the cron entries', on its kind's type.
 pub(super) fn check(jobs: &Jobs, registry: &Registry) -> Result<CheckReport> {
     let mut report = CheckReport::default();
     jobs.store().each_pending(&mut |id, kind, args| match registry.get(kind) {
@@ -13,6 +13,12 @@ pub(super) fn check(jobs: &Jobs, registry: &Registry) -> Result<CheckReport> {
             if let Err(failure) = (handler.decodes)(args) {
                 report.found_undecodable(id, kind, || failure.to_string());
             }
+        }
+    })?;
+    jobs.check_crons(&mut report, &|kind, args| match registry.get(kind) {
+        None => Ok(false),
+        Some(handler) => {
+            (handler.decodes)(args).map(|()| true).map_err(|failure| failure.to_string())
         }
     })?;
     Ok(report)

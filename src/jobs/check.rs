@@ -1,5 +1,8 @@
 //! What waits that nobody could run: a gate for deploys.
 
+#[cfg(feature = "cron")]
+use std::fmt::Display;
+
 use serde::Serialize;
 
 use super::Jobs;
@@ -7,6 +10,12 @@ use crate::error::Result;
 use crate::id::JobId;
 use crate::kinds;
 use crate::new_job::JobOptions;
+#[cfg(feature = "cron")]
+use crate::{new_job::NewJob, rules::cron::Schedule, store::cron::CronRow};
+
+/// Whether a job of a kind with these arguments could run: `Ok(false)` if the kind is unknown, and what
+/// is wrong with the arguments.
+pub(crate) type Judge<'a> = dyn Fn(&str, &str) -> std::result::Result<bool, String> + 'a;
 
 /// So many ids are named of each kind.
 const NAMED: usize = 5;
@@ -19,6 +28,27 @@ pub struct CheckReport {
     pub unknown: Vec<KindTrouble>,
     /// Kinds of waiting jobs whose arguments do not decode as the kind's type.
     pub undecodable: Vec<KindTrouble>,
+    /// Cron entries that cannot fire, or whose jobs could not run. Empty without the feature `cron`.
+    pub crons: Vec<CronTrouble>,
+}
+
+/// A cron entry with which something is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CronTrouble {
+    /// Its name.
+    pub name: String,
+    /// What is wrong: its expression, its zone, its job, or that nobody knows the kind.
+    pub error: String,
+    /// The kind of its job, if that is what nobody knows.
+    pub unknown_kind: Option<String>,
+}
+
+impl CronTrouble {
+    #[cfg(feature = "cron")]
+    fn new(name: &str, error: impl ToString) -> CronTrouble {
+        CronTrouble { name: name.to_owned(), error: error.to_string(), unknown_kind: None }
+    }
 }
 
 /// The jobs of one kind with the same trouble.
@@ -38,7 +68,7 @@ pub struct KindTrouble {
 impl CheckReport {
     /// Whether nothing was found.
     pub fn is_ok(&self) -> bool {
-        self.unknown.is_empty() && self.undecodable.is_empty()
+        self.unknown.is_empty() && self.undecodable.is_empty() && self.crons.is_empty()
     }
 
     pub(crate) fn found_unknown(&mut self, id: JobId, kind: &str) {
@@ -77,7 +107,7 @@ impl Jobs {
     /// Looks for jobs that are not finished and whose kind no engine has ever known that ran on this
     /// file. A program that has its types at hand asks
     /// [`EngineBuilder::check`](crate::EngineBuilder::check), which goes by what it registers and tries the
-    /// arguments too.
+    /// arguments too. Cron entries are looked at as well: expression, zone, stored job and its kind.
     ///
     /// It reads every job that is not finished, some at a time, and keeps only counts and a few ids.
     ///
@@ -102,7 +132,49 @@ impl Jobs {
                 report.found_unknown(id, kind);
             }
         })?;
+        self.check_crons(&mut report, &|kind, _| Ok(known.contains_key(kind)))?;
         Ok(report)
+    }
+
+    /// Looks at every cron entry. `judge`: whether a job of this kind, with these arguments, could run;
+    /// `Ok(false)` if its kind is unknown.
+    #[cfg(feature = "cron")]
+    pub(crate) fn check_crons(&self, report: &mut CheckReport, judge: &Judge<'_>) -> Result<()> {
+        let rows = self.store().crons()?;
+        report.crons.extend(rows.iter().filter_map(|row| self.cron_trouble(row, judge)));
+        Ok(())
+    }
+
+    #[cfg(feature = "cron")]
+    fn cron_trouble(&self, row: &CronRow, judge: &Judge<'_>) -> Option<CronTrouble> {
+        let trouble = |error: &dyn Display| Some(CronTrouble::new(&row.name, error));
+        if let Err(error) = Schedule::parse(&row.expression, &row.zone) {
+            return trouble(&error);
+        }
+        // The jobs of other entries are made by an engine's builder.
+        let job: NewJob = match serde_json::from_str(row.job.as_deref()?) {
+            Ok(job) => job,
+            Err(error) => return trouble(&format!("its stored job cannot be read: {error}")),
+        };
+        let job = match job.into_row(self.clock().micros(), self.0.max_args) {
+            Ok(job) => job,
+            Err(error) => return trouble(&error),
+        };
+        match judge(&job.kind, &job.args) {
+            Ok(true) => None,
+            Ok(false) => Some(CronTrouble {
+                unknown_kind: Some(job.kind.clone()),
+                ..CronTrouble::new(&row.name, format!("nobody knows the kind {:?}", job.kind))
+            }),
+            Err(error) => trouble(&error),
+        }
+    }
+
+    /// Without the feature there is nothing to look at.
+    #[cfg(not(feature = "cron"))]
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "as with the feature")]
+    pub(crate) fn check_crons(&self, _: &mut CheckReport, _: &Judge<'_>) -> Result<()> {
+        Ok(())
     }
 
     /// What engines have recorded of a kind's options: queue, priority, delay, tags and retention, as

@@ -106,8 +106,14 @@ impl Jobs {
             Enqueued::Rejected { holder } => {
                 let (kind, _) = names();
                 log::warn!(kind = kind.as_str(); "legwork: not enqueued: job {holder} has its unique key");
+                self.tell(|| Event::NotUnique { holder, kind });
             }
-            Enqueued::Existing(_) | Enqueued::Replaced(_) => {}
+            Enqueued::Replaced(id) => {
+                let (kind, queue) = names();
+                log::debug!(job = id.0, kind = kind.as_str(), queue = queue.as_str(); "legwork: replaced");
+                self.tell(|| Event::Replaced { id, kind, queue });
+            }
+            Enqueued::Existing(_) => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod attempts;
 mod builder;
-mod check;
+pub(crate) mod check;
 mod control;
 #[cfg(feature = "cron")]
 pub(crate) mod cron;
@@ -24,7 +24,7 @@ use crate::store::{SqliteInfo, Store, Taken};
 
 pub(crate) use self::attempts::Attempts;
 pub use self::builder::JobsBuilder;
-pub use self::check::{CheckReport, KindTrouble};
+pub use self::check::{CheckReport, CronTrouble, KindTrouble};
 use self::shared::Shared;
 
 /// The handle on a database file. Cheap to clone, `Send + Sync`; all handles of a process on one

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use legwork::{
-    Context, Engine, Job, JobId, JobOptions, JobRecord, JobResult, Jobs, NewJob, Outcome,
-    Retention, State, spread,
+    CheckReport, Context, Engine, Job, JobId, JobOptions, JobRecord, JobResult, Jobs, NewJob,
+    Outcome, Retention, State, spread,
 };
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,38 @@ fn a_check_by_the_apps_builder_tries_the_arguments_on_its_types() {
     assert!(jobs.known_options("mail").unwrap().is_none());
     let twice = Engine::builder(&jobs).register::<Mail>().register::<NewMail>();
     assert!(twice.check().is_err());
+}
+
+#[test]
+fn a_check_names_the_cron_entries_that_cannot_fire() {
+    let place = place();
+    let jobs = place.open();
+    jobs.schedule("mail", "@daily", Mail { to: 1 }).unwrap();
+    jobs.schedule("other", "@daily", NewJob::of_kind("other", json!({}))).unwrap();
+    know::<Mail>(&jobs);
+    let names = |report: &CheckReport| -> Vec<(String, Option<String>)> {
+        report.crons.iter().map(|found| (found.name.clone(), found.unknown_kind.clone())).collect()
+    };
+    let unknown = ("other".to_owned(), Some("other".to_owned()));
+    assert_eq!(names(&jobs.check().unwrap()), std::slice::from_ref(&unknown));
+    let report = Engine::builder(&jobs).register::<NewMail>().check().unwrap();
+    assert_eq!(names(&report), [("mail".to_owned(), None), unknown]);
+    assert!(report.crons[0].error.contains("do not decode"), "{report:?}");
+    jobs.unschedule("other").unwrap();
+    assert!(jobs.check().unwrap().is_ok());
+    // As another version, or another hand, may have left them.
+    let spoilt = |column: &str, value: &str, says: &str| {
+        let conn = place.connect();
+        let sql = format!("UPDATE legwork_cron SET {column} = ?1");
+        conn.execute(&sql, [value]).unwrap();
+        let report = jobs.check().unwrap();
+        assert_eq!(names(&report), [("mail".to_owned(), None)], "{column}");
+        assert!(report.crons[0].error.contains(says), "{column}: {report:?}");
+    };
+    spoilt("job", r#"{"kind":4}"#, "stored job");
+    spoilt("expression", "61 * * * *", "cron expression");
+    spoilt("expression", "@daily", "stored job");
+    spoilt("zone", "Mars/Olympus", "time zone");
 }
 
 #[test]

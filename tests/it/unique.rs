@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use legwork::{
-    Conflict, Context, Durability, Engine, Enqueued, Error, Failure, Filter, Job, JobId, JobResult,
-    Jobs, NewJob, Outcome, Pool, ResultExt, Retention, Selection, State, Unique,
+    Conflict, Context, Durability, Engine, Enqueued, Error, Event, Failure, Filter, Job, JobId,
+    JobResult, Jobs, NewJob, Outcome, Pool, ResultExt, Retention, Selection, State, Unique,
 };
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +100,43 @@ fn the_end_in_the_apps_own_transaction_frees_the_key_if_it_commits() {
     engine.run_one().unwrap();
     assert_eq!(state(jobs, second), State::Retrying);
     assert_eq!(jobs.enqueue(keyed(3, key())).unwrap(), second);
+}
+
+#[test]
+fn events_tell_of_a_job_that_was_replaced_and_of_a_child_that_was_refused() {
+    let place = place();
+    let engine = manual(&place, |act, cx| {
+        if act.n == 3 {
+            cx.enqueue_with_finish(keyed(4, key().on_conflict(Conflict::Reject)))?;
+        }
+        Ok(Outcome::Done)
+    });
+    let jobs = engine.jobs();
+    let events = jobs.events();
+    let holder = jobs.enqueue(keyed(1, key()).delay(DAY)).unwrap();
+    jobs.enqueue(keyed(2, key().on_conflict(Conflict::Replace)).delay(DAY)).unwrap();
+    jobs.enqueue(Act { n: 3 }).unwrap();
+    engine.drain().unwrap();
+    let told: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
+    let (kind, queue) = (Act::KIND.to_owned(), "default".to_owned());
+    let replaced = Event::Replaced { id: holder, kind: kind.clone(), queue };
+    assert!(told.contains(&replaced), "{told:?}");
+    assert!(told.contains(&Event::NotUnique { holder, kind }), "{told:?}");
+}
+
+#[test]
+fn a_period_stands_after_a_snooze_only_if_the_job_is_not_taken_away() {
+    let place = place();
+    let engine = manual(&place, |_, _| Ok(Outcome::snooze(DAY)));
+    let jobs = engine.jobs();
+    let unique = || key().for_period(7 * DAY);
+    let first = jobs.enqueue(keyed(1, unique())).unwrap();
+    engine.run_one().unwrap();
+    assert_eq!((state(jobs, first), jobs.get(first).unwrap().attempts), (State::Scheduled, 0));
+    assert_eq!(jobs.enqueue(keyed(2, unique())).unwrap(), first);
+    // It has used up no attempt.
+    jobs.cancel(first).unwrap();
+    assert_ne!(jobs.enqueue(keyed(2, unique())).unwrap(), first);
 }
 
 #[test]

@@ -4,7 +4,9 @@
 use rusqlite::Connection;
 use rusqlite::types::Null;
 
-use super::{book, claim, expiry, finish, kinds, migrate, prune, query, rescue, steps, suspects};
+use super::{
+    book, claim, expiry, finish, kinds, migrate, prune, query, rescue, steps, suspects, unique,
+};
 use crate::record::Filter;
 use crate::state::State;
 
@@ -28,6 +30,8 @@ fn file() -> Connection {
          INSERT INTO legwork_history (id, lane, state, priority, run_at, enqueued_at, attempts,
                                       finished_at, prune_at, args)
          SELECT 10000 + i, 1, CASE WHEN i % 10 < 8 THEN 6 ELSE i % 10 - 1 END, 0, i, i, 1, i, i, '{}' FROM n;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+         INSERT INTO legwork_unique SELECT 'k' || i, i % 2, i, CASE i % 3 WHEN 0 THEN i END FROM n;
          ANALYZE;",
     )
     .unwrap();
@@ -132,6 +136,26 @@ fn steps_are_reached_by_their_key_and_saved_by_the_id_of_their_job() {
         assert_uses(&conn, sql, "PRIMARY KEY (job=?");
     }
     assert_uses(&conn, steps::SAVE, BY_ID);
+}
+
+#[test]
+fn a_unique_key_is_taken_moved_and_freed_by_its_own_key() {
+    let conn = file();
+    for sql in [unique::HOLDER, unique::IN_SLOT, unique::FREE, unique::START, unique::WAIT_AGAIN] {
+        assert_uses(&conn, sql, "PRIMARY KEY (key=?");
+    }
+    // An insert has no plan to speak of: it goes by the primary key or fails there.
+    assert_eq!(plan(&conn, unique::TAKE), "");
+    for sql in [unique::REPLACE, unique::WAITING, unique::UNBLOCK, unique::BLOCK] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+}
+
+#[test]
+fn periods_that_are_over_are_found_and_foreseen_in_their_index() {
+    let conn = file();
+    assert_uses(&conn, unique::NEXT_OVER, "legwork_unique_until");
+    assert_uses(&conn, unique::OVER, "legwork_unique_until (until>? AND until<?)");
 }
 
 #[test]

@@ -27,23 +27,23 @@ INSERT INTO legwork_unique (key, slot, job, until) VALUES (?1, 0, ?2, ?3)
 /// The one that runs goes before the one that waits.
 pub(super) const HOLDER: &str =
     "SELECT job FROM legwork_unique WHERE key = ?1 ORDER BY slot DESC LIMIT 1";
-const IN_SLOT: &str = "SELECT job FROM legwork_unique WHERE key = ?1 AND slot = ?2";
-const FREE: &str = "DELETE FROM legwork_unique WHERE key = ?1 AND job = ?2";
-const START: &str =
+pub(super) const IN_SLOT: &str = "SELECT job FROM legwork_unique WHERE key = ?1 AND slot = ?2";
+pub(super) const FREE: &str = "DELETE FROM legwork_unique WHERE key = ?1 AND job = ?2";
+pub(super) const START: &str =
     "UPDATE OR IGNORE legwork_unique SET slot = 1 WHERE key = ?1 AND slot = 0 AND job = ?2";
-const WAIT_AGAIN: &str =
+pub(super) const WAIT_AGAIN: &str =
     "UPDATE OR IGNORE legwork_unique SET slot = 0 WHERE key = ?1 AND slot = 1 AND job = ?2";
 /// A suspect keeps its state and a retry its time; one that is blocked stays so.
-const REPLACE: &str = "
+pub(super) const REPLACE: &str = "
 UPDATE legwork_jobs
    SET lane = ?2, priority = ?4, args = ?6, options = ?7, tags = ?8, meta = ?9,
        state = CASE WHEN state IN (2, 5) OR crashes IS NOT NULL THEN state ELSE ?3 END,
        run_at = CASE state WHEN 5 THEN run_at ELSE ?5 END,
        expires_at = CASE WHEN state = 5 OR crashes IS NOT NULL THEN NULL ELSE ?10 END
  WHERE id = ?1 AND instance IS NULL";
-const WAITING: &str = "
+pub(super) const WAITING: &str = "
 SELECT state, lane, priority, run_at FROM legwork_jobs WHERE id = ?1 AND instance IS NULL";
-const UNBLOCK: &str = "
+pub(super) const UNBLOCK: &str = "
 UPDATE legwork_jobs SET state = CASE WHEN run_at <= ?2 THEN 3 ELSE 1 END  -- ready or scheduled
  WHERE id = ?1 AND state = 2";
 pub(super) const BLOCK: &str = "

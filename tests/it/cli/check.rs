@@ -43,6 +43,18 @@ fn check_refuses_while_a_kind_waits_that_nobody_knows() {
 }
 
 #[test]
+fn check_refuses_while_a_cron_entry_cannot_fire() {
+    let place = place();
+    place.args(["cron", "add", "tidy", "@daily", "legwork.shell", r#"{"argv":["true"]}"#]).good();
+    assert_eq!(place.line("check").good(), "");
+    place.connect().execute("UPDATE legwork_cron SET zone = 'Mars/Olympus'", []).unwrap();
+    let refused = place.line("check").coded(4).stdout;
+    assert!(refused.starts_with("cron entry: ") && refused.contains("\ttidy\t"), "{refused}");
+    let report = place.line("check --json").coded(4).json();
+    assert_eq!((&report["ok"], &report["crons"][0]["name"]), (&json!(false), &json!("tidy")));
+}
+
+#[test]
 fn enqueue_takes_what_is_not_given_from_the_kind() {
     let place = place();
     Engine::builder(&place.open()).register::<Mail>().manual().unwrap();
