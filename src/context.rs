@@ -17,6 +17,7 @@ use crate::event::Event;
 use crate::failure::Interrupt;
 use crate::id::JobId;
 use crate::jobs::Jobs;
+use crate::limit::Limits;
 use crate::new_job::{NewJob, NewRow, Overdue, Retention};
 use crate::record::{LogLine, Progress};
 use crate::rules::retry::Plan;
@@ -41,6 +42,7 @@ pub(crate) struct Attempt {
     /// `None` in `perform_now`.
     pub(crate) claim: Option<ClaimRef>,
     pub(crate) unique: Option<Held>,
+    pub(crate) limits: Option<Arc<Limits>>,
     pub(crate) kind: Arc<str>,
     pub(crate) queue: Arc<str>,
     pub(crate) number: u32,
@@ -175,6 +177,8 @@ impl Attempt {
             logs: said.logs.clone(),
             children: if completes { said.children.clone() } else { Vec::new() },
             unique: self.unique.clone(),
+            limits: self.limits.clone(),
+            keeps_slots: false,
             has_steps: self.may_have_steps(),
             settle: self.settle.load(Ordering::Acquire),
         })

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Micros, micros_of};
 use crate::error::{Error, Result};
+use crate::limit::{Limit, OnBusy};
 use crate::new_job::{JobOptions, Retention};
 use crate::rules::name;
 use crate::unique::Unique;
@@ -38,6 +39,15 @@ struct Recorded {
     /// Not for the trigger, which cannot make keys of arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     unique: Option<Unique>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<Limit>,
+    #[serde(skip_serializing_if = "waits")]
+    on_busy: OnBusy,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn waits(on_busy: &OnBusy) -> bool {
+    *on_busy == OnBusy::Wait
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
@@ -57,6 +67,7 @@ pub(crate) fn to_json(options: &JobOptions) -> Result<String> {
         name::check("gate", gate)?;
     }
     options.tags.iter().try_for_each(|tag| name::check("tag", tag))?;
+    options.limits.iter().try_for_each(Limit::check)?;
     let recorded = Recorded {
         queue: options.queue.clone(),
         priority: options.priority,
@@ -66,6 +77,8 @@ pub(crate) fn to_json(options: &JobOptions) -> Result<String> {
         gate: options.gate.clone(),
         expires_after: options.expires_after.map(micros_of),
         unique: options.unique.clone(),
+        limits: options.limits.clone(),
+        on_busy: options.on_busy,
     };
     serde_json::to_string(&recorded).map_err(|source| Error::Json { what: "job options", source })
 }
@@ -84,6 +97,8 @@ pub(crate) fn from_json(json: &str) -> Result<JobOptions> {
         .expires_after
         .map(|within| Duration::from_micros(u64::try_from(within).unwrap_or(0)));
     options.unique = recorded.unique;
+    options.limits = recorded.limits;
+    options.on_busy = recorded.on_busy;
     Ok(options)
 }
 
@@ -102,7 +117,9 @@ mod tests {
             .retention(Retention::all(Duration::from_secs(9)))
             .gate("online")
             .expires_after(Duration::from_secs(5))
-            .unique(Unique::by_args().until_started());
+            .unique(Unique::by_args().until_started())
+            .limit(Limit::at_once("account", 2).by(["id"]))
+            .on_busy(OnBusy::Discard);
         let json = to_json(&options).unwrap();
         let back = from_json(&json).unwrap();
         assert_eq!(to_json(&back).unwrap(), json);

@@ -49,6 +49,7 @@ mod id;
 mod job;
 mod jobs;
 mod kinds;
+mod limit;
 mod middleware;
 mod new_job;
 mod perform;
@@ -70,6 +71,7 @@ pub use failure::{Failure, Interrupt, ResultExt};
 pub use id::JobId;
 pub use job::{Job, JobResult, Outcome};
 pub use jobs::{CheckReport, CronTrouble, Jobs, JobsBuilder, KindTrouble};
+pub use limit::{Limit, OnBusy};
 pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
 pub use record::{

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::clock::{Micros, micros_of, to_micros};
 use crate::error::{Error, Result};
+use crate::limit::{Limit, Limits, OnBusy};
 use crate::rules::retry::{Plan, Retry};
 use crate::rules::{name, unique};
 use crate::state::State;
@@ -81,7 +82,7 @@ impl Retention {
 /// The options of a kind of job, returned by [`Job::options`](crate::Job::options). What a call
 /// sets on [`NewJob`] wins over them.
 ///
-/// Queue, priority, delay, tags, gate, expiry and retention are taken when a job is enqueued; retry, time-out and
+/// Queue, priority, delay, tags, gate, expiry, limits and retention are taken when a job is enqueued; retry, time-out and
 /// overdue policy when it runs, so that a new build changes them for waiting jobs too.
 #[derive(Clone, Debug, Default)]
 pub struct JobOptions {
@@ -96,6 +97,8 @@ pub struct JobOptions {
     pub(crate) unique: Option<Unique>,
     pub(crate) gate: Option<String>,
     pub(crate) expires_after: Option<Duration>,
+    pub(crate) limits: Vec<Limit>,
+    pub(crate) on_busy: OnBusy,
 }
 
 impl JobOptions {
@@ -183,6 +186,23 @@ impl JobOptions {
         self.expires_after = Some(within);
         self
     }
+
+    /// How many of its jobs run at once, or start in a time, beside those of the kind's other limits.
+    ///
+    /// ```
+    /// # use legwork::{JobOptions, Limit};
+    /// let import = JobOptions::new().limit(Limit::at_once("account", 2).by(["account_id"]));
+    /// ```
+    pub fn limit(mut self, limit: Limit) -> JobOptions {
+        Limits::put(&mut self.limits, limit);
+        self
+    }
+
+    /// What happens to a job that could start but for a limit. Default: it waits.
+    pub fn on_busy(mut self, on_busy: OnBusy) -> JobOptions {
+        self.on_busy = on_busy;
+        self
+    }
 }
 
 /// A job about to be enqueued: its kind, its arguments, and options that win over the kind's.
@@ -223,6 +243,10 @@ pub struct NewJob {
     tags: Vec<String>,
     meta: BTreeMap<String, String>,
     unique: Option<Unique>,
+    #[serde(default)]
+    limits: Vec<Limit>,
+    #[serde(default)]
+    on_busy: OnBusy,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -279,6 +303,8 @@ impl NewJob {
             tags: options.tags,
             meta: BTreeMap::new(),
             unique: options.unique,
+            limits: options.limits,
+            on_busy: options.on_busy,
         }
     }
 
@@ -306,6 +332,8 @@ impl NewJob {
         self.unique = options.unique;
         self.gate = options.gate;
         self.expires_after = options.expires_after;
+        self.limits = options.limits;
+        self.on_busy = options.on_busy;
         self
     }
 
@@ -392,6 +420,36 @@ impl NewJob {
         self
     }
 
+    /// At most `most` jobs with this key run at once, over all processes: `limited(Limit::at_once(key,
+    /// most))`.
+    pub fn limit(self, key: impl Into<String>, most: u32) -> NewJob {
+        self.limited(Limit::at_once(key, most))
+    }
+
+    /// At most `most` jobs with this key start in any time of length `per`, evenly spaced, over all
+    /// processes: `limited(Limit::rate(key, most, per))`.
+    pub fn rate(self, key: impl Into<String>, most: u32, per: Duration) -> NewJob {
+        self.limited(Limit::rate(key, most, per))
+    }
+
+    /// A limit beside those that the job has; instead of one for the same key.
+    pub fn limited(mut self, limit: Limit) -> NewJob {
+        Limits::put(&mut self.limits, limit);
+        self
+    }
+
+    /// Takes away all limits, also those of the kind.
+    pub fn unlimited(mut self) -> NewJob {
+        self.limits.clear();
+        self
+    }
+
+    /// What happens if it could start but for a limit, instead of the kind's rule.
+    pub fn on_busy(mut self, on_busy: OnBusy) -> NewJob {
+        self.on_busy = on_busy;
+        self
+    }
+
     /// A word to find the job by, beside the kind's.
     pub fn tag(mut self, tag: impl Into<String>) -> NewJob {
         self.tags.push(tag.into());
@@ -471,6 +529,7 @@ impl NewJob {
             // Later than any time that can be told: never.
             within => within.map(|within| run_at.saturating_add(within)).filter(|at| *at <= LATEST),
         };
+        let limits = Limits::of(self.limits, self.on_busy, &args)?;
         let mut tags = self.tags;
         tags.sort_unstable();
         tags.dedup();
@@ -488,6 +547,7 @@ impl NewJob {
             tags: json_unless(tags.is_empty(), &tags)?,
             meta: json_unless(self.meta.is_empty(), &self.meta)?,
             unique,
+            limits,
         })
     }
 }
@@ -555,6 +615,7 @@ pub(crate) struct NewRow {
     pub(crate) tags: Option<String>,
     pub(crate) meta: Option<String>,
     pub(crate) unique: Option<unique::Key>,
+    pub(crate) limits: Option<Limits>,
 }
 
 impl NewRow {
@@ -591,6 +652,7 @@ mod tests {
             (job().retry(Retry::custom(|_, _| None)), "retry policy"),
             (job().delay(Duration::MAX), "start time"),
             (job().gate(""), "gate name"),
+            (job().limit("k", 0), "limit"),
             (job().expires_after(Duration::from_nanos(1)), "expiry"),
             (NewJob::of_kind_json("k", "[".repeat(1001) + &"]".repeat(1001)), "arguments"),
         ] {

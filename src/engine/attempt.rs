@@ -82,6 +82,7 @@ impl Core {
             jobs: self.jobs.clone(),
             claim: Some(claimed.claim),
             unique: claimed.unique.clone(),
+            limits: claimed.limits.clone(),
             kind: Arc::clone(&claimed.kind),
             queue: Arc::clone(&claimed.queue),
             args: claimed.args.clone(),
@@ -216,7 +217,10 @@ impl Core {
                 &Rules { handler, retry: own.as_ref().unwrap_or(&handler.options.retry) },
             ),
         };
-        self.ended(Arc::clone(attempt), verdict)
+        let mut ended = self.ended(Arc::clone(attempt), verdict);
+        // Its thread goes on with what the limits are there for.
+        ended.finish.keeps_slots = true;
+        ended
     }
 
     fn tell_started(&self, attempt: &Attempt) {

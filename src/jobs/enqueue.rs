@@ -226,6 +226,7 @@ impl Jobs {
             jobs: self.clone(),
             claim: None,
             unique: None,
+            limits: None,
             kind: Arc::from(J::KIND),
             queue: Arc::from(options.queue.as_deref().unwrap_or(crate::new_job::DEFAULT_QUEUE)),
             number: 1,

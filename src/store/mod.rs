@@ -23,6 +23,7 @@ use crate::clock::{Clock, Micros, Random};
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::kinds::KindOptions;
+use crate::limit::Limits;
 use crate::new_job::{NewRow, Retention};
 use crate::record::{LogLine, Progress, Scope};
 use crate::rules::queues::Queues;
@@ -142,6 +143,7 @@ pub(crate) struct Claimed {
     pub(crate) meta: Option<String>,
     /// Its unique key, if it has one.
     pub(crate) unique: Option<Held>,
+    pub(crate) limits: Option<Arc<Limits>>,
     pub(crate) attempts: u32,
     pub(crate) started_at: Micros,
     pub(crate) first_started_at: Option<Micros>,
@@ -188,6 +190,9 @@ pub(crate) struct Finish {
     pub(crate) children: Vec<NewRow>,
     /// The job's unique key, if it has one.
     pub(crate) unique: Option<Held>,
+    pub(crate) limits: Option<Arc<Limits>>,
+    /// The attempt was abandoned: its thread goes on, and what it takes up of limits is not free.
+    pub(crate) keeps_slots: bool,
     /// The job may have steps in the file, which go when it completes.
     pub(crate) has_steps: bool,
     /// The job called `finish_in`: if its transaction has committed, the row is gone and that is

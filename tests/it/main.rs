@@ -24,6 +24,7 @@ mod idle;
 mod kinds;
 mod layers;
 mod leap;
+mod limits;
 mod mended;
 mod model;
 mod order_flow;

@@ -17,6 +17,7 @@ use super::errors::{self, storing};
 use super::expiry::NEXT_EXPIRY;
 use super::instance::Instance;
 use super::lanes::{Held, Key, LaneId, Lanes};
+use super::limits::NEXT_LOOK;
 use super::unique::{self, Waits};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
@@ -66,6 +67,12 @@ pub(super) struct Book {
     pub(super) expiring: HashMap<ClaimRef, Micros>,
     /// When the next finished job may be pruned.
     pub(super) next_prune: Option<Micros>,
+    /// When a line is to be looked at that only the time moves on.
+    pub(super) next_look: Option<Micros>,
+    /// Lines in which something may go on.
+    pub(super) lines: BTreeSet<String>,
+    /// Jobs that claims of this transaction could not start.
+    pub(super) passed_by: usize,
     pub(super) last_token: i64,
     /// Counts the draws of pools whose queues have weights.
     pub(super) draws: usize,
@@ -130,6 +137,9 @@ impl Book {
             next_expiry: None,
             expiring: HashMap::new(),
             next_prune: None,
+            next_look: None,
+            lines: BTreeSet::new(),
+            passed_by: 0,
             last_token: 0,
             draws: 0,
             pauses_changed: false,
@@ -280,6 +290,7 @@ impl Book {
         }
         self.next_due = due;
         self.next_expiry = self.first(NEXT_EXPIRY)?;
+        self.next_look = self.first(NEXT_LOOK)?;
         let over = self.first(unique::NEXT_OVER)?;
         self.next_prune = self.first(NEXT_PRUNE)?.into_iter().chain(over).min();
         Ok(())
@@ -444,6 +455,7 @@ impl Book {
         self.made_ready.clear();
         self.created.clear();
         self.litter.clear();
+        self.lines.clear();
     }
 
     /// The ids up to this one are given out.
@@ -460,7 +472,7 @@ impl Book {
     /// What a job's end, or a replaced row, lets go on.
     pub(super) fn goes_on(&mut self, waits: Option<Waits>) {
         match waits {
-            Some(Waits { state: State::Ready, lane, place }) => self.ready(lane, place),
+            Some(Waits { state: State::Ready, lane, place, .. }) => self.ready(lane, place),
             Some(Waits { state: State::Scheduled, place, .. }) => self.due_at(place.run_at),
             Some(_) | None => {}
         }

@@ -2,17 +2,21 @@
 //! once or ahead. Suspects are found apart from the others; see
 //! [`suspects`](super::suspects).
 
+use std::sync::Arc;
+
 use rusqlite::{Row, params};
 
 use super::book::Book;
 use super::errors::storing;
 use super::expiry;
 use super::lanes::{Key, LaneId};
+use super::limits::{self, InLine};
 use super::text;
 use super::unique::{self, Held};
 use crate::clock::{Micros, Random};
 use crate::error::Result;
 use crate::id::JobId;
+use crate::limit::{Limits, OnBusy};
 use crate::new_job::Retention;
 use crate::store::tray::{Place, Started, Tray};
 use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
@@ -23,7 +27,7 @@ use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 /// and then prepares the statement anew each time the parameter is bound.
 pub(super) const NEXT_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, unique_key,
-       unique_hold, expires_at
+       unique_hold, expires_at, limits, waits_on
   FROM legwork_jobs INDEXED BY legwork_next_ready
  WHERE state = 3 AND instance IS NULL AND crashes IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
@@ -71,12 +75,16 @@ pub(super) struct Found {
     first_started_at: Option<Micros>,
     unique: Option<Held>,
     expires_at: Option<Micros>,
+    limits: Option<Arc<Limits>>,
+    /// The line that it leaves by its start.
+    waits_on: Option<String>,
 }
 
 impl Found {
     /// A start changes more than its row, or looks at the time, so that it must not be claimed ahead.
     fn starts_alone(&self) -> bool {
         self.expires_at.is_some()
+            || self.limits.is_some()
             || self.unique.as_ref().is_some_and(|held| held.hold.moves_at_start())
     }
 }
@@ -91,6 +99,8 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         first_started_at: row.get(7)?,
         unique: Held::from_columns(row.get(8)?, row.get(9)?),
         expires_at: row.get(10)?,
+        limits: limits::read(row.get::<_, Option<String>>(11)?.as_deref()).map(Arc::new),
+        waits_on: row.get(12)?,
     })
 }
 
@@ -144,7 +154,8 @@ impl Book {
             match self.try_claim(pool, now, random, keep, expired)? {
                 Tried::Claimed(claimed) => return Ok(Some(*claimed)),
                 Tried::Nothing => return Ok(None),
-                Tried::MayNotStart => {}
+                Tried::MayNotStart if self.was_cut_short() => return Ok(None),
+                Tried::MayNotStart => self.passed_by += 1,
             }
         }
     }
@@ -171,11 +182,11 @@ impl Book {
                 (Some((lane, found)), suspect)
                     if suspect.is_none_or(|(_, key)| found.key < key) =>
                 {
-                    return self.start_now(lane, found, instance, now);
+                    return self.start_now(lane, found, instance, now, keep, expired);
                 }
                 (_, Some((lane, key))) => {
                     let found = self.read_suspect(key)?;
-                    return self.start_now(lane, found, instance, now);
+                    return self.start_now(lane, found, instance, now, keep, expired);
                 }
                 (_, None) => {}
             }
@@ -183,21 +194,62 @@ impl Book {
         Ok(Tried::Nothing)
     }
 
-    /// Claims a job as a start, unless its unique key forbids that: then it is blocked.
+    /// Claims a job as a start, unless a limit or its unique key forbids that: then it is blocked, or
+    /// ends if it is not to wait.
     fn start_now(
         &mut self,
         lane: LaneId,
-        found: Found,
+        mut found: Found,
         instance: InstanceId,
         now: Micros,
+        keep: Retention,
+        ended: &mut Vec<JobId>,
     ) -> Result<Tried> {
-        if let Some(held) = &found.unique
-            && !unique::start(&self.conn, found.key.id, held)?
+        let id = found.key.id;
+        let limits = found.limits.clone();
+        if let Some(limits) = &limits
+            && let Some(limit) = limits::without_room(&self.conn, limits, now)?
         {
+            match limits.on_busy {
+                OnBusy::Wait => {
+                    limits::wait(&self.conn, id, &InLine::of(limit))?;
+                    self.moves_on(limit.line());
+                    found.waits_on.into_iter().for_each(|line| self.moves_on(line));
+                }
+                OnBusy::Discard => {
+                    let why = limits::discarded(limit);
+                    self.end_waiting(id, found.options.as_deref(), &why, now, keep)?;
+                    ended.push(JobId(id));
+                }
+            }
+            self.advance(now)?;
+            return Ok(Tried::MayNotStart);
+        }
+        let line = found.waits_on.take();
+        if line.is_some() {
+            limits::leave_line(&self.conn, id)?;
+        }
+        if let Some(held) = &found.unique
+            && !unique::start(&self.conn, id, held)?
+        {
+            line.into_iter().for_each(|line| self.moves_on(line));
+            self.advance(now)?;
             return Ok(Tried::MayNotStart);
         }
         let claimed = self.take(lane, found, instance, Some(now))?;
+        if let Some(limits) = &limits {
+            limits::take(&self.conn, claimed.claim, limits, now)?;
+            // The next start by a rate is a matter of time from here.
+            let rates = limits.limits.iter().filter(|limit| limit.is_rate());
+            rates.for_each(|rate| self.moves_on(rate.line()));
+            self.advance(now)?;
+        }
         Ok(Tried::Claimed(Box::new(claimed)))
+    }
+
+    /// Whether claims have met so many jobs that may not start that they go on in the next transaction.
+    pub(super) fn was_cut_short(&self) -> bool {
+        self.passed_by >= expiry::MOST
     }
 
     /// Claims ahead what the pool's tray has room for, in the pool's order, up to the first job
@@ -302,7 +354,7 @@ impl Book {
         self.suspects || self.lanes.any(pool)
     }
 
-    /// Whether the pool has a job to claim.
+    /// Whether the pool has a job to claim, now or when a limit lets it.
     pub(super) fn has_ready(&mut self, pool: PoolId) -> Result<bool> {
         let ranks = self.lanes.spec(pool).map_or(0, |spec| spec.queues.ranks());
         for rank in 0..ranks {
@@ -310,7 +362,7 @@ impl Book {
                 return Ok(true);
             }
         }
-        self.has_suspect_for(pool)
+        Ok(self.has_suspect_for(pool)? || self.has_waiting(pool)?)
     }
 
     /// Whether anything in the lane is ready, whoever may run it.
@@ -356,7 +408,13 @@ impl Book {
         while expired.len() < expiry::MOST {
             match self.find_first(pool, rank)? {
                 Some((_, late)) if late.expires_at.is_some_and(|at| at <= now) => {
-                    self.expire(late.key.id, late.options.as_deref(), now, keep)?;
+                    self.end_waiting(
+                        late.key.id,
+                        late.options.as_deref(),
+                        expiry::REASON,
+                        now,
+                        keep,
+                    )?;
                     expired.push(JobId(late.key.id));
                 }
                 first => return Ok(first),
@@ -432,6 +490,7 @@ impl Book {
             options: found.options,
             meta: found.meta,
             unique: found.unique,
+            limits: found.limits,
             attempts: found.attempts,
             started_at: started_at.unwrap_or(0),
             first_started_at: found.first_started_at,

@@ -18,15 +18,15 @@ use crate::store::{ClaimRef, Control, Controlled};
 
 const READ_LIVE: &str = "
 SELECT state, lane, priority, options, instance, token, unique_key, unique_hold,
-       attempts = 0 AND first_started_at IS NULL FROM legwork_jobs WHERE id = ?1";
+       attempts = 0 AND first_started_at IS NULL, waits_on FROM legwork_jobs WHERE id = ?1";
 const READ_FINISHED: &str = "
 SELECT state, lane, priority, unique_key, unique_hold FROM legwork_history WHERE id = ?1";
 
 const REVIVE: &str = "
 INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
-       unique_key, unique_hold)
+       unique_key, unique_hold, limits)
 SELECT id, lane, 3, priority, ?2, enqueued_at, args, options, tags, meta,  -- ready
-       unique_key, unique_hold
+       unique_key, unique_hold, limits
   FROM legwork_history WHERE id = ?1";
 const FORGET: &str = "DELETE FROM legwork_history WHERE id = ?1";
 const RUN_NOW: &str = "
@@ -37,10 +37,10 @@ pub(super) const CANCEL_WAITING: &str = "
 INSERT INTO legwork_history
        (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
         args, options, tags, meta, progress_done, progress_total, message, reason, unique_key,
-        unique_hold)
+        unique_hold, limits)
 SELECT id, lane, 8, priority, run_at, enqueued_at, attempts, NULL, ?2, ?3,  -- cancelled
        args, options, tags, meta, progress_done, progress_total, message, ?4,
-       unique_key, unique_hold
+       unique_key, unique_hold, limits
   FROM legwork_jobs WHERE id = ?1";
 const PAUSE: &str = "INSERT OR IGNORE INTO legwork_pauses (scope, name, at) VALUES (?1, ?2, ?3)";
 const RESUME: &str = "DELETE FROM legwork_pauses WHERE scope = ?1 AND name = ?2";
@@ -59,7 +59,9 @@ pub(super) struct Live {
     options: Option<String>,
     claim: Option<(i64, i64)>,
     pub(super) unique: Option<unique::Held>,
-    never_started: bool,
+    pub(super) never_started: bool,
+    /// The line in which it waits for a limit.
+    pub(super) waits_on: Option<String>,
 }
 
 struct Finished {
@@ -123,6 +125,7 @@ impl Book {
                         claim: claim.0.zip(claim.1),
                         unique: unique::Held::from_columns(row.get(6)?, row.get(7)?),
                         never_started: row.get(8)?,
+                        waits_on: row.get(9)?,
                     })
                 })
                 .optional()
@@ -232,6 +235,7 @@ impl Book {
                 self.on_job(super::finish::REMOVE, id)?;
                 self.prune_at(prune_at);
                 self.free_key(id, live.unique.as_ref(), live.never_started, now)?;
+                live.waits_on.into_iter().for_each(|line| self.moves_on(line));
                 // Somebody there may wait for its end.
                 self.news_for_others();
                 done.changed.push(id);
@@ -255,7 +259,7 @@ impl Book {
 
     fn delete(&mut self, id: JobId, now: Micros, done: &mut Controlled) -> Result<()> {
         let live = self.live(id)?;
-        match &live {
+        match live {
             Some(Live { claim: Some(_), .. }) => {
                 done.skipped.push((id, Some(State::Running)));
                 return Ok(());
@@ -263,6 +267,7 @@ impl Book {
             Some(live) => {
                 self.on_job(super::finish::REMOVE, id)?;
                 self.free_key(id, live.unique.as_ref(), live.never_started, now)?;
+                live.waits_on.into_iter().for_each(|line| self.moves_on(line));
             }
             None if self.finished(id)?.is_some() => self.on_job(FORGET, id)?,
             None => {

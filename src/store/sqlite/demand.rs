@@ -137,6 +137,8 @@ impl<'a> Demand<'a> {
             options: row.options.clone(),
             meta: row.meta.clone(),
             unique: row.unique.as_ref().map(Held::of),
+            // One that has limits goes by the claim.
+            limits: None,
             attempts: 0,
             started_at: taker.started_at.unwrap_or(0),
             first_started_at: None,

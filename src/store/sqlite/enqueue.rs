@@ -8,6 +8,7 @@ use super::counter::Counter;
 use super::demand::Demand;
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
+use super::limits::{self, InLine};
 use super::unique::{self, Taken, Waits};
 use crate::clock::Micros;
 use crate::error::Result;
@@ -19,8 +20,9 @@ use crate::unique::Enqueued;
 
 pub(super) const INSERT: &str = "
 INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
-                          instance, token, started_at, unique_key, unique_hold, expires_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+                          instance, token, started_at, unique_key, unique_hold, expires_at,
+                          limits, waits_on, waits_as)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
 
 /// The claim that a job comes into being with.
 #[derive(Clone, Copy)]
@@ -36,6 +38,7 @@ fn insert_row(
     lane: LaneId,
     row: &NewRow,
     state: State,
+    line: Option<&InLine>,
     born: Option<Born>,
 ) -> Result<()> {
     let started_at = born.and_then(|born| born.started_at);
@@ -58,6 +61,9 @@ fn insert_row(
             row.unique.as_ref().map(|key| &key.name),
             row.unique.as_ref().map(|key| key.hold.code()),
             row.expires_at,
+            row.limits.as_ref().map(limits::to_json),
+            line.map(|at| &at.line),
+            line.map(|at| &at.terms),
         ])
         .map(drop)
         .map_err(storing)
@@ -87,10 +93,14 @@ impl Book {
                 None => Taken::Insert(row.state),
                 Some(key) => unique::take(&self.conn, next, lane, row, key)?,
             };
-            let state = match taken {
+            let mut state = match taken {
                 Taken::Insert(state) => state,
                 Taken::Not(instead, waits) => {
-                    if let Some(Waits { state, lane, place }) = waits {
+                    if let Some(Waits { state, lane, place, left }) = waits {
+                        if let Some(line) = left {
+                            self.suspects = true;
+                            self.lines.insert(line);
+                        }
                         expiry = expiry.into_iter().chain(row.expires_at).min();
                         wait(state, place.run_at);
                         if state == State::Ready {
@@ -107,9 +117,17 @@ impl Book {
             over = over.into_iter().chain(row.unique.as_ref().and_then(|key| key.until)).min();
             done.push(Enqueued::New(JobId(id)));
             let key = Key { priority: row.priority, run_at: row.run_at, id };
+            let mut line = None;
+            if let Some(limits) = row.limits.as_ref().filter(|_| state == State::Ready) {
+                (state, line) = limits::enter(&self.conn, lane, key, limits, row.enqueued_at)?;
+                if let Some(at) = line.as_ref().filter(|_| state == State::Blocked) {
+                    self.lines.insert(at.line.clone());
+                }
+            }
             let ready = state == State::Ready;
             // One that frees or moves its key at the start, or can expire, goes by the claim.
             let by_claim = row.expires_at.is_some()
+                || row.limits.is_some()
                 || row.unique.as_ref().is_some_and(|key| key.hold.moves_at_start());
             let taker =
                 if ready && !by_claim { demand.taker(&self.lanes, lane, key) } else { None };
@@ -117,7 +135,7 @@ impl Book {
                 self.last_token += 1;
                 taker.claim(JobId(id), self.last_token)
             });
-            insert_row(&mut insert, id, lane, row, state, born)?;
+            insert_row(&mut insert, id, lane, row, state, line.as_ref(), born)?;
             match (taker, born) {
                 (Some(taker), Some(born)) => {
                     demand.give(taker, born, row, lane, self.lanes.names(lane));
@@ -192,16 +210,28 @@ fn insert_steps(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
         None => Taken::Insert(row.state),
         Some(key) => unique::take(conn, id, lane, row, key)?,
     };
+    let mut lines = Vec::new();
     let (done, changed) = match taken {
-        Taken::Insert(state) => {
+        Taken::Insert(mut state) => {
             counter.last_job = id;
+            let mut line = None;
+            if let Some(limits) = row.limits.as_ref().filter(|_| state == State::Ready) {
+                let key = Key { priority: row.priority, run_at: row.run_at, id };
+                (state, line) = limits::enter(conn, lane, key, limits, row.enqueued_at)?;
+                lines.extend(line.as_ref().map(|at| at.line.clone()));
+            }
             let mut insert = conn.prepare_cached(INSERT).map_err(storing)?;
-            insert_row(&mut insert, id, lane, row, state, None)?;
+            insert_row(&mut insert, id, lane, row, state, line.as_ref(), None)?;
             (Enqueued::New(JobId(id)), Some(lane))
         }
-        Taken::Not(instead, waits) => (instead, waits.map(|waits| waits.lane)),
+        Taken::Not(instead, waits) => {
+            let lane = waits.as_ref().map(|waits| waits.lane);
+            lines.extend(waits.and_then(|waits| waits.left));
+            (instead, lane)
+        }
     };
     if let Some(lane) = changed {
+        limits::advance_on(conn, lines, row.enqueued_at, &mut counter)?;
         counter.lane_changed(lane);
         counter.rules += 1;
         counter.write(conn)?;

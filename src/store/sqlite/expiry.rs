@@ -31,7 +31,7 @@ const EXPIRES_AGAIN: &str = "UPDATE legwork_jobs SET expires_at = ?2 WHERE id = 
 /// So many may end in one transaction, by the alarm and by claims; then claims wait for the next one.
 pub(super) const MOST: usize = 512;
 
-const REASON: &str = "expired: it could not start in time";
+pub(super) const REASON: &str = "expired: it could not start in time";
 
 impl Book {
     /// A job now expires at this time, unless it starts.
@@ -55,17 +55,18 @@ impl Book {
             })
             .map_err(storing)?;
         for (id, options) in &expired {
-            self.expire(*id, options.as_deref(), now, keep)?;
+            self.end_waiting(*id, options.as_deref(), REASON, now, keep)?;
         }
         self.read_alarms()?;
         Ok(expired.into_iter().map(|(id, _)| JobId(id)).collect())
     }
 
-    /// Ends one. Its lane's bound may stay too low.
-    pub(super) fn expire(
+    /// Ends a job that has never started. Its lane's bound may stay too low.
+    pub(super) fn end_waiting(
         &mut self,
         id: i64,
         options: Option<&str>,
+        reason: &str,
         now: Micros,
         keep: Retention,
     ) -> Result<()> {
@@ -74,15 +75,17 @@ impl Book {
         let prune_at = now.saturating_add(micros_of(keep.of(State::Cancelled)));
         self.conn
             .prepare_cached(CANCEL_WAITING)
-            .and_then(|mut cancel| cancel.execute(params![id, now, prune_at, REASON]))
+            .and_then(|mut cancel| cancel.execute(params![id, now, prune_at, reason]))
             .map_err(storing)?;
         self.conn
             .prepare_cached(REMOVE)
             .and_then(|mut remove| remove.execute([id]))
             .map_err(storing)?;
         self.prune_at(prune_at);
-        let unique = live.as_ref().and_then(|live| live.unique.as_ref());
-        self.free_key(JobId(id), unique, true, now)?;
+        if let Some(live) = live {
+            self.free_key(JobId(id), live.unique.as_ref(), live.never_started, now)?;
+            live.waits_on.into_iter().for_each(|line| self.moves_on(line));
+        }
         // Somebody there may wait for its end.
         self.news_for_others();
         Ok(())

@@ -7,7 +7,7 @@ use super::counter::Counter;
 use super::demand::Demand;
 use super::errors::storing;
 use super::lanes::Key;
-use super::{steps, unique};
+use super::{limits, steps, unique};
 use crate::clock::{Micros, micros_of, to_micros};
 use crate::error::{Error, Result};
 use crate::id::JobId;
@@ -22,10 +22,10 @@ pub(super) const MOVE_CLAIMED: &str = "
 INSERT INTO legwork_history
        (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
         args, options, tags, meta, progress_done, progress_total, message, output, reason,
-        unique_key, unique_hold)
+        unique_key, unique_hold, limits)
 SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, coalesce(started_at, ?13), ?6, ?7,
        args, options, tags, meta, coalesce(?8, progress_done), coalesce(?9, progress_total),
-       coalesce(?10, message), ?11, ?12, unique_key, unique_hold
+       coalesce(?10, message), ?11, ?12, unique_key, unique_hold, limits
   FROM legwork_jobs
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 pub(super) const REMOVE: &str = "DELETE FROM legwork_jobs WHERE id = ?1";
@@ -225,6 +225,10 @@ impl Book {
         };
         let unstarted = matches!(finish.verdict, Verdict::GiveBack { why: None });
         self.claim_ended(finish.claim, !(unstarted && state == Some(State::Ready)))?;
+        if !finish.keeps_slots {
+            let unknown = unstarted && finish.limits.is_none();
+            self.release(finish.claim, finish.limits.as_deref(), unknown)?;
+        }
         let Some(state) = state else {
             let settled = finish.settle && self.is_completed(finish.claim.id)?;
             return Ok(if settled { Finished::Settled } else { Finished::Stale });
@@ -441,11 +445,18 @@ fn finish_whole(conn: &Connection, finish: &Finish, to: &Move<'_>) -> Result<()>
     if !move_claimed(conn, finish.claim, to)? {
         return Err(Error::LostClaim(finish.claim.id));
     }
-    if let Some(held) = &finish.unique
-        && let Some(waits) = unique::free(conn, finish.claim.id.0, held, false, to.at)?
-    {
+    let freed = match &finish.unique {
+        Some(held) => unique::free(conn, finish.claim.id.0, held, false, to.at)?,
+        None => None,
+    };
+    let lines = match &finish.limits {
+        Some(limits) => limits::release(conn, finish.claim, limits)?,
+        None => Vec::new(),
+    };
+    if freed.is_some() || !lines.is_empty() {
         let mut counter = Counter::read(conn)?;
-        counter.lane_changed(waits.lane);
+        freed.iter().for_each(|waits| counter.lane_changed(waits.lane));
+        limits::advance_on(conn, lines, to.at, &mut counter)?;
         counter.rules += 1;
         counter.write(conn)?;
     }

@@ -100,6 +100,8 @@ impl Book {
         self.record_kinds(&joining.kinds, now)?;
         let taken = self.rescue(lock, now, keep)?;
         self.set_own(id, true);
+        self.release_strays()?;
+        self.advance(now)?;
         Ok(Joined { instance: id, taken })
     }
 

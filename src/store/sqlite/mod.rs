@@ -17,6 +17,7 @@ mod gates;
 mod instance;
 mod kinds;
 mod lanes;
+mod limits;
 mod lock_file;
 mod migrate;
 mod open;

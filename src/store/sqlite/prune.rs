@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::book::Book;
 use super::control::FORGET_PARTS;
 use super::errors::storing;
-use super::unique;
+use super::{limits, unique};
 use crate::clock::Micros;
 use crate::error::Result;
 use crate::rules::trust::Trust;
@@ -46,6 +46,7 @@ impl Book {
             }
         }
         let over = unique::prune(&self.conn, now, BITE)?;
+        limits::prune(&self.conn, now, BITE)?;
         self.read_alarms()?;
         let jobs = ids.len() as u64;
         Ok(Pruned { jobs, more: jobs >= BITE || over >= BITE })

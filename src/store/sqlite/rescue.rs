@@ -130,7 +130,8 @@ impl Book {
                 }
             }
         }
-        Ok(())
+        self.release_all(instance)?;
+        self.advance(now)
     }
 
     fn note_interrupted(&self, job: &Held, why: Why, now: Micros) -> Result<()> {

@@ -103,6 +103,11 @@ CREATE TABLE legwork_jobs (
     message          TEXT,
     unique_key       TEXT,              -- and when it is freed: 1 at a start, 2 at the end, 3 after a
     unique_hold      INTEGER CHECK (unique_hold BETWEEN 1 AND 4),  -- period, 4 one runs, one waits
+    limits           TEXT,              -- JSON: how many may run at once, or start in a time
+    -- The line in which it waits for one of them, and the numbers by which it may leave it. While
+    -- blocked it waits; while ready it is next, and leaves the line by its start.
+    waits_on         TEXT,
+    waits_as         TEXT,
     -- NULL: above suspicion. In a suspect (it was held by a process that died), a JSON array: when
     -- it was the only suspect under way as its process died.
     crashes          TEXT CHECK (crashes IS NULL OR json_valid(crashes)),
@@ -113,8 +118,10 @@ CREATE TABLE legwork_jobs (
     CHECK (state <> 4 OR instance IS NOT NULL),
     -- Whoever starts a job that can expire clears that; it is never claimed ahead.
     CHECK (expires_at IS NULL OR instance IS NULL),
+    CHECK ((waits_on IS NULL) = (waits_as IS NULL)),
+    CHECK (waits_on IS NULL OR (limits IS NOT NULL AND instance IS NULL)),
     -- A suspect waits in the open or runs; it is never claimed ahead.
-    CHECK (crashes IS NULL OR state = 4 OR (state = 3 AND instance IS NULL))
+    CHECK (crashes IS NULL OR state = 4 OR (state IN (2, 3) AND instance IS NULL))
 ) STRICT;
 -- Serves: the next job of a lane, in claim order. Suspects have an index of their own, so that a
 -- claim passes by those that have to wait for another suspect.
@@ -135,6 +142,43 @@ CREATE INDEX legwork_asked ON legwork_jobs (instance) WHERE cancel_requested = 1
 -- Serves: whether a process runs a suspect.
 CREATE INDEX legwork_running_suspects ON legwork_jobs (instance)
     WHERE instance IS NOT NULL AND crashes IS NOT NULL;
+
+-- Serves: who is next in a line, and who waits in it, for each kind of numbers and each lane.
+CREATE INDEX legwork_waiting ON legwork_jobs (waits_on, waits_as, lane, state, priority, run_at, id)
+    WHERE waits_on IS NOT NULL;
+
+-- Who takes up part of a limit: one row for each attempt under way and each of its keys. It goes with
+-- the attempt's end, or with its instance.
+CREATE TABLE legwork_slots (
+    key      TEXT    NOT NULL,
+    instance INTEGER NOT NULL,
+    token    INTEGER NOT NULL,
+    job      INTEGER NOT NULL,
+    PRIMARY KEY (key, instance, token)
+) STRICT, WITHOUT ROWID;
+-- Serves: what an instance takes up, for its rescue.
+CREATE INDEX legwork_slots_of_instance ON legwork_slots (instance);
+
+-- How much has started by a rate. At 0 stands a key that is evenly spaced, and `until` says when it is
+-- free again; otherwise what has started at a time (the end of a hundredth of the rate's), for as long
+-- as it counts.
+CREATE TABLE legwork_rates (
+    key    TEXT    NOT NULL,
+    at     INTEGER NOT NULL,
+    weight INTEGER NOT NULL,
+    until  INTEGER NOT NULL,
+    PRIMARY KEY (key, at)
+) STRICT, WITHOUT ROWID;
+-- Serves: what no longer counts.
+CREATE INDEX legwork_rates_over ON legwork_rates (until);
+
+-- The lines that only the time moves on, and when.
+CREATE TABLE legwork_lines (
+    line    TEXT    PRIMARY KEY,
+    look_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- Serves: the next of them.
+CREATE INDEX legwork_next_look ON legwork_lines (look_at);
 
 -- Which job holds a unique key. Slot 0 is the holder; where one may run beside one that waits
 -- (unique_hold 4), it is the one that waits, and slot 1 the one that runs.
@@ -170,6 +214,7 @@ CREATE TABLE legwork_history (
     output           TEXT,              -- JSON
     unique_key       TEXT,
     unique_hold      INTEGER,
+    limits           TEXT,
     reason           TEXT               -- why it failed or was cancelled
 ) STRICT;
 -- Serves: what is to be pruned next.

@@ -87,6 +87,8 @@ fn finish(claim: ClaimRef, verdict: Verdict) -> Finish {
         logs: Vec::new(),
         children: Vec::new(),
         unique: None,
+        limits: None,
+        keeps_slots: false,
         has_steps: false,
         settle: false,
     }

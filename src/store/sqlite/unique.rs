@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::errors::storing;
 use super::lanes::{Key as Place, LaneId};
+use super::limits;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
@@ -33,21 +34,26 @@ pub(super) const START: &str =
     "UPDATE OR IGNORE legwork_unique SET slot = 1 WHERE key = ?1 AND slot = 0 AND job = ?2";
 pub(super) const WAIT_AGAIN: &str =
     "UPDATE OR IGNORE legwork_unique SET slot = 0 WHERE key = ?1 AND slot = 1 AND job = ?2";
-/// A suspect keeps its state and a retry its time; one that is blocked stays so.
+/// A suspect keeps its state and a retry its time; one that is blocked by its key stays so, while a
+/// line is left: its limits are new.
 pub(super) const REPLACE: &str = "
 UPDATE legwork_jobs
    SET lane = ?2, priority = ?4, args = ?6, options = ?7, tags = ?8, meta = ?9,
-       state = CASE WHEN state IN (2, 5) OR crashes IS NOT NULL THEN state ELSE ?3 END,
+       limits = ?11, waits_on = NULL, waits_as = NULL,
+       state = CASE WHEN crashes IS NOT NULL THEN 3
+                    WHEN state = 5 OR state = 2 AND waits_on IS NULL THEN state ELSE ?3 END,
        run_at = CASE state WHEN 5 THEN run_at ELSE ?5 END,
        expires_at = CASE WHEN state = 5 OR crashes IS NOT NULL THEN NULL ELSE ?10 END
  WHERE id = ?1 AND instance IS NULL";
+const LINE_OF: &str = "SELECT waits_on FROM legwork_jobs WHERE id = ?1";
 pub(super) const WAITING: &str = "
 SELECT state, lane, priority, run_at FROM legwork_jobs WHERE id = ?1 AND instance IS NULL";
 pub(super) const UNBLOCK: &str = "
 UPDATE legwork_jobs SET state = CASE WHEN run_at <= ?2 THEN 3 ELSE 1 END  -- ready or scheduled
- WHERE id = ?1 AND state = 2";
+ WHERE id = ?1 AND state = 2 AND waits_on IS NULL";
 pub(super) const BLOCK: &str = "
-UPDATE legwork_jobs SET state = 2, crashes = NULL WHERE id = ?1 AND instance IS NULL";
+UPDATE legwork_jobs SET state = 2, crashes = NULL, waits_on = NULL, waits_as = NULL
+ WHERE id = ?1 AND instance IS NULL";
 /// Periods that are over.
 pub(super) const OVER: &str = "
 DELETE FROM legwork_unique WHERE (key, slot) IN (
@@ -80,6 +86,8 @@ pub(super) struct Waits {
     pub(super) state: State,
     pub(super) lane: LaneId,
     pub(super) place: Place,
+    /// The line that it has left.
+    pub(super) left: Option<String>,
 }
 
 /// What an insert has to do about the job's key.
@@ -153,9 +161,18 @@ fn replace(conn: &Connection, holder: i64, lane: LaneId, row: &NewRow) -> Result
         row.options,
         row.tags,
         row.meta,
-        row.expires_at
+        row.expires_at,
+        row.limits.as_ref().map(limits::to_json)
     ];
-    if run(conn, REPLACE, values)? == 0 { Ok(None) } else { waiting(conn, holder) }
+    let left: Option<String> = conn
+        .prepare_cached(LINE_OF)
+        .and_then(|mut ask| ask.query_row([holder], |row| row.get(0)).optional())
+        .map_err(storing)?
+        .flatten();
+    if run(conn, REPLACE, values)? == 0 {
+        return Ok(None);
+    }
+    Ok(waiting(conn, holder)?.map(|waits| Waits { left, ..waits }))
 }
 
 fn waiting(conn: &Connection, id: i64) -> Result<Option<Waits>> {
@@ -166,6 +183,7 @@ fn waiting(conn: &Connection, id: i64) -> Result<Option<Waits>> {
                     state: State::from_code(row.get(0)?).unwrap_or(State::Blocked),
                     lane: row.get(1)?,
                     place: Place { priority: row.get(2)?, run_at: row.get(3)?, id },
+                    left: None,
                 })
             })
             .optional()

@@ -348,6 +348,7 @@ fn claimed(job: JobNo) -> Claimed {
         options: None,
         meta: None,
         unique: None,
+        limits: None,
         attempts: 0,
         started_at: 0,
         first_started_at: None,
@@ -371,6 +372,8 @@ fn ending(last: Last) -> Ending {
         logs: Vec::new(),
         children: Vec::new(),
         unique: None,
+        limits: None,
+        keeps_slots: false,
         has_steps: false,
         settle: false,
     };

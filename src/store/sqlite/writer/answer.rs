@@ -143,6 +143,9 @@ impl Writer {
             logs: Vec::new(),
             children: Vec::new(),
             unique: None,
+            // Not known here; the store frees by the claim.
+            limits: None,
+            keeps_slots: false,
             has_steps: false,
             settle: false,
         };

@@ -179,6 +179,7 @@ impl Writer {
         drop(demand);
         self.seat(given, answers);
         self.stop_what_was_asked(answers)?;
+        self.book.advance(now)?;
         if may_claim { self.claim_for_all(answers) } else { Ok(()) }
     }
 }

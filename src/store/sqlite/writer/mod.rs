@@ -220,6 +220,7 @@ impl Writer {
             |at: Micros| Duration::from_micros(at.saturating_sub(now).max(0).unsigned_abs());
         let due = self.book.next_due.map(until);
         let expiry = self.book.next_expiry.map(until);
+        let look = self.book.next_look.map(until);
         let prune = self.book.next_prune.map(|at| {
             let pause = self
                 .prune_not_before
@@ -230,7 +231,12 @@ impl Writer {
             };
             wait.max(pause)
         });
-        due.into_iter().chain(expiry).chain(prune).min().map(|wait| wait.min(LONGEST_WAIT))
+        due.into_iter()
+            .chain(expiry)
+            .chain(look)
+            .chain(prune)
+            .min()
+            .map(|wait| wait.min(LONGEST_WAIT))
     }
 
     fn sort(&mut self, mail: Mail, group: &mut Group) {
@@ -320,10 +326,11 @@ impl Writer {
     fn is_due(&self) -> bool {
         self.book.lanes.has_pools()
             && self.trouble.is_none()
-            && [self.book.next_due, self.book.next_expiry]
-                .iter()
-                .flatten()
-                .any(|at| *at <= self.settings.clock.micros())
+            && (self.book.was_cut_short()
+                || [self.book.next_due, self.book.next_expiry, self.book.next_look]
+                    .iter()
+                    .flatten()
+                    .any(|at| *at <= self.settings.clock.micros()))
     }
 
     fn record(&mut self, mut group: Group) {

@@ -133,6 +133,7 @@ impl Writer {
             answers.cancelled.extend(self.book.expire_due(now, self.settings.retention)?);
         }
         self.take_back_paused(answers)?;
+        self.book.passed_by = 0;
         let pools: Vec<PoolId> = self.trays.keys().copied().collect();
         for pool in pools {
             self.claim_for_parked(pool, answers)?;

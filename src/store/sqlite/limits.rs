@@ -1,0 +1,465 @@
+//! Limits: how many run at once by a key, and how many start in a time.
+//!
+//! What is taken is counted from rows that come with a start, in its transaction, so that no process
+//! has more than there is. A job for which there is no room waits in a *line*: it is blocked, and has
+//! left the index of ready jobs, so that a claim never passes by those that wait.
+//!
+//! > **The invariant of lines.** In each line, for each set of numbers and each lane, as many jobs are
+//! > *next* (ready, still in the line) as could start now, or nobody waits behind them.
+//!
+//! Whatever makes room, and whatever takes away one that was next, names the line
+//! ([`Book::moves_on`]), and [`Book::advance`] restores the invariant before anybody claims: it looks
+//! at the front of each line only. One that is next goes by the claim like any other job; there all of
+//! its limits are asked again, and if one of them has no room it waits for that.
+//!
+//! A lane is part of the place in a line, since what is next in one that is paused must not keep those
+//! of other lanes from going on.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::book::Book;
+use super::counter::Counter;
+use super::errors::storing;
+use super::lanes::{Key, LaneId};
+use crate::clock::Micros;
+use crate::error::Result;
+use crate::limit::{Limit, Limits, OnBusy, Rate, Terms};
+use crate::rules::limit::{Room, Spent, counts_as, paced, paced_after, windowed};
+use crate::state::State;
+use crate::store::ClaimRef;
+
+pub(super) const TAKEN: &str = "
+SELECT count(*) FROM (SELECT 1 FROM legwork_slots WHERE key = ?1 LIMIT (?2+0))";
+const TAKE_SLOT: &str =
+    "INSERT INTO legwork_slots (key, instance, token, job) VALUES (?1, ?2, ?3, ?4)";
+pub(super) const FREE_SLOT: &str =
+    "DELETE FROM legwork_slots WHERE key = ?1 AND instance = ?2 AND token = ?3";
+pub(super) const SLOTS_OF: &str = "
+SELECT DISTINCT key FROM legwork_slots INDEXED BY legwork_slots_of_instance WHERE instance = ?1";
+pub(super) const FREE_SLOTS_OF: &str = "DELETE FROM legwork_slots WHERE instance = ?1";
+const FREE_SLOTS_OF_CLAIM: &str = "
+DELETE FROM legwork_slots WHERE instance = ?1 AND token = ?2 RETURNING key";
+/// Whoever holds these is not there at all.
+const STRAY_SLOTS: &str = "
+DELETE FROM legwork_slots WHERE instance NOT IN (SELECT id FROM legwork_instances)
+RETURNING key";
+
+pub(super) const FREE_AT: &str = "SELECT until FROM legwork_rates WHERE key = ?1 AND at = 0";
+pub(super) const SPENT: &str =
+    "SELECT at, weight FROM legwork_rates WHERE key = ?1 AND at > ?2 ORDER BY at";
+const PACE: &str = "
+INSERT INTO legwork_rates (key, at, weight, until) VALUES (?1, 0, 0, ?2)
+    ON CONFLICT (key, at) DO UPDATE SET until = excluded.until";
+const SPEND: &str = "
+INSERT INTO legwork_rates (key, at, weight, until) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (key, at) DO UPDATE SET weight = weight + excluded.weight,
+                                        until = max(until, excluded.until)";
+/// A key's own old rows; those of longer times stay.
+pub(super) const NO_LONGER_COUNTS: &str =
+    "DELETE FROM legwork_rates WHERE key = ?1 AND at > 0 AND at <= ?2 AND until <= ?3";
+pub(super) const RATES_OVER: &str = "
+DELETE FROM legwork_rates WHERE (key, at) IN (
+    SELECT key, at FROM legwork_rates INDEXED BY legwork_rates_over
+     WHERE until <= ?1 ORDER BY until LIMIT (?2+0))";
+
+/// The next set of numbers and lane in a line.
+pub(super) const NEXT_GROUP: &str = "
+SELECT waits_as, lane FROM legwork_jobs INDEXED BY legwork_waiting
+ WHERE waits_on = ?1 AND (waits_as, lane) > (?2, ?3) ORDER BY waits_as, lane LIMIT 1";
+pub(super) const HOW_MANY_NEXT: &str = "
+SELECT count(*) FROM (
+    SELECT 1 FROM legwork_jobs INDEXED BY legwork_waiting
+     WHERE waits_on = ?1 AND waits_as = ?2 AND lane = ?3 AND state = 3 LIMIT (?4+0))";
+pub(super) const HOW_MANY_BEFORE: &str = "
+SELECT count(*) FROM (
+    SELECT 1 FROM legwork_jobs INDEXED BY legwork_waiting
+     WHERE waits_on = ?1 AND waits_as = ?2 AND lane = ?3 AND state = 3
+       AND (priority, run_at, id) < (?5, ?6, ?7) LIMIT (?4+0))";
+pub(super) const FIRST_WAITING: &str = "
+SELECT id, priority, run_at, crashes IS NOT NULL FROM legwork_jobs INDEXED BY legwork_waiting
+ WHERE waits_on = ?1 AND waits_as = ?2 AND lane = ?3 AND state = 2
+ ORDER BY priority, run_at, id LIMIT (?4+0)";
+pub(super) const MAKE_NEXT: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
+pub(super) const WAIT: &str =
+    "UPDATE legwork_jobs SET state = 2, waits_on = ?2, waits_as = ?3 WHERE id = ?1";
+pub(super) const LEAVE_LINE: &str =
+    "UPDATE legwork_jobs SET waits_on = NULL, waits_as = NULL WHERE id = ?1";
+
+pub(super) const NEXT_LOOK: &str = "
+SELECT look_at FROM legwork_lines INDEXED BY legwork_next_look ORDER BY look_at LIMIT 1";
+pub(super) const LOOKS_DUE: &str = "
+SELECT line FROM legwork_lines INDEXED BY legwork_next_look
+ WHERE look_at <= ?1 ORDER BY look_at LIMIT 256";
+const LOOK_AT: &str = "
+INSERT INTO legwork_lines (line, look_at) VALUES (?1, ?2)
+    ON CONFLICT (line) DO UPDATE SET look_at = excluded.look_at WHERE look_at <> excluded.look_at";
+const DO_NOT_LOOK: &str = "DELETE FROM legwork_lines WHERE line = ?1";
+/// The lanes of whoever waits in a line.
+pub(super) const LANES_THAT_WAIT: &str = "
+SELECT lane FROM legwork_jobs INDEXED BY legwork_waiting WHERE waits_on IS NOT NULL";
+
+/// A place in a line.
+pub(super) struct InLine {
+    pub(super) line: String,
+    /// The numbers, as JSON.
+    pub(super) terms: String,
+}
+
+impl InLine {
+    pub(super) fn of(limit: &Limit) -> InLine {
+        let terms = serde_json::to_string(&limit.terms).expect("numbers are JSON");
+        InLine { line: limit.line(), terms }
+    }
+}
+
+/// A job that has left the state of waiting in its line.
+pub(super) struct Next {
+    pub(super) lane: LaneId,
+    pub(super) place: Key,
+    pub(super) suspect: bool,
+}
+
+/// What moving a line on has come to.
+#[derive(Default)]
+pub(super) struct Advanced {
+    pub(super) next: Vec<Next>,
+    /// When to look again; `None`: not for the time alone.
+    pub(super) look_at: Option<Micros>,
+}
+
+/// Reads what was stored; what another hand has broken limits nothing.
+pub(super) fn read(limits: Option<&str>) -> Option<Limits> {
+    serde_json::from_str(limits?)
+        .map_err(|error| log::error!("legwork: limits that cannot be read: {error}"))
+        .ok()
+}
+
+pub(super) fn to_json(limits: &Limits) -> String {
+    serde_json::to_string(limits).expect("limits are JSON")
+}
+
+fn number(conn: &Connection, sql: &str, with: impl rusqlite::Params) -> Result<Option<i64>> {
+    conn.prepare_cached(sql)
+        .and_then(|mut ask| ask.query_row(with, |row| row.get(0)).optional())
+        .map_err(storing)
+}
+
+fn run(conn: &Connection, sql: &str, with: impl rusqlite::Params) -> Result<usize> {
+    conn.prepare_cached(sql).and_then(|mut statement| statement.execute(with)).map_err(storing)
+}
+
+/// How many jobs could start by these numbers now.
+fn room(conn: &Connection, key: &str, terms: &Terms, now: Micros) -> Result<Room> {
+    match terms {
+        Terms::AtOnce(most) => {
+            let taken = number(conn, TAKEN, params![key, most])?.unwrap_or(0);
+            let starts = u32::try_from(i64::from(*most) - taken).unwrap_or(0);
+            Ok(Room { starts, next: Micros::MAX })
+        }
+        Terms::Rate(rate) if rate.burst => Ok(windowed(rate, &spent(conn, key, rate, now)?, now)),
+        Terms::Rate(rate) => Ok(paced(rate, number(conn, FREE_AT, [key])?, now)),
+    }
+}
+
+fn spent(conn: &Connection, key: &str, rate: &Rate, now: Micros) -> Result<Vec<Spent>> {
+    let mut ask = conn.prepare_cached(SPENT).map_err(storing)?;
+    ask.query_map(params![key, now.saturating_sub(rate.per).max(0)], |row| {
+        Ok(Spent { at: row.get(0)?, weight: row.get(1)? })
+    })
+    .and_then(Iterator::collect)
+    .map_err(storing)
+}
+
+/// Where a new job stands that could start but for its limits: whether it waits, and in which line.
+/// One that is not to wait is left to the claim.
+pub(super) fn enter(
+    conn: &Connection,
+    lane: LaneId,
+    place: Key,
+    limits: &Limits,
+    now: Micros,
+) -> Result<(State, Option<InLine>)> {
+    if limits.on_busy == OnBusy::Discard {
+        return Ok((State::Ready, None));
+    }
+    for limit in &limits.limits {
+        let room = room(conn, &limit.key, &limit.terms, now)?;
+        let at = InLine::of(limit);
+        let before = if room.starts == 0 {
+            0
+        } else {
+            let Key { priority, run_at, id } = place;
+            let of = params![at.line, at.terms, lane, room.starts, priority, run_at, id];
+            number(conn, HOW_MANY_BEFORE, of)?.unwrap_or(0)
+        };
+        if before >= i64::from(room.starts) {
+            return Ok((State::Blocked, Some(at)));
+        }
+    }
+    Ok((State::Ready, limits.limits.first().map(InLine::of)))
+}
+
+/// The reason of a job that was not to wait.
+pub(super) fn discarded(limit: &Limit) -> String {
+    match &limit.terms {
+        Terms::AtOnce(most) => {
+            format!("discarded: {most} jobs with the limit key {:?} were under way", limit.key)
+        }
+        Terms::Rate(_) => {
+            format!("discarded: the rate of the key {:?} was used up", limit.key)
+        }
+    }
+}
+
+/// The first limit that has no room for one more start.
+pub(super) fn without_room<'a>(
+    conn: &Connection,
+    limits: &'a Limits,
+    now: Micros,
+) -> Result<Option<&'a Limit>> {
+    for limit in &limits.limits {
+        if room(conn, &limit.key, &limit.terms, now)?.starts == 0 {
+            return Ok(Some(limit));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes up what a start takes, after [`without_room`] has found nothing.
+pub(super) fn take(conn: &Connection, claim: ClaimRef, limits: &Limits, now: Micros) -> Result<()> {
+    for Limit { key, terms, .. } in &limits.limits {
+        match terms {
+            Terms::AtOnce(_) => {
+                run(conn, TAKE_SLOT, params![key, claim.instance, claim.token, claim.id.0])?;
+            }
+            Terms::Rate(rate) if rate.burst => {
+                run(conn, NO_LONGER_COUNTS, params![key, now.saturating_sub(rate.per), now])?;
+                let at = counts_as(rate, now);
+                let until = at.saturating_add(rate.per);
+                run(conn, SPEND, params![key, at, rate.weight, until])?;
+            }
+            Terms::Rate(rate) => {
+                let free_at = number(conn, FREE_AT, [key])?;
+                run(conn, PACE, params![key, paced_after(rate, free_at, now)])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives back what an attempt took up at once; the lines that move on by it.
+pub(super) fn release(conn: &Connection, claim: ClaimRef, limits: &Limits) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for limit in &limits.limits {
+        if matches!(limit.terms, Terms::AtOnce(_))
+            && run(conn, FREE_SLOT, params![limit.key, claim.instance, claim.token])? == 1
+        {
+            lines.push(limit.line());
+        }
+    }
+    Ok(lines)
+}
+
+/// Restores the invariant in one line.
+pub(super) fn advance(conn: &Connection, line: &str, now: Micros) -> Result<Advanced> {
+    let mut advanced = Advanced::default();
+    let Some((_, key)) = line.split_once(':') else { return Ok(advanced) };
+    let (mut seen, mut lane) = (String::new(), LaneId::MIN);
+    loop {
+        let group = conn
+            .prepare_cached(NEXT_GROUP)
+            .and_then(|mut ask| {
+                ask.query_row(params![line, seen, lane], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()
+            })
+            .map_err(storing)?;
+        let Some(group) = group else { break };
+        (seen, lane) = group;
+        if let Some(terms) = terms(&seen) {
+            advance_group(conn, line, key, &seen, &terms, lane, now, &mut advanced)?;
+        }
+    }
+    match advanced.look_at {
+        Some(at) => run(conn, LOOK_AT, params![line, at])?,
+        None => run(conn, DO_NOT_LOOK, [line])?,
+    };
+    Ok(advanced)
+}
+
+fn terms(text: &str) -> Option<Terms> {
+    serde_json::from_str(text)
+        .map_err(|error| log::error!("legwork: a line that cannot be read: {error}"))
+        .ok()
+}
+
+#[allow(clippy::too_many_arguments, reason = "a group is five of them")]
+fn advance_group(
+    conn: &Connection,
+    line: &str,
+    key: &str,
+    text: &str,
+    terms: &Terms,
+    lane: LaneId,
+    now: Micros,
+    advanced: &mut Advanced,
+) -> Result<()> {
+    let room = room(conn, key, terms, now)?;
+    let have = number(conn, HOW_MANY_NEXT, params![line, text, lane, room.starts.max(1)])?;
+    let have = u32::try_from(have.unwrap_or(0)).unwrap_or(u32::MAX);
+    let wanted = room.starts.saturating_sub(have);
+    let mut ask = conn.prepare_cached(FIRST_WAITING).map_err(storing)?;
+    let first = ask
+        .query_map(params![line, text, lane, wanted.max(1)], |row| {
+            let place = Key { id: row.get(0)?, priority: row.get(1)?, run_at: row.get(2)? };
+            Ok(Next { lane, place, suspect: row.get(3)? })
+        })
+        .and_then(Iterator::collect::<rusqlite::Result<Vec<Next>>>)
+        .map_err(storing)?;
+    if wanted == 0 {
+        // The start of one that is next names the line again; otherwise only the time does.
+        if have == 0 && !first.is_empty() && room.next < Micros::MAX {
+            let at = room.next.max(now.saturating_add(1));
+            advanced.look_at = Some(advanced.look_at.map_or(at, |look| look.min(at)));
+        }
+        return Ok(());
+    }
+    for next in first {
+        run(conn, MAKE_NEXT, [next.place.id])?;
+        advanced.next.push(next);
+    }
+    Ok(())
+}
+
+/// Moves lines on, on a connection of the app; `true`: somebody may go on.
+pub(super) fn advance_on(
+    conn: &Connection,
+    lines: Vec<String>,
+    now: Micros,
+    counter: &mut Counter,
+) -> Result<bool> {
+    let mut news = false;
+    for line in lines {
+        let advanced = advance(conn, &line, now)?;
+        news |= advanced.look_at.is_some() || !advanced.next.is_empty();
+        advanced.next.iter().for_each(|next| counter.lane_changed(next.lane));
+    }
+    Ok(news)
+}
+
+/// Puts a job at the end of its wait for a limit.
+pub(super) fn wait(conn: &Connection, id: i64, at: &InLine) -> Result<()> {
+    run(conn, WAIT, params![id, at.line, at.terms]).map(drop)
+}
+
+pub(super) fn leave_line(conn: &Connection, id: i64) -> Result<()> {
+    run(conn, LEAVE_LINE, [id]).map(drop)
+}
+
+/// Removes a bite of what no longer counts.
+pub(super) fn prune(conn: &Connection, now: Micros, limit: u64) -> Result<u64> {
+    run(conn, RATES_OVER, params![now, limit.cast_signed()]).map(|removed| removed as u64)
+}
+
+impl Book {
+    /// Something in this line may go on: it has more room, or one that was next is not any more.
+    pub(super) fn moves_on(&mut self, line: impl Into<String>) {
+        self.lines.insert(line.into());
+    }
+
+    /// Moves on all lines that were named, and those whose time has come.
+    pub(super) fn advance(&mut self, now: Micros) -> Result<()> {
+        if self.next_look.is_some_and(|at| at <= now) {
+            let mut ask = self.conn.prepare_cached(LOOKS_DUE).map_err(storing)?;
+            let due = ask.query_map([now], |row| row.get(0)).and_then(Iterator::collect);
+            let due: Vec<String> = due.map_err(storing)?;
+            drop(ask);
+            self.lines.extend(due);
+            self.next_look = None;
+            self.advance_named(now)?;
+            self.next_look = number(&self.conn, NEXT_LOOK, [])?;
+            return Ok(());
+        }
+        self.advance_named(now)
+    }
+
+    fn advance_named(&mut self, now: Micros) -> Result<()> {
+        while let Some(line) = self.lines.pop_first() {
+            let advanced = advance(&self.conn, &line, now)?;
+            for Next { lane, place, suspect } in advanced.next {
+                if suspect { self.suspect_ready(lane) } else { self.ready(lane, place) }
+            }
+            if let Some(at) = advanced.look_at {
+                self.look_at(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, at: Micros) {
+        self.rules_moved = true;
+        if !self.lanes.has_pools() {
+            // The alarm is for others to set.
+            self.news_for_others();
+        }
+        self.next_look = Some(self.next_look.map_or(at, |look| look.min(at)));
+    }
+
+    /// An attempt has ended, and with it what it took up. `unknown`: nobody knows which limits it has.
+    pub(super) fn release(
+        &mut self,
+        claim: ClaimRef,
+        limits: Option<&Limits>,
+        unknown: bool,
+    ) -> Result<()> {
+        let lines = match limits {
+            Some(limits) => release(&self.conn, claim, limits)?,
+            None if unknown => {
+                let mut free = self.conn.prepare_cached(FREE_SLOTS_OF_CLAIM).map_err(storing)?;
+                free.query_map(params![claim.instance, claim.token], |row| row.get(0))
+                    .and_then(Iterator::collect::<rusqlite::Result<Vec<String>>>)
+                    .map_err(storing)?
+                    .into_iter()
+                    .map(|key| format!("limit:{key}"))
+                    .collect()
+            }
+            None => return Ok(()),
+        };
+        self.lines.extend(lines);
+        Ok(())
+    }
+
+    /// An instance has gone, and what its attempts took up is free.
+    pub(super) fn release_all(&mut self, instance: i64) -> Result<()> {
+        let mut ask = self.conn.prepare_cached(SLOTS_OF).map_err(storing)?;
+        let keys = ask.query_map([instance], |row| row.get(0)).and_then(Iterator::collect);
+        let keys: Vec<String> = keys.map_err(storing)?;
+        drop(ask);
+        if !keys.is_empty() {
+            run(&self.conn, FREE_SLOTS_OF, [instance])?;
+            self.lines.extend(keys.into_iter().map(|key| format!("limit:{key}")));
+        }
+        Ok(())
+    }
+
+    /// What is taken up by instances that are not there at all: of a copied file, or by another hand.
+    pub(super) fn release_strays(&mut self) -> Result<()> {
+        let mut ask = self.conn.prepare_cached(STRAY_SLOTS).map_err(storing)?;
+        let keys = ask.query_map([], |row| row.get(0)).and_then(Iterator::collect);
+        let keys: Vec<String> = keys.map_err(storing)?;
+        drop(ask);
+        self.lines.extend(keys.into_iter().map(|key| format!("limit:{key}")));
+        Ok(())
+    }
+
+    /// Whether somebody waits in a line who is of a lane that the pool may run now.
+    pub(super) fn has_waiting(&self, pool: u64) -> Result<bool> {
+        let mut ask = self.conn.prepare_cached(LANES_THAT_WAIT).map_err(storing)?;
+        let mut rows = ask.query([]).map_err(storing)?;
+        while let Some(row) = rows.next().map_err(storing)? {
+            if self.lanes.rank(pool, row.get(0).map_err(storing)?).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
