@@ -1,5 +1,6 @@
 //! How many jobs may run at once, and how many may start in a time.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -189,6 +190,24 @@ impl Limit {
     }
 }
 
+/// For people: `account:7: 2 at once`, `api: 10 in 1s, in a burst, this one 3`.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.key)?;
+        match &self.terms {
+            Terms::AtOnce(most) => write!(f, "{most} at once"),
+            Terms::Rate(rate) => {
+                let per = Duration::from_micros(rate.per.unsigned_abs());
+                write!(f, "{} in {per:?}", rate.most)?;
+                if rate.burst {
+                    f.write_str(", in a burst")?;
+                }
+                if rate.weight == 1 { Ok(()) } else { write!(f, ", this one {}", rate.weight) }
+            }
+        }
+    }
+}
+
 /// All limits of one job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limits {
@@ -256,6 +275,14 @@ mod tests {
         let limits = Limits::of(list, OnBusy::Wait, "{}").unwrap().unwrap().limits;
         assert_eq!(limits.len(), 2);
         assert_eq!(limits[1], Limit::at_once("k", 5));
+    }
+
+    #[test]
+    fn it_is_told_in_words() {
+        let rate = Limit::rate("api", 10, Duration::from_secs(1));
+        assert_eq!(Limit::at_once("a:7", 2).to_string(), "a:7: 2 at once");
+        assert_eq!(rate.clone().to_string(), "api: 10 in 1s");
+        assert_eq!(rate.burst().weight(3).to_string(), "api: 10 in 1s, in a burst, this one 3");
     }
 
     #[test]

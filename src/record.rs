@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
 use crate::id::JobId;
+use crate::limit::Limit;
 use crate::state::State;
 
 /// A job as it stands in the file.
@@ -59,6 +60,10 @@ pub struct JobRecord {
     pub crashes: Option<u32>,
     /// Its unique key: `args:<kind>:<hash>` if it was made of arguments.
     pub unique_key: Option<String>,
+    /// Its limits, with the keys made of its arguments.
+    pub limits: Vec<Limit>,
+    /// If a limit is what it waits for: `limit:` or `rate:`, and the key.
+    pub waits_on: Option<String>,
     /// The gate that must be open for it to start, if it has one.
     pub gate: Option<String>,
     /// When it ends as `cancelled` unless it has started; `None` if it has, or never expires.

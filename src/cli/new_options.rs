@@ -10,6 +10,7 @@ use super::globals::Globals;
 use super::output::{self, Output};
 use super::{Done, times, until};
 use crate::jobs::Jobs;
+use crate::limit::{Limit, OnBusy};
 use crate::new_job::NewJob;
 use crate::state::State;
 use crate::unique::{Conflict, Unique};
@@ -50,12 +51,57 @@ pub(super) struct JobOptions {
     /// What happens while another job has the key.
     #[arg(long, value_name = "WHAT", requires = "unique", value_enum, default_value = "ignore")]
     on_conflict: OnConflict,
+    /// Run at most N jobs with this key at once (account-7=2); may be given several times.
+    #[arg(long = "limit", value_name = "KEY=N", value_parser = at_once)]
+    limits: Vec<Limit>,
+    /// Start at most N jobs with this key in a time, evenly (api=10/1s), or together with `burst`
+    /// (api=10/1s,burst), this one counting as more (api=10/1s,weight=3); may be given several times.
+    #[arg(long = "rate", value_name = "KEY=N/SPAN", value_parser = rate)]
+    rates: Vec<Limit>,
+    /// What happens if it could start but for a limit.
+    #[arg(long, value_name = "WHAT", value_enum)]
+    on_busy: Option<Busy>,
     /// The gate that must be open for it to start.
     #[arg(long, value_name = "NAME")]
     gate: Option<String>,
     /// Cancel it if it has not started this long after it may run (30s, 5m, 2h).
     #[arg(long = "expires", value_name = "SPAN", value_parser = times::span)]
     expires_after: Option<Duration>,
+}
+
+/// `KEY=N`; the key may contain `=` itself.
+fn at_once(text: &str) -> Result<Limit, String> {
+    let (key, most) = text.rsplit_once('=').ok_or("a key and a number, such as account-7=2")?;
+    let most = most.parse().map_err(|_| format!("`{most}` is no number of jobs"))?;
+    Ok(Limit::at_once(key, most))
+}
+
+/// `KEY=N/SPAN[,burst][,weight=W]`.
+fn rate(text: &str) -> Result<Limit, String> {
+    let says = "a key, a number and a span, such as api=10/1s, then `,burst` or `,weight=3`";
+    let mut parts = text.split(',');
+    let (key, numbers) = parts.next().and_then(|part| part.rsplit_once('=')).ok_or(says)?;
+    let (most, per) = numbers.split_once('/').ok_or(says)?;
+    let most = most.parse().map_err(|_| format!("`{most}` is no number of starts"))?;
+    let mut rate = Limit::rate(key, most, times::span(per)?);
+    for part in parts {
+        rate = match part.split_once('=') {
+            None if part == "burst" => rate.burst(),
+            Some(("weight", weight)) => {
+                rate.weight(weight.parse().map_err(|_| format!("`{weight}` is no weight"))?)
+            }
+            _ => return Err(says.to_owned()),
+        };
+    }
+    Ok(rate)
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Busy {
+    /// It waits until it may.
+    Wait,
+    /// It ends as cancelled.
+    Discard,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +192,14 @@ impl JobOptions {
                 Held::Finished => unique,
                 Held::For(period) => unique.for_period(period),
             });
+        }
+        for limit in self.limits.iter().chain(&self.rates) {
+            job = job.limited(limit.clone());
+        }
+        match self.on_busy {
+            Some(Busy::Wait) => job = job.on_busy(OnBusy::Wait),
+            Some(Busy::Discard) => job = job.on_busy(OnBusy::Discard),
+            None => {}
         }
         if let Some(gate) = &self.gate {
             job = job.gate(gate);

@@ -93,6 +93,10 @@ impl All {
         row("cancel", job.cancel_requested.then(|| "requested".to_owned()));
         row("reason", job.reason.clone());
         row("unique key", job.unique_key.clone());
+        for limit in &job.limits {
+            row("limit", Some(limit.to_string()));
+        }
+        row("waits on", job.waits_on.clone());
         row("tags", (!job.tags.is_empty()).then(|| job.tags.join(",")));
         for (key, value) in &job.meta {
             row("meta", Some(format!("{key}={value}")));

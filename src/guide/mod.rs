@@ -12,6 +12,9 @@ pub mod scheduling {}
 #[doc = include_str!("uniqueness.md")]
 pub mod uniqueness {}
 
+#[doc = include_str!("limits.md")]
+pub mod limits {}
+
 #[doc = include_str!("resumable.md")]
 pub mod resumable {}
 

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// The figures that each experiment must give.
-const EXPERIMENTS: [(&str, &[&str]); 15] = [
+const EXPERIMENTS: [(&str, &[&str]); 16] = [
     ("enqueue", &["p50", "p99"]),
     ("enqueue-many-callers", &["16 callers", "64 callers"]),
     ("bulk", &["2000 in one call"]),
@@ -16,6 +16,7 @@ const EXPERIMENTS: [(&str, &[&str]); 15] = [
     ("start-across", &["p50"]),
     ("backlog", &["scheduled", "ready in one lane", "ready, 4 queues x 3 priorities"]),
     ("blocked", &["blocked", "opening for 2000", "longest enqueue meanwhile"]),
+    ("limits", &["one key, 1 at once", "one key, 4 at once", "one rate"]),
     ("history", &["20000 finished"]),
     ("neighbour", &["p50", "p99", "longest", "legwork meanwhile"]),
     ("idle", &["3 s, wake-ups", "3 s, written"]),
@@ -115,6 +116,11 @@ fn the_start_of_a_job_of_another_process_is_measured() {
 #[test]
 fn a_backlog_is_measured() {
     runs("backlog");
+}
+
+#[test]
+fn limits_are_measured() {
+    runs("limits");
 }
 
 #[test]

@@ -79,10 +79,11 @@ fn spread(n: usize) -> NewJob {
 
 /// Rates with a million that wait, against a thousand. `raw` is legwork's own rate with few.
 pub(super) fn backlog(bench: &Bench) -> Result<Vec<Figure>> {
+    let amounts = Amounts::of(bench);
     Ok(vec![
         beside_scheduled(bench)?,
-        out_of_ready(bench, "ready in one lane", 0.8, &ready)?,
-        out_of_ready(bench, "ready, 4 queues x 3 priorities", 0.45, &spread)?,
+        out_of_ready(bench, &amounts, "ready in one lane", 0.8, &ready)?,
+        out_of_ready(bench, &amounts, "ready, 4 queues x 3 priorities", 0.45, &spread)?,
     ])
 }
 
@@ -103,13 +104,13 @@ fn beside_scheduled(bench: &Bench) -> Result<Figure> {
 }
 
 /// So many jobs of a large heap run, against small heaps that are drained one after the other.
-fn out_of_ready(
+pub(super) fn out_of_ready(
     bench: &Bench,
+    amounts: &Amounts,
     shape: &str,
     reach: f64,
     job: &dyn Fn(usize) -> NewJob,
 ) -> Result<Figure> {
-    let amounts = Amounts::of(bench);
     let few = Site::make(bench, |scratch| Ok(Jobs::open(scratch.file())?))?;
     let many = Site::make(bench, |scratch| {
         let jobs = Jobs::open(scratch.file())?;
@@ -122,7 +123,7 @@ fn out_of_ready(
         || few.drain_heaps(amounts.few, amounts.round, job),
         || Ok(rate(amounts.round, many.crew.run_some_of_paused(amounts.round)?)),
     )?;
-    Ok(compared(shape, &amounts, &few, &many, reach))
+    Ok(compared(shape, amounts, &few, &many, reach))
 }
 
 pub(super) fn compared(

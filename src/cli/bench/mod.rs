@@ -14,6 +14,7 @@ mod enqueue;
 mod error;
 mod figure;
 mod growth;
+mod limits;
 mod measure;
 mod neighbour;
 mod open;
@@ -61,7 +62,7 @@ struct Experiment {
     run: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const EXPERIMENTS: [Experiment; 15] = [
+const EXPERIMENTS: [Experiment; 16] = [
     Experiment {
         name: "enqueue",
         about: "one caller, one durable job at a time",
@@ -102,6 +103,11 @@ const EXPERIMENTS: [Experiment; 15] = [
         name: "blocked",
         about: "the drain rate beside a million blocked jobs, and opening their gate",
         run: blocked::blocked_jobs,
+    },
+    Experiment {
+        name: "limits",
+        about: "jobs that wait for one key, 100,000 of them and 100",
+        run: limits::limits,
     },
     Experiment {
         name: "history",

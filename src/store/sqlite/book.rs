@@ -394,6 +394,7 @@ impl Book {
 
     /// Writes what the transaction has moved, and commits it. `true`: others have to be told.
     pub(super) fn commit(&mut self) -> Result<bool> {
+        debug_assert!(self.lines.is_empty(), "a line that was named has to be moved on");
         if self.roster_read != Some(self.counter.roster) {
             self.read_roster()?;
         }

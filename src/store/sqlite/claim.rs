@@ -416,6 +416,7 @@ impl Book {
                         keep,
                     )?;
                     expired.push(JobId(late.key.id));
+                    self.advance(now)?;
                 }
                 first => return Ok(first),
             }

@@ -110,11 +110,12 @@ BEGIN
                           AND lanes.gate = wanted.gate);
 
     INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
-                              unique_key, unique_hold, expires_at)
+                              unique_key, unique_hold, expires_at, limits)
     SELECT id, lane, CASE WHEN run_at > now THEN 1 ELSE 3 END,  -- scheduled, ready
            priority, min(run_at, 253402300799000000), now, NEW.args, options, tags, json(NEW.meta),
            NEW.unique_key, CASE WHEN NEW.unique_key IS NOT NULL THEN 2 END,  -- until it has ended
-           CASE WHEN run_at + expires_after <= 253402300799000000 THEN run_at + expires_after END
+           CASE WHEN run_at + expires_after <= 253402300799000000 THEN run_at + expires_after END,
+           limits
       FROM (SELECT counter.last_job + 1 AS id,
                    (SELECT lanes.id FROM legwork_lanes AS lanes
                      WHERE lanes.queue = coalesce(NEW.queue, json_extract(kinds.options, '$.queue'), 'default')
@@ -136,6 +137,23 @@ BEGIN
                    CASE WHEN json_type(kinds.options, '$.keep') = 'object' THEN
                        json_object('keep', json(json_extract(kinds.options, '$.keep')))
                    END AS options,
+                   -- The kind's limits, with their keys made of the arguments as Limit::resolved does.
+                   CASE WHEN json_type(kinds.options, '$.limits') = 'array' THEN json_object(
+                       'limits', json((
+                           SELECT json_group_array(json_set(json_remove(item.value, '$.by'), '$.key',
+                               json_extract(item.value, '$.key') || coalesce((
+                                   SELECT group_concat(':' || CASE
+                                       json_type(NEW.args, '$."' || field.value || '"')
+                                           WHEN 'true' THEN 'true'
+                                           WHEN 'false' THEN 'false'
+                                           ELSE coalesce(
+                                               json_extract(NEW.args, '$."' || field.value || '"'),
+                                               'null')
+                                       END, '')
+                                     FROM json_each(item.value, '$.by') AS field), '')))
+                             FROM json_each(kinds.options, '$.limits') AS item)),
+                       'on_busy', coalesce(json_extract(kinds.options, '$.on_busy'), 'wait'))
+                   END AS limits,
                    nullif((SELECT json_group_array(value)
                              FROM (SELECT value FROM json_each(NEW.tags)
                                    UNION

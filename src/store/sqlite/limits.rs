@@ -37,7 +37,7 @@ pub(super) const FREE_SLOT: &str =
 pub(super) const SLOTS_OF: &str = "
 SELECT DISTINCT key FROM legwork_slots INDEXED BY legwork_slots_of_instance WHERE instance = ?1";
 pub(super) const FREE_SLOTS_OF: &str = "DELETE FROM legwork_slots WHERE instance = ?1";
-const FREE_SLOTS_OF_CLAIM: &str = "
+pub(super) const FREE_SLOTS_OF_CLAIM: &str = "
 DELETE FROM legwork_slots WHERE instance = ?1 AND token = ?2 RETURNING key";
 /// Whoever holds these is not there at all.
 const STRAY_SLOTS: &str = "

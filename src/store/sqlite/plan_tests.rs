@@ -5,7 +5,8 @@ use rusqlite::Connection;
 use rusqlite::types::Null;
 
 use super::{
-    book, claim, expiry, finish, kinds, migrate, prune, query, rescue, steps, suspects, unique,
+    book, claim, expiry, finish, kinds, limits, migrate, prune, query, rescue, steps, suspects,
+    unique,
 };
 use crate::record::Filter;
 use crate::state::State;
@@ -32,6 +33,13 @@ fn file() -> Connection {
          SELECT 10000 + i, 1, CASE WHEN i % 10 < 8 THEN 6 ELSE i % 10 - 1 END, 0, i, i, 1, i, i, '{}' FROM n;
          WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
          INSERT INTO legwork_unique SELECT 'k' || i, i % 2, i, CASE i % 3 WHEN 0 THEN i END FROM n;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+         INSERT INTO legwork_slots SELECT 'k' || i % 50, i % 7, i, i FROM n;
+         INSERT INTO legwork_rates SELECT 'k' || token % 50, token, 1, token FROM legwork_slots;
+         INSERT INTO legwork_lines SELECT 'rate:k' || token, token FROM legwork_slots;
+         UPDATE legwork_jobs SET state = 2 + id % 2, limits = '{}', waits_on = 'limit:k' || id % 20,
+                                 waits_as = '{}', crashes = NULL
+          WHERE instance IS NULL AND id % 4 = 0;
          ANALYZE;",
     )
     .unwrap();
@@ -53,8 +61,8 @@ fn assert_uses(conn: &Connection, sql: &str, index: &str) {
     assert!(plan.contains(index), "not by {index}:\n{sql}\n{plan}");
     assert!(!plan.contains("TEMP B-TREE"), "sorts:\n{sql}\n{plan}");
     for line in plan.lines().filter(|line| line.starts_with("SCAN")) {
-        // The closed gates are few, and all of them are wanted.
-        let may_scan = ["INDEX", "json_each", "SCAN gate"];
+        // The closed gates are few, and all of them are wanted; a subquery is what was found.
+        let may_scan = ["INDEX", "json_each", "SCAN gate", "SCAN (subquery"];
         assert!(may_scan.iter().any(|may| line.contains(may)), "scans:\n{sql}\n{plan}");
     }
 }
@@ -156,6 +164,35 @@ fn periods_that_are_over_are_found_and_foreseen_in_their_index() {
     let conn = file();
     assert_uses(&conn, unique::NEXT_OVER, "legwork_unique_until");
     assert_uses(&conn, unique::OVER, "legwork_unique_until (until>? AND until<?)");
+}
+
+#[test]
+fn what_a_limit_has_taken_is_counted_by_its_key() {
+    let conn = file();
+    assert_uses(&conn, limits::TAKEN, "PRIMARY KEY (key=?)");
+    assert_uses(&conn, limits::FREE_SLOT, "PRIMARY KEY (key=? AND instance=? AND token=?)");
+    assert_uses(&conn, limits::FREE_AT, "PRIMARY KEY (key=? AND at=?)");
+    assert_uses(&conn, limits::SPENT, "PRIMARY KEY (key=? AND at>?)");
+    assert_uses(&conn, limits::NO_LONGER_COUNTS, "PRIMARY KEY (key=? AND at>? AND at<?)");
+    assert_uses(&conn, limits::RATES_OVER, "legwork_rates_over (until<?)");
+    for sql in [limits::FREE_SLOTS_OF, limits::FREE_SLOTS_OF_CLAIM] {
+        assert_uses(&conn, sql, "legwork_slots_of_instance (instance=?");
+    }
+}
+
+#[test]
+fn a_line_is_looked_at_from_its_front_and_never_walked() {
+    let conn = file();
+    let line = "legwork_waiting (waits_on=? AND waits_as=? AND lane=? AND state=?";
+    for sql in [limits::HOW_MANY_NEXT, limits::HOW_MANY_BEFORE, limits::FIRST_WAITING] {
+        assert_uses(&conn, sql, line);
+    }
+    assert_uses(&conn, limits::NEXT_GROUP, "legwork_waiting (waits_on=? AND (waits_as,lane)>(?,?)");
+    for sql in [limits::MAKE_NEXT, limits::WAIT, limits::LEAVE_LINE] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+    assert_uses(&conn, limits::LOOKS_DUE, "legwork_next_look (look_at<?)");
+    assert_uses(&conn, limits::NEXT_LOOK, "legwork_next_look");
 }
 
 #[test]

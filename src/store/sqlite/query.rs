@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::book::{NEXT_DUE, scope_from};
 use super::errors::storing;
-use super::{gates, text};
+use super::{gates, limits, text};
 use crate::clock::{Micros, between, from_micros, to_micros};
 use crate::error::Result;
 use crate::id::JobId;
@@ -23,13 +23,14 @@ SELECT job.id, lane.kind, lane.queue, SHOWN, job.priority, job.enqueued_at, job.
        job.started_at, NULL AS finished_at, job.attempts, job.args, job.tags, job.meta,
        job.progress_done, job.progress_total, job.message, NULL AS output, NULL AS reason,
        job.cancel_requested IS NOT NULL, json_array_length(job.crashes), job.unique_key,
-       nullif(lane.gate, ''), job.expires_at
+       nullif(lane.gate, ''), job.expires_at, job.limits,
+       CASE job.state WHEN 2 THEN job.waits_on END
   FROM legwork_jobs AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 const FINISHED: &str = "
 SELECT job.id, lane.kind, lane.queue, job.state, job.priority, job.enqueued_at, job.run_at,
        job.started_at, job.finished_at, job.attempts, job.args, job.tags, job.meta,
        job.progress_done, job.progress_total, job.message, job.output, job.reason, 0, NULL,
-       job.unique_key, nullif(lane.gate, ''), NULL
+       job.unique_key, nullif(lane.gate, ''), NULL, job.limits, NULL
   FROM legwork_history AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 
 fn as_shown(table: &str) -> String {
@@ -70,6 +71,10 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         unique_key: row.get(20)?,
         gate: row.get(21)?,
         expires_at: time(row.get(22)?),
+        limits: limits::read(row.get::<_, Option<String>>(23)?.as_deref())
+            .map(|limits| limits.limits)
+            .unwrap_or_default(),
+        waits_on: row.get(24)?,
     })
 }
 

@@ -415,3 +415,26 @@ fn a_filter_without_a_state_means_the_jobs_that_need_it() {
     place.line("cancel --filter").coded(2);
     place.args(["cancel", "--yes", "--filter", " "]).coded(2);
 }
+
+#[test]
+fn limits_are_taken_and_shown() {
+    let place = place();
+    let first = place.line("enqueue mail --limit account=7=1 --rate api=10/1s,burst,weight=3").id();
+    let second = place.line("enqueue mail --limit account=7=1 --on-busy wait").id();
+    let job = place.show(first)["job"].take();
+    assert_eq!(job["state"], "ready");
+    assert_eq!(
+        job["limits"],
+        json!([
+            { "key": "account=7", "at_once": 1 },
+            { "key": "api", "rate": { "most": 10, "per": 1_000_000, "burst": true, "weight": 3 } },
+        ])
+    );
+    let job = place.show(second)["job"].take();
+    assert_eq!((&job["state"], &job["waits_on"]), (&json!("blocked"), &json!("limit:account=7")));
+    let shown = place.on_terminal(&format!("show {second}"), "").good();
+    assert!(shown.contains("account=7: 1 at once"), "{shown}");
+    for bad in ["--limit k", "--limit k=x", "--rate k=1", "--rate k=1/1s,fast", "--rate k=1/0s"] {
+        place.line(&format!("enqueue mail {bad}")).coded(2);
+    }
+}

@@ -117,6 +117,13 @@ impl Writer {
         }
         let keep = self.settings.retention;
         let now = self.settings.clock.micros();
+        // Before the inserts: what has expired holds no unique key against them.
+        if may_claim && self.book.lanes.has_pools() {
+            let over = self.book.next_expiry.is_some_and(|at| at <= now);
+            if over {
+                answers.cancelled.extend(self.book.expire_due(now, keep)?);
+            }
+        }
         let book = &mut self.book;
         // A job that is handed over in an operation that fails would have to be taken back.
         // Nor may a control of this very group come too late for it.

@@ -132,6 +132,8 @@ impl Writer {
         if self.book.lanes.has_pools() && self.book.next_expiry.is_some_and(|at| at <= now) {
             answers.cancelled.extend(self.book.expire_due(now, self.settings.retention)?);
         }
+        // Those that have expired may have been next in their lines.
+        self.book.advance(now)?;
         self.take_back_paused(answers)?;
         self.book.passed_by = 0;
         let pools: Vec<PoolId> = self.trays.keys().copied().collect();
