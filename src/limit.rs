@@ -177,8 +177,12 @@ impl Limit {
         Ok(Limit { key, by: Vec::new(), terms: self.terms })
     }
 
-    pub(crate) fn is_rate(&self) -> bool {
-        matches!(self.terms, Terms::Rate(_))
+    /// Whether more than so many may start by it, if only in time.
+    pub(crate) fn may_exceed(&self, number: u32) -> bool {
+        match self.terms {
+            Terms::AtOnce(most) => most > number,
+            Terms::Rate(_) => true,
+        }
     }
 
     /// The name of the line in which jobs wait for it, as the file has it.

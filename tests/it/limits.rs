@@ -234,6 +234,20 @@ fn one_that_was_next_and_expires_or_is_replaced_lets_the_one_behind_it_go_on() {
 }
 
 #[test]
+fn a_limit_for_very_many_is_used_to_the_full() {
+    let place = place();
+    let ran = Ran::at(&place);
+    let jobs = ran.jobs();
+    let limited = |n| act(n).limit("k", 200);
+    let ids = jobs.enqueue_many((0..300).map(limited)).unwrap();
+    let waiting = legwork::Filter::new().state(State::Blocked);
+    assert!(jobs.count(&waiting).unwrap() > 0);
+    ran.engine.run_due().unwrap();
+    assert_eq!(ran.take(), (0..300).collect::<Vec<_>>());
+    assert!(ids.iter().all(|&id| state(jobs, id) == State::Completed));
+}
+
+#[test]
 fn a_retry_takes_its_slot_anew_and_a_snooze_frees_it() {
     let place = place();
     let jobs = place.builder().clock(stopped_clock()).open().unwrap();

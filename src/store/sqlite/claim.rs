@@ -239,9 +239,10 @@ impl Book {
         let claimed = self.take(lane, found, instance, Some(now))?;
         if let Some(limits) = &limits {
             limits::take(&self.conn, claimed.claim, limits, now)?;
-            // The next start by a rate is a matter of time from here.
-            let rates = limits.limits.iter().filter(|limit| limit.is_rate());
-            rates.for_each(|rate| self.moves_on(rate.line()));
+            // The next start by a rate is a matter of time from here; and of a limit for very many,
+            // not all that may start are next.
+            let moved = limits.limits.iter().filter(|limit| limit.may_exceed(limits::MOST_NEXT));
+            moved.for_each(|limit| self.moves_on(limit.line()));
             self.advance(now)?;
         }
         Ok(Tried::Claimed(Box::new(claimed)))

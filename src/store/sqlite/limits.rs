@@ -5,7 +5,7 @@
 //! left the index of ready jobs, so that a claim never passes by those that wait.
 //!
 //! > **The invariant of lines.** In each line, for each set of numbers and each lane, as many jobs are
-//! > *next* (ready, still in the line) as could start now, or nobody waits behind them.
+//! > *next* (ready, still in the line) as could start now, 64 at most, or nobody waits behind them.
 //!
 //! Whatever makes room, and whatever takes away one that was next, names the line
 //! ([`Book::moves_on`]), and [`Book::advance`] restores the invariant before anybody claims: it looks
@@ -62,10 +62,14 @@ DELETE FROM legwork_rates WHERE (key, at) IN (
     SELECT key, at FROM legwork_rates INDEXED BY legwork_rates_over
      WHERE until <= ?1 ORDER BY until LIMIT (?2+0))";
 
-/// The next set of numbers and lane in a line.
-pub(super) const NEXT_GROUP: &str = "
-SELECT waits_as, lane FROM legwork_jobs INDEXED BY legwork_waiting
- WHERE waits_on = ?1 AND (waits_as, lane) > (?2, ?3) ORDER BY waits_as, lane LIMIT 1";
+/// The next lane with the same numbers in a line, then the next numbers. Two, since SQLite would walk
+/// all that are equal for `(waits_as, lane) > (?2, ?3)`.
+pub(super) const NEXT_GROUP: [&str; 2] = [
+    "SELECT waits_as, lane FROM legwork_jobs INDEXED BY legwork_waiting
+      WHERE waits_on = ?1 AND waits_as = ?2 AND lane > ?3 ORDER BY lane LIMIT 1",
+    "SELECT waits_as, lane FROM legwork_jobs INDEXED BY legwork_waiting
+      WHERE waits_on = ?1 AND waits_as > ?2 AND ?3 = ?3 ORDER BY waits_as, lane LIMIT 1",
+];
 pub(super) const HOW_MANY_NEXT: &str = "
 SELECT count(*) FROM (
     SELECT 1 FROM legwork_jobs INDEXED BY legwork_waiting
@@ -97,6 +101,9 @@ const DO_NOT_LOOK: &str = "DELETE FROM legwork_lines WHERE line = ?1";
 /// The lanes of whoever waits in a line.
 pub(super) const LANES_THAT_WAIT: &str = "
 SELECT lane FROM legwork_jobs INDEXED BY legwork_waiting WHERE waits_on IS NOT NULL";
+
+/// So many of a line are next at once: a start makes the one behind them next.
+pub(super) const MOST_NEXT: u32 = 64;
 
 /// A place in a line.
 pub(super) struct InLine {
@@ -183,16 +190,16 @@ pub(super) fn enter(
         return Ok((State::Ready, None));
     }
     for limit in &limits.limits {
-        let room = room(conn, &limit.key, &limit.terms, now)?;
+        let may = room(conn, &limit.key, &limit.terms, now)?.starts.min(MOST_NEXT);
         let at = InLine::of(limit);
-        let before = if room.starts == 0 {
+        let before = if may == 0 {
             0
         } else {
             let Key { priority, run_at, id } = place;
-            let of = params![at.line, at.terms, lane, room.starts, priority, run_at, id];
+            let of = params![at.line, at.terms, lane, may, priority, run_at, id];
             number(conn, HOW_MANY_BEFORE, of)?.unwrap_or(0)
         };
-        if before >= i64::from(room.starts) {
+        if before >= i64::from(may) {
             return Ok((State::Blocked, Some(at)));
         }
     }
@@ -265,15 +272,7 @@ pub(super) fn advance(conn: &Connection, line: &str, now: Micros) -> Result<Adva
     let mut advanced = Advanced::default();
     let Some((_, key)) = line.split_once(':') else { return Ok(advanced) };
     let (mut seen, mut lane) = (String::new(), LaneId::MIN);
-    loop {
-        let group = conn
-            .prepare_cached(NEXT_GROUP)
-            .and_then(|mut ask| {
-                ask.query_row(params![line, seen, lane], |row| Ok((row.get(0)?, row.get(1)?)))
-                    .optional()
-            })
-            .map_err(storing)?;
-        let Some(group) = group else { break };
+    while let Some(group) = next_group(conn, line, &seen, lane)? {
         (seen, lane) = group;
         if let Some(terms) = terms(&seen) {
             advance_group(conn, line, key, &seen, &terms, lane, now, &mut advanced)?;
@@ -284,6 +283,27 @@ pub(super) fn advance(conn: &Connection, line: &str, now: Micros) -> Result<Adva
         None => run(conn, DO_NOT_LOOK, [line])?,
     };
     Ok(advanced)
+}
+
+fn next_group(
+    conn: &Connection,
+    line: &str,
+    terms: &str,
+    lane: LaneId,
+) -> Result<Option<(String, LaneId)>> {
+    for sql in NEXT_GROUP {
+        let group = conn
+            .prepare_cached(sql)
+            .and_then(|mut ask| {
+                ask.query_row(params![line, terms, lane], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()
+            })
+            .map_err(storing)?;
+        if group.is_some() {
+            return Ok(group);
+        }
+    }
+    Ok(None)
 }
 
 fn terms(text: &str) -> Option<Terms> {
@@ -304,9 +324,10 @@ fn advance_group(
     advanced: &mut Advanced,
 ) -> Result<()> {
     let room = room(conn, key, terms, now)?;
-    let have = number(conn, HOW_MANY_NEXT, params![line, text, lane, room.starts.max(1)])?;
+    let may = room.starts.min(MOST_NEXT);
+    let have = number(conn, HOW_MANY_NEXT, params![line, text, lane, may.max(1)])?;
     let have = u32::try_from(have.unwrap_or(0)).unwrap_or(u32::MAX);
-    let wanted = room.starts.saturating_sub(have);
+    let wanted = may.saturating_sub(have);
     let mut ask = conn.prepare_cached(FIRST_WAITING).map_err(storing)?;
     let first = ask
         .query_map(params![line, text, lane, wanted.max(1)], |row| {
