@@ -306,6 +306,30 @@ fn jobs_that_an_app_enqueues_in_its_own_transaction_wait_in_line_too() {
 }
 
 #[test]
+fn in_a_backup_nobody_holds_a_slot() {
+    let place = place();
+    let jobs = place.open();
+    let held = Held::at(&jobs, 2);
+    for n in [1, 2, 3] {
+        jobs.enqueue(act(n).limit("k", 1)).unwrap();
+    }
+    assert_eq!(held.next(), 1);
+    let copy = place.path.with_file_name("copy.db");
+    jobs.backup(&copy).unwrap();
+    held.go_on.send(()).unwrap();
+    held.next();
+    held.go_on.send(()).unwrap();
+    held.next();
+    held.end(1);
+    let jobs = Jobs::open(&copy).unwrap();
+    let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).start().unwrap();
+    engine.run_until_empty().unwrap();
+    engine.stop(SOON).unwrap();
+    let completed = legwork::Filter::new().state(State::Completed);
+    assert_eq!(jobs.count(&completed).unwrap(), 3);
+}
+
+#[test]
 fn an_abandoned_attempt_keeps_its_slot_until_its_thread_ends() {
     #[derive(Serialize, Deserialize)]
     struct Long;
