@@ -18,10 +18,10 @@ pub(crate) struct Spent {
     pub(crate) weight: u32,
 }
 
-/// A start that comes later than it could is made up for by at most so much: half a space, or 0.1 s;
+/// A start that comes later than it could is made up for by at most so much: a quarter of a space, or 0.1 s;
 /// with spaces so short that no alarm can keep them, 20 ms, or a fiftieth of the time.
 fn slack(rate: &Rate) -> Micros {
-    let by_space = (space(rate) / 2).min(100_000);
+    let by_space = (space(rate) / 4).min(100_000);
     let by_time = (rate.per / 50).min(20_000);
     by_space.max(by_time)
 }
