@@ -366,6 +366,7 @@ impl Book {
     ) -> Result<T, Undone> {
         self.run("SAVEPOINT operation").map_err(|error| self.undone(storing(error)))?;
         let (created, litter) = (self.created.len(), self.litter.len());
+        let (lines, next_look) = (self.lines.clone(), self.next_look);
         let done = work(self).and_then(|value| {
             self.run("RELEASE operation").map_err(storing)?;
             Ok(value)
@@ -380,6 +381,8 @@ impl Book {
                 self.made_ready.remove(&lane);
             }
             self.litter.truncate(litter);
+            // What it has moved on has not moved, and what others have named still has to.
+            (self.lines, self.next_look) = (lines, next_look);
             match error {
                 error if errors::of_the_file(&error) => Undone::Everything(error),
                 error if rolled_back => Undone::Operation(error),

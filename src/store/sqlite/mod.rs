@@ -34,6 +34,8 @@ mod version;
 pub(crate) mod writer;
 
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod plan_tests;
 #[cfg(test)]
 mod state_tests;
