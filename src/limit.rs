@@ -105,7 +105,7 @@ impl Limit {
 
     /// Of a rate: all of it may start together; then nothing does until the first of them are `per`
     /// ago. No window of that length holds more than the rate. Starts are counted in hundredths of
-    /// `per`, so that up to one in a hundred may go unused.
+    /// `per` and as one of them later, so that up to two in a hundred may go unused.
     pub fn burst(mut self) -> Limit {
         if let Terms::Rate(rate) = &mut self.terms {
             rate.burst = true;
@@ -183,6 +183,10 @@ impl Limit {
             Terms::AtOnce(most) => most > number,
             Terms::Rate(_) => true,
         }
+    }
+
+    pub(crate) fn is_rate(&self) -> bool {
+        matches!(self.terms, Terms::Rate(_))
     }
 
     /// The name of the line in which jobs wait for it, as the file has it.

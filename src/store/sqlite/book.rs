@@ -71,6 +71,10 @@ pub(super) struct Book {
     pub(super) next_look: Option<Micros>,
     /// Lines in which something may go on.
     pub(super) lines: BTreeSet<String>,
+    /// This transaction starts jobs that have a rate.
+    pub(super) starts_by_rate: bool,
+    /// So many commits in a row have left the checkpoint to the next one.
+    pub(super) checkpoints_put_off: u32,
     /// Jobs that claims of this transaction could not start.
     pub(super) passed_by: usize,
     pub(super) last_token: i64,
@@ -139,6 +143,8 @@ impl Book {
             next_prune: None,
             next_look: None,
             lines: BTreeSet::new(),
+            starts_by_rate: false,
+            checkpoints_put_off: 0,
             passed_by: 0,
             last_token: 0,
             draws: 0,
@@ -204,7 +210,7 @@ impl Book {
         }
     }
 
-    fn run(&self, sql: &str) -> rusqlite::Result<()> {
+    pub(super) fn run(&self, sql: &str) -> rusqlite::Result<()> {
         self.conn.prepare_cached(sql)?.execute([]).map(drop)
     }
 
@@ -415,7 +421,7 @@ impl Book {
         if self.counter_moved {
             self.counter.write(&self.conn)?;
         }
-        self.run("COMMIT").map_err(storing)?;
+        self.commit_and_checkpoint()?;
         for file in self.litter.drain(..) {
             // What a copied database names was never here.
             let _ = std::fs::remove_file(file);
@@ -460,6 +466,7 @@ impl Book {
         self.created.clear();
         self.litter.clear();
         self.lines.clear();
+        self.starts_by_rate = false;
     }
 
     /// The ids up to this one are given out.

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::errors::{code, is_busy, storing};
 use super::migrate;
 use super::version;
+use super::writer;
 use crate::error::{Error, Result};
 use crate::store::Settings;
 
@@ -257,7 +258,7 @@ fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Durati
 fn configure(conn: &Connection) -> Result<()> {
     // A WAL that a long reader has let grow is cut back to this; smaller would cost the warm WAL.
     conn.query_row("PRAGMA journal_size_limit = 8388608", [], |_| Ok(())).map_err(storing)?;
-    conn.query_row("PRAGMA wal_autocheckpoint = 1000", [], |_| Ok(())).map_err(storing)?;
+    writer::set_checkpoints(conn, writer::CHECKPOINTS)?;
     // On macOS a plain fsync does not reach the medium.
     conn.execute_batch(
         "PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1; PRAGMA foreign_keys = OFF",

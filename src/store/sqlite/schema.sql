@@ -160,7 +160,7 @@ CREATE TABLE legwork_slots (
 CREATE INDEX legwork_slots_of_instance ON legwork_slots (instance);
 
 -- How much has started by a rate. At 0 stands a key that is evenly spaced, and `until` says when it is
--- free again; otherwise what has started at a time (the end of a hundredth of the rate's), for as long
+-- free again; otherwise what has started at a time (in hundredths of the rate's), for as long
 -- as it counts.
 CREATE TABLE legwork_rates (
     key    TEXT    NOT NULL,

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use super::Writer;
 use crate::error::Result;
 use crate::store::Notice;
@@ -16,6 +18,13 @@ const BOUND: u64 = 64 << 20;
 /// It stays below this unless somebody keeps it from being restarted: a checkpoint every 1,000
 /// pages, and `journal_size_limit`.
 const USUAL: u64 = 16 << 20;
+
+/// Takes effect as it is prepared, so it cannot be kept prepared.
+pub(in crate::store::sqlite) const CHECKPOINTS: &str = "PRAGMA wal_autocheckpoint = 1000";
+const NO_CHECKPOINTS: &str = "PRAGMA wal_autocheckpoint = 0";
+
+/// So many commits in a row may put the checkpoint off; they are some MiB at most.
+const MOST_PUT_OFF: u32 = 32;
 
 /// The first pause between looks; they get longer while it cannot be emptied.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -80,7 +89,30 @@ impl Writer {
     }
 }
 
+pub(in crate::store::sqlite) fn set_checkpoints(conn: &Connection, how: &str) -> Result<()> {
+    conn.query_row(how, [], |_| Ok(())).map_err(storing)
+}
+
 impl Book {
+    /// Commits. SQLite writes the WAL back at the end of a commit that makes it long, which takes some
+    /// syncs of many pages; only then would the jobs that were claimed with it be handed over, and what
+    /// a rate has spaced would start unevenly. Such a commit leaves that to the next one, the end of a
+    /// job as a rule.
+    pub(in crate::store::sqlite) fn commit_and_checkpoint(&mut self) -> Result<()> {
+        let puts_off = self.starts_by_rate && self.checkpoints_put_off < MOST_PUT_OFF;
+        if !puts_off {
+            self.run("COMMIT").map_err(storing)?;
+            self.checkpoints_put_off = 0;
+            return Ok(());
+        }
+        set_checkpoints(&self.conn, NO_CHECKPOINTS)?;
+        let committed = self.run("COMMIT").map_err(storing);
+        self.checkpoints_put_off += 1;
+        set_checkpoints(&self.conn, CHECKPOINTS)
+            .unwrap_or_else(|error| log::error!("legwork: the -wal is not written back: {error}"));
+        committed
+    }
+
     /// Writes the WAL back and empties it; `false`: somebody reads it, or writes. The connection
     /// has no busy time-out, so this waits for nobody.
     fn empty_wal(&self) -> Result<bool> {
@@ -89,5 +121,40 @@ impl Book {
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
             .map_err(storing)?;
         Ok(!busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Commits more than the WAL may hold before it is written back; the bytes written back.
+    fn commit_much(book: &mut Book, path: &std::path::Path, by_rate: bool) -> u64 {
+        let before = std::fs::metadata(path).unwrap().len();
+        assert!(book.begin().unwrap());
+        book.conn.execute("INSERT INTO much VALUES (zeroblob(8000000))", []).unwrap();
+        book.starts_by_rate = by_rate;
+        book.commit().unwrap();
+        std::fs::metadata(path).unwrap().len() - before
+    }
+
+    #[test]
+    fn a_commit_that_starts_jobs_by_a_rate_leaves_the_checkpoint_to_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.db");
+        let conn = Connection::open(&path).unwrap();
+        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+        crate::store::sqlite::migrate::migrate(&conn).unwrap();
+        conn.execute_batch("CREATE TABLE much (bytes BLOB)").unwrap();
+        let mut book = Book::new(conn);
+        assert_eq!(commit_much(&mut book, &path, true), 0);
+        assert!(commit_much(&mut book, &path, false) > 8_000_000);
+        // However many follow each other: it is put off so often only.
+        for _ in 0..MOST_PUT_OFF {
+            assert!(book.begin().unwrap());
+            book.starts_by_rate = true;
+            book.commit().unwrap();
+        }
+        assert!(commit_much(&mut book, &path, true) > 8_000_000);
     }
 }
