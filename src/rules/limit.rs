@@ -151,7 +151,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let mut seen = starts(&rate(10, 1, true), uneven(600 * SECOND));
         for together in seen.chunk_by_mut(|a, b| a == b) {
-            let late = random.i64(..SECOND / 100);
+            let late = random.i64(0..SECOND / 100);
             together.iter_mut().for_each(|at| *at += late);
         }
         assert!(most_in_a_window(&seen) <= 10);
