@@ -84,9 +84,44 @@ pub(crate) fn windowed(rate: &Rate, spent: &[Spent], now: Micros) -> Room {
     Room { starts: u32::try_from(starts).unwrap_or(u32::MAX), next }
 }
 
+/// The pause between two instances that look whether one more may start.
+const TURN: Micros = 2_000;
+/// The instances that have turns of their own.
+const TURNS: usize = 4;
+
+/// How much later than others an instance looks whether one more may start at this time, so that not
+/// all of them come at once, to find that one was the first: in an order that is another one each time.
+pub(crate) fn turn(own: &[i64], others: impl Iterator<Item = i64>, at: Micros) -> Micros {
+    let place = |id: i64| {
+        let mixed = (id ^ at.rotate_left(32)).cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
+    };
+    let Some(mine) = own.iter().map(|&id| place(id)).min() else { return 0 };
+    let before = others.filter(|&id| place(id) < mine).take(TURNS).count();
+    TURN * i64::try_from(before).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instances_look_in_turn_and_each_is_the_first_as_often_as_others() {
+        let all = [3, 4, 7, 8];
+        let mut first = [0; 4];
+        for tick in 0..1_000 {
+            let turn = |own: i64| {
+                let others = all.into_iter().filter(|&id| id != own);
+                turn(&[own], others, 1_764_000_000_000_000 + tick * 100_321)
+            };
+            let mut turns = all.map(turn);
+            first[turns.iter().position(|&turn| turn == 0).unwrap()] += 1;
+            turns.sort_unstable();
+            assert_eq!(turns, [0, TURN, 2 * TURN, 3 * TURN]);
+        }
+        assert!(first.iter().all(|&first| (200..300).contains(&first)), "{first:?}");
+        assert_eq!(turn(&[5], [].into_iter(), 7), 0);
+    }
 
     const SECOND: Micros = 1_000_000;
 

@@ -41,7 +41,7 @@ pub(super) struct Book {
     /// The next transaction reads everything again.
     all_anew: bool,
     /// The instances of this process.
-    own: BTreeSet<InstanceId>,
+    pub(super) own: BTreeSet<InstanceId>,
     /// The same before this transaction, if it has changed them.
     own_before: Option<BTreeSet<InstanceId>>,
     /// The others, which learn of new work from the counter and by their bells.
@@ -71,6 +71,8 @@ pub(super) struct Book {
     pub(super) next_look: Option<Micros>,
     /// Lines in which something may go on.
     pub(super) lines: BTreeSet<String>,
+    /// Jobs that this transaction has made next in their lines, with their lanes, and not claimed.
+    pub(super) nexts: HashMap<i64, LaneId>,
     /// This transaction starts jobs that have a rate.
     pub(super) starts_by_rate: bool,
     /// So many commits in a row have left the checkpoint to the next one.
@@ -143,6 +145,7 @@ impl Book {
             next_prune: None,
             next_look: None,
             lines: BTreeSet::new(),
+            nexts: HashMap::new(),
             starts_by_rate: false,
             checkpoints_put_off: 0,
             passed_by: 0,
@@ -407,6 +410,7 @@ impl Book {
         if self.roster_read != Some(self.counter.roster) {
             self.read_roster()?;
         }
+        self.made_ready.extend(self.nexts.drain().map(|(_, lane)| lane));
         if !self.others.is_empty() {
             for &lane in &self.made_ready {
                 self.counter.lane_changed(lane);
@@ -466,6 +470,7 @@ impl Book {
         self.created.clear();
         self.litter.clear();
         self.lines.clear();
+        self.nexts.clear();
         self.starts_by_rate = false;
     }
 

@@ -239,6 +239,7 @@ impl Book {
         let claimed = self.take(lane, found, instance, Some(now))?;
         if let Some(limits) = &limits {
             limits::take(&self.conn, claimed.claim, limits, now)?;
+            self.nexts.remove(&id);
             self.starts_by_rate |= limits.limits.iter().any(Limit::is_rate);
             // The next start by a rate is a matter of time from here; and of a limit for very many,
             // not all that may start are next.

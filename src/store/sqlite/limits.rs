@@ -24,7 +24,7 @@ use super::lanes::{Key, LaneId};
 use crate::clock::Micros;
 use crate::error::Result;
 use crate::limit::{Limit, Limits, OnBusy, Rate, Terms};
-use crate::rules::limit::{Room, Spent, counts_as, paced, paced_after, windowed};
+use crate::rules::limit::{Room, Spent, counts_as, paced, paced_after, turn, windowed};
 use crate::state::State;
 use crate::store::ClaimRef;
 
@@ -407,7 +407,13 @@ impl Book {
         while let Some(line) = self.lines.pop_first() {
             let advanced = advance(&self.conn, &line, now)?;
             for Next { lane, place, suspect } in advanced.next {
-                if suspect { self.suspect_ready(lane) } else { self.ready(lane, place) }
+                if suspect {
+                    self.suspect_ready(lane);
+                    continue;
+                }
+                // Others need not know of one that is claimed with this very transaction.
+                self.lanes.lower(lane, place);
+                self.nexts.insert(place.id, lane);
             }
             if let Some(at) = advanced.look_at {
                 self.look_at(at);
@@ -423,6 +429,13 @@ impl Book {
             self.news_for_others();
         }
         self.next_look = Some(self.next_look.map_or(at, |look| look.min(at)));
+    }
+
+    /// How much later than the first of all instances this process looks at the next line.
+    pub(super) fn turn_to_look(&self) -> Micros {
+        let (Some(at), false) = (self.next_look, self.others.is_empty()) else { return 0 };
+        let own: Vec<i64> = self.own.iter().copied().collect();
+        turn(&own, self.others.iter().map(|other| other.id), at)
     }
 
     /// An attempt has ended, and with it what it took up. `unknown`: nobody knows which limits it has.

@@ -221,7 +221,7 @@ impl Writer {
             |at: Micros| Duration::from_micros(at.saturating_sub(now).max(0).unsigned_abs());
         let due = self.book.next_due.map(until);
         let expiry = self.book.next_expiry.map(until);
-        let look = self.book.next_look.map(until);
+        let look = self.next_look().map(until);
         let prune = self.book.next_prune.map(|at| {
             let pause = self
                 .prune_not_before
@@ -328,10 +328,15 @@ impl Writer {
         self.book.lanes.has_pools()
             && self.trouble.is_none()
             && (self.book.was_cut_short()
-                || [self.book.next_due, self.book.next_expiry, self.book.next_look]
+                || [self.book.next_due, self.book.next_expiry, self.next_look()]
                     .iter()
                     .flatten()
                     .any(|at| *at <= self.settings.clock.micros()))
+    }
+
+    /// When to look unasked at a line that only the time moves on: not at once with all others.
+    fn next_look(&self) -> Option<Micros> {
+        Some(self.book.next_look?.saturating_add(self.book.turn_to_look()))
     }
 
     fn record(&mut self, mut group: Group) {
