@@ -185,10 +185,6 @@ impl Limit {
         }
     }
 
-    pub(crate) fn is_rate(&self) -> bool {
-        matches!(self.terms, Terms::Rate(_))
-    }
-
     /// The name of the line in which jobs wait for it, as the file has it.
     pub(crate) fn line(&self) -> String {
         match self.terms {

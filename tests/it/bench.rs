@@ -16,7 +16,16 @@ const EXPERIMENTS: [(&str, &[&str]); 16] = [
     ("start-across", &["p50"]),
     ("backlog", &["scheduled", "ready in one lane", "ready, 4 queues x 3 priorities"]),
     ("blocked", &["blocked", "opening for 2000", "longest enqueue meanwhile"]),
-    ("limits", &["one key, 1 at once", "one key, 4 at once", "one rate"]),
+    (
+        "limits",
+        &[
+            "one key, 1 at once",
+            "one key, 4 at once",
+            "one rate",
+            "freed slot to start, p99",
+            "the same, to another process, p99",
+        ],
+    ),
     ("history", &["20000 finished"]),
     ("neighbour", &["p50", "p99", "longest", "legwork meanwhile"]),
     ("idle", &["3 s, wake-ups", "3 s, written"]),

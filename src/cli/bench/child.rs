@@ -36,16 +36,20 @@ pub(super) enum Role {
     /// Claims a job with bare SQLite for each datagram, and says when the thread that would run it
     /// was awake, in nanoseconds since 1970.
     BareTaker,
+    /// Runs an engine of four workers for the queues of `limits`, says when each job of it began and
+    /// ended, and leaves when it is told to.
+    Limited,
     /// Runs an engine of eight workers, lets it work a little, and then leaves it alone until it
     /// is told a line.
     Engine,
 }
 
-const ROLES: [(Role, &str); 5] = [
+const ROLES: [(Role, &str); 6] = [
     (Role::Nothing, "nothing"),
     (Role::EnqueueOne, "enqueue-one"),
     (Role::Enqueuer, "enqueuer"),
     (Role::BareTaker, "bare-taker"),
+    (Role::Limited, "limited"),
     (Role::Engine, "engine"),
 ];
 
@@ -73,6 +77,7 @@ impl Role {
             Role::EnqueueOne => say(&Jobs::open(file)?.enqueue(Noop::new())?.to_string()),
             Role::Enqueuer => enqueuer(&Jobs::open(file)?),
             Role::BareTaker => super::across::take_bare(&file),
+            Role::Limited => super::slots::run_limited(Jobs::open(file)?),
             Role::Engine => engine(Jobs::open(file)?),
         }
     }

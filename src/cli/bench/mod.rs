@@ -21,6 +21,7 @@ mod open;
 mod place;
 mod raw;
 mod resident;
+mod slots;
 mod start;
 mod steady;
 mod work;
@@ -106,7 +107,7 @@ const EXPERIMENTS: [Experiment; 16] = [
     },
     Experiment {
         name: "limits",
-        about: "jobs that wait for one key, 100,000 of them and 100",
+        about: "jobs that wait for one key: 100,000 of them and 100, the next start, wake-ups",
         run: limits::limits,
     },
     Experiment {

@@ -66,7 +66,7 @@ pub(super) fn memory(bench: &Bench) -> Result<Vec<Figure>> {
     ])
 }
 
-fn has_proc(name: &str) -> bool {
+pub(super) fn has_proc(name: &str) -> bool {
     let has = cfg!(target_os = "linux");
     if !has {
         eprintln!("legwork bench: {name}: skipped, it reads /proc as Linux has it");
@@ -89,7 +89,7 @@ fn resident(file: &std::path::Path) -> Result<f64> {
 }
 
 /// Voluntary context switches over all threads.
-fn switches(process: u32) -> Result<u64> {
+pub(super) fn switches(process: u32) -> Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
         let status = fs::read_to_string(task?.path().join("status"))?;

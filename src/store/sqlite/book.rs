@@ -73,8 +73,8 @@ pub(super) struct Book {
     pub(super) lines: BTreeSet<String>,
     /// Jobs that this transaction has made next in their lines, with their lanes, and not claimed.
     pub(super) nexts: HashMap<i64, LaneId>,
-    /// This transaction starts jobs that have a rate.
-    pub(super) starts_by_rate: bool,
+    /// This transaction starts jobs that have limits, or lets others start them.
+    pub(super) starts_limited: bool,
     /// So many commits in a row have left the checkpoint to the next one.
     pub(super) checkpoints_put_off: u32,
     /// Jobs that claims of this transaction could not start.
@@ -146,7 +146,7 @@ impl Book {
             next_look: None,
             lines: BTreeSet::new(),
             nexts: HashMap::new(),
-            starts_by_rate: false,
+            starts_limited: false,
             checkpoints_put_off: 0,
             passed_by: 0,
             last_token: 0,
@@ -410,6 +410,8 @@ impl Book {
         if self.roster_read != Some(self.counter.roster) {
             self.read_roster()?;
         }
+        // Others are rung for them as soon as they may start.
+        self.starts_limited |= !self.nexts.is_empty();
         self.made_ready.extend(self.nexts.drain().map(|(_, lane)| lane));
         if !self.others.is_empty() {
             for &lane in &self.made_ready {
@@ -471,7 +473,7 @@ impl Book {
         self.litter.clear();
         self.lines.clear();
         self.nexts.clear();
-        self.starts_by_rate = false;
+        self.starts_limited = false;
     }
 
     /// The ids up to this one are given out.

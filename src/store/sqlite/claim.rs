@@ -16,7 +16,7 @@ use super::unique::{self, Held};
 use crate::clock::{Micros, Random};
 use crate::error::Result;
 use crate::id::JobId;
-use crate::limit::{Limit, Limits, OnBusy};
+use crate::limit::{Limits, OnBusy};
 use crate::new_job::Retention;
 use crate::store::tray::{Place, Started, Tray};
 use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
@@ -240,7 +240,7 @@ impl Book {
         if let Some(limits) = &limits {
             limits::take(&self.conn, claimed.claim, limits, now)?;
             self.nexts.remove(&id);
-            self.starts_by_rate |= limits.limits.iter().any(Limit::is_rate);
+            self.starts_limited = true;
             // The next start by a rate is a matter of time from here; and of a limit for very many,
             // not all that may start are next.
             let moved = limits.limits.iter().filter(|limit| limit.may_exceed(limits::MOST_NEXT));

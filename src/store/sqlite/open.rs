@@ -258,7 +258,7 @@ fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Durati
 fn configure(conn: &Connection) -> Result<()> {
     // A WAL that a long reader has let grow is cut back to this; smaller would cost the warm WAL.
     conn.query_row("PRAGMA journal_size_limit = 8388608", [], |_| Ok(())).map_err(storing)?;
-    writer::set_checkpoints(conn, writer::CHECKPOINTS)?;
+    writer::checkpoints(conn, writer::CHECKPOINTS)?;
     // On macOS a plain fsync does not reach the medium.
     conn.execute_batch(
         "PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1; PRAGMA foreign_keys = OFF",

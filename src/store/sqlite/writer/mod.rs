@@ -33,7 +33,7 @@ use self::group::{FinishOperation, Group, Parked};
 pub(super) use self::group::{Mail, Operation, deadline};
 use self::neighbours::Neighbours;
 use self::wal::WalWatch;
-pub(super) use self::wal::{CHECKPOINTS, set_checkpoints};
+pub(super) use self::wal::{CHECKPOINTS, checkpoints};
 use crate::clock::Micros;
 use crate::error::Error;
 use crate::rules::trust::Trust;

@@ -23,8 +23,8 @@ const USUAL: u64 = 16 << 20;
 pub(in crate::store::sqlite) const CHECKPOINTS: &str = "PRAGMA wal_autocheckpoint = 1000";
 const NO_CHECKPOINTS: &str = "PRAGMA wal_autocheckpoint = 0";
 
-/// So many commits in a row may put the checkpoint off; they are some MiB at most.
-const MOST_PUT_OFF: u32 = 32;
+/// So many commits in a row may put the checkpoint off: about as many as would bring one.
+const MOST_PUT_OFF: u32 = 64;
 
 /// The first pause between looks; they get longer while it cannot be emptied.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -49,8 +49,15 @@ impl WalWatch {
 }
 
 impl Writer {
-    /// Looks at the size of the WAL once a second, and empties it if it is too large.
+    /// Writes back what commits have left to do. Looks at the size of the WAL once a second, and
+    /// empties it if it is too large.
     pub(super) fn bound_the_wal(&mut self) {
+        if self.book.checkpoints_put_off >= MOST_PUT_OFF
+            && let Err(error) = self.book.write_back()
+        {
+            // The next commit does it, or meets the same.
+            log::debug!("legwork: writing the -wal back: {error}");
+        }
         let now = Instant::now();
         if self.wal.next_look.is_some_and(|at| now < at) {
             return;
@@ -89,28 +96,35 @@ impl Writer {
     }
 }
 
-pub(in crate::store::sqlite) fn set_checkpoints(conn: &Connection, how: &str) -> Result<()> {
+/// Runs a pragma about checkpoints.
+pub(in crate::store::sqlite) fn checkpoints(conn: &Connection, how: &str) -> Result<()> {
     conn.query_row(how, [], |_| Ok(())).map_err(storing)
 }
 
 impl Book {
     /// Commits. SQLite writes the WAL back at the end of a commit that makes it long, which takes some
-    /// syncs of many pages; only then would the jobs that were claimed with it be handed over, and what
-    /// a rate has spaced would start unevenly. Such a commit leaves that to the next one, the end of a
-    /// job as a rule.
+    /// syncs of many pages. Where each start has its time, by a rate or for a slot that was freed, the
+    /// jobs are handed over first, and that is left to [`Writer::bound_the_wal`] or the next commit.
     pub(in crate::store::sqlite) fn commit_and_checkpoint(&mut self) -> Result<()> {
-        let puts_off = self.starts_by_rate && self.checkpoints_put_off < MOST_PUT_OFF;
+        let puts_off = self.starts_limited && self.checkpoints_put_off < MOST_PUT_OFF;
         if !puts_off {
             self.run("COMMIT").map_err(storing)?;
             self.checkpoints_put_off = 0;
             return Ok(());
         }
-        set_checkpoints(&self.conn, NO_CHECKPOINTS)?;
+        checkpoints(&self.conn, NO_CHECKPOINTS)?;
         let committed = self.run("COMMIT").map_err(storing);
         self.checkpoints_put_off += 1;
-        set_checkpoints(&self.conn, CHECKPOINTS)
+        checkpoints(&self.conn, CHECKPOINTS)
             .unwrap_or_else(|error| log::error!("legwork: the -wal is not written back: {error}"));
         committed
+    }
+
+    /// Writes back as much of the WAL as nobody reads, and waits for nobody.
+    fn write_back(&mut self) -> Result<()> {
+        checkpoints(&self.conn, "PRAGMA wal_checkpoint(PASSIVE)")?;
+        self.checkpoints_put_off = 0;
+        Ok(())
     }
 
     /// Writes the WAL back and empties it; `false`: somebody reads it, or writes. The connection
@@ -129,17 +143,17 @@ mod tests {
     use super::*;
 
     /// Commits more than the WAL may hold before it is written back; the bytes written back.
-    fn commit_much(book: &mut Book, path: &std::path::Path, by_rate: bool) -> u64 {
+    fn commit_much(book: &mut Book, path: &std::path::Path, limited: bool) -> u64 {
         let before = std::fs::metadata(path).unwrap().len();
         assert!(book.begin().unwrap());
         book.conn.execute("INSERT INTO much VALUES (zeroblob(8000000))", []).unwrap();
-        book.starts_by_rate = by_rate;
+        book.starts_limited = limited;
         book.commit().unwrap();
         std::fs::metadata(path).unwrap().len() - before
     }
 
     #[test]
-    fn a_commit_that_starts_jobs_by_a_rate_leaves_the_checkpoint_to_the_next_one() {
+    fn a_commit_that_starts_jobs_with_limits_leaves_the_checkpoint_to_the_next_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test.db");
         let conn = Connection::open(&path).unwrap();
@@ -149,10 +163,14 @@ mod tests {
         let mut book = Book::new(conn);
         assert_eq!(commit_much(&mut book, &path, true), 0);
         assert!(commit_much(&mut book, &path, false) > 8_000_000);
+        assert_eq!(commit_much(&mut book, &path, true), 0);
+        let before = std::fs::metadata(&path).unwrap().len();
+        book.write_back().unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() - before > 8_000_000);
         // However many follow each other: it is put off so often only.
         for _ in 0..MOST_PUT_OFF {
             assert!(book.begin().unwrap());
-            book.starts_by_rate = true;
+            book.starts_limited = true;
             book.commit().unwrap();
         }
         assert!(commit_much(&mut book, &path, true) > 8_000_000);
