@@ -85,7 +85,7 @@ pub(crate) fn windowed(rate: &Rate, spent: &[Spent], now: Micros) -> Room {
 }
 
 /// The pause between two instances that look whether one more may start.
-const TURN: Micros = 2_000;
+const TURN: Micros = 4_000;
 /// The instances that have turns of their own.
 const TURNS: usize = 4;
 

@@ -28,6 +28,15 @@ fn child() {
     if common::child_role() == "scheduled" {
         jobs.enqueue(NewJob::new(Act { n: 99 }).delay(Duration::from_secs(3600))).unwrap();
     }
+    if common::child_role() == "limited" {
+        let rate = |n| NewJob::new(Act { n }).rate("calls", 1, Duration::from_secs(86_400));
+        jobs.enqueue_many((0..100).map(rate)).unwrap();
+        say("settled");
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+        engine.stop(SOON).unwrap();
+        return;
+    }
     #[cfg(feature = "cron")]
     if common::child_role() == "cron" {
         jobs.schedule("far", "@yearly", Act { n: 99 }).unwrap();
@@ -39,25 +48,30 @@ fn child() {
     engine.stop(SOON).unwrap();
 }
 
-/// Voluntary context switches of all threads, and bytes written: to storage, and in all.
-fn counters(pid: u32) -> (u64, u64, u64) {
-    let field = |text: &str, name: &str| -> u64 {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-        line.rsplit(|c: char| c.is_whitespace()).next().unwrap().parse().unwrap()
-    };
-    let switches = fs::read_dir(format!("/proc/{pid}/task"))
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line.rsplit(|c: char| c.is_whitespace()).next().unwrap().parse().unwrap()
+}
+
+/// Voluntary context switches of all threads.
+pub fn switches(pid: u32) -> u64 {
+    fs::read_dir(format!("/proc/{pid}/task"))
         .unwrap()
         .map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap())
         .map(|status| field(&status, "voluntary_ctxt_switches:"))
-        .sum();
+        .sum()
+}
+
+/// The same, and bytes written: to storage, and in all.
+fn counters(pid: u32) -> (u64, u64, u64) {
     let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
-    (switches, field(&io, "write_bytes:"), field(&io, "wchar:"))
+    (switches(pid), field(&io, "write_bytes:"), field(&io, "wchar:"))
 }
 
 #[test]
 fn an_idle_engine_writes_nothing_and_hardly_wakes() {
-    let places = [place(), place(), place()];
-    let roles = ["nothing", "scheduled", "cron"];
+    let places = [place(), place(), place(), place()];
+    let roles = ["nothing", "scheduled", "limited", "cron"];
     let mut children: Vec<Child> = places
         .iter()
         .zip(roles)

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -613,17 +613,31 @@ fn child_calls_at_a_rate() {
     let Some(path) = common::child_file() else { return };
     let jobs = Jobs::builder(&path).open().unwrap();
     let calls = path.parent().unwrap().join("calls");
-    let script = move |_: &Act, cx: &Context<Acts>| {
+    let script = move |act: &Act, cx: &Context<Acts>| {
         let now = std::time::SystemTime::now();
         let micros = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
         let mut calls = OpenOptions::new().create(true).append(true).open(&calls).unwrap();
         calls.write_all(format!("{micros} {}\n", cx.id()).as_bytes()).unwrap();
+        if act.n % 10 == 0 {
+            say("still there");
+        }
         Ok(Outcome::Done)
     };
     let engine = acting(&jobs, script).pool(Pool::new(["*"]).workers(3)).start().unwrap();
-    say("started");
+    let before = wake_ups();
     engine.run_until_empty().unwrap();
+    let woken = wake_ups() - before;
+    let woken_by = path.with_file_name(format!("woken-{}", std::process::id()));
+    fs::write(woken_by, woken.to_string()).unwrap();
     engine.stop(SOON).unwrap();
+}
+
+/// Of this process so far, all its threads taken together.
+fn wake_ups() -> u64 {
+    #[cfg(target_os = "linux")]
+    return crate::idle::switches(std::process::id());
+    #[cfg(not(target_os = "linux"))]
+    0
 }
 
 /// When calls began, in microseconds and in order.
@@ -634,6 +648,8 @@ struct Called {
     by_file: Vec<i64>,
     /// From the one to the other, the longest last.
     late: Vec<i64>,
+    /// The wake-ups of the process that had most.
+    woken: u64,
 }
 
 /// Four processes work off `count` calls at ten a second.
@@ -643,9 +659,16 @@ fn called_at(count: i64, rate: &Limit) -> Called {
     jobs.enqueue_many((0..count).map(|n| act(n).limited(rate.clone()))).unwrap();
     let start = |_| Child::start("limits::child_calls_at_a_rate", &place.path, "");
     let children: Vec<Child> = (0..4).map(start).collect();
+    let woken_by: Vec<_> = children
+        .iter()
+        .map(|child| place.path.with_file_name(format!("woken-{}", child.id())))
+        .collect();
     children.into_iter().for_each(|child| drop(child.end()));
+    let woken = |file: &PathBuf| fs::read_to_string(file).unwrap().parse::<u64>().unwrap();
+    let woken = woken_by.iter().map(woken).max().unwrap();
     let calls = fs::read_to_string(place.path.parent().unwrap().join("calls")).unwrap();
-    let mut called = Called { by_witness: Vec::new(), by_file: Vec::new(), late: Vec::new() };
+    let mut called =
+        Called { by_witness: Vec::new(), by_file: Vec::new(), late: Vec::new(), woken };
     let conn = place.connect();
     let mut ask = conn.prepare("SELECT started_at FROM legwork_history WHERE id = ?1").unwrap();
     for call in calls.lines() {
@@ -656,7 +679,7 @@ fn called_at(count: i64, rate: &Limit) -> Called {
         called.by_file.push(started);
         called.late.push(began - started);
     }
-    let Called { by_witness, by_file, late } = &mut called;
+    let Called { by_witness, by_file, late, .. } = &mut called;
     [by_witness, by_file, late].into_iter().for_each(|times| times.sort_unstable());
     assert_eq!(called.by_file.len() as i64, count, "each has run once");
     called
@@ -689,19 +712,22 @@ fn a_burst_holds_over_four_processes() {
 /// A minute at ten a second, `count` calls of it; the most that begin in a second.
 fn soak(count: i64, rate: &Limit) -> usize {
     let called = called_at(count, rate);
-    let Called { by_witness, by_file, late } = &called;
+    let Called { by_witness, by_file, late, woken } = &called;
     let took = by_witness[by_witness.len() - 1] - by_witness[0];
     let (seen, most) = (most_in_a_second(by_witness), most_in_a_second(by_file));
     let late = |share: usize| late[(late.len() - 1) * share / 1000];
     println!(
         "{rate}: {count} calls in {} ms; most in a second: {seen} by the witness, {most} by the file; \
-         from the claim to the first line: p50 {} µs, p99 {} µs, longest {} µs",
+         from the claim to the first line: p50 {} µs, p99 {} µs, longest {} µs; \
+         wake-ups a second of a process: {:.1}",
         took / 1000,
         late(500),
         late(990),
-        late(1000)
+        late(1000),
+        *woken as f64 / (took as f64 / 1e6)
     );
     assert!(took <= 63_000_000, "more than 5 % went unused: {took}");
+    assert!(*woken <= 20 * took.unsigned_abs() / 1_000_000, "{woken} wake-ups");
     seen
 }
 

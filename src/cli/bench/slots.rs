@@ -170,7 +170,7 @@ pub(super) fn wake_ups(bench: &Bench) -> Result<Vec<Figure>> {
     };
     Ok(vec![
         figure("alone", alone, Reach::Told)
-            .note("three a start: the alarm, the worker, the job's end"),
+            .note("of all threads: the alarm, the worker, the job's end"),
         figure("each of 4", four, Reach::AtMost(20.0)),
     ])
 }

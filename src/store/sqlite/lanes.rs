@@ -255,7 +255,9 @@ impl Lanes {
         let strange = std::mem::take(&mut self.strange);
         strange
             .into_iter()
-            .filter_map(|id| self.lanes.get(&id).map(|lane| (id, lane.kind.to_string())))
+            // A pool may have come for it meanwhile.
+            .filter_map(|id| Some((id, self.lanes.get(&id).filter(|lane| !lane.known)?)))
+            .map(|(id, lane)| (id, lane.kind.to_string()))
             .collect()
     }
 }

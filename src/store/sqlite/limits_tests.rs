@@ -73,3 +73,30 @@ fn an_operation_that_fails_puts_no_alarm_of_a_line_off() {
     book.advance(look).unwrap();
     assert_eq!(claim(&mut book, look).map(|claimed| claimed.claim.id), Some(ids[1]));
 }
+
+/// Another process has an engine here from now on.
+fn joined_by_another(book: &mut Book) {
+    let sql =
+        "INSERT INTO legwork_instances (id, lock_file, lock_inode, db_path, db_inode, boot_id,
+                                              pid, pid_start, pid_space, started_at)
+               VALUES (9, 'other.lock', 1, '/other.db', 1, 'boot', 1, 1, 1, 1)";
+    book.conn.execute(sql, []).unwrap();
+    book.roster_moved();
+    book.commit().unwrap();
+    assert!(book.begin().unwrap());
+}
+
+#[test]
+fn others_are_rung_for_what_is_next_unless_it_is_claimed_at_once() {
+    for claims in [true, false] {
+        let (mut book, _) = with([job().rate("k", 1, SECOND), job().rate("k", 1, SECOND)]);
+        joined_by_another(&mut book);
+        assert!(claim(&mut book, NOW).is_some());
+        let look = book.next_look.unwrap();
+        book.commit().unwrap();
+        assert!(book.begin().unwrap());
+        book.advance(look).unwrap();
+        assert_eq!(claims, claims && claim(&mut book, look).is_some());
+        assert_eq!(book.commit().unwrap(), !claims, "rung");
+    }
+}
