@@ -10,16 +10,17 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::clock::{Micros, from_micros};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::failure::Interrupt;
-use crate::id::JobId;
+use crate::id::{FlowId, JobId};
 use crate::jobs::Jobs;
 use crate::limit::Limits;
 use crate::new_job::{NewJob, NewRow, Overdue, Retention};
-use crate::record::{LogLine, Progress};
+use crate::record::{JobRecord, LogLine, Progress};
 use crate::rules::retry::Plan;
 use crate::rules::steps::Visits;
 use crate::rules::text;
@@ -43,6 +44,7 @@ pub(crate) struct Attempt {
     pub(crate) claim: Option<ClaimRef>,
     pub(crate) unique: Option<Held>,
     pub(crate) limits: Option<Arc<Limits>>,
+    pub(crate) flow: Option<i64>,
     pub(crate) kind: Arc<str>,
     pub(crate) queue: Arc<str>,
     pub(crate) number: u32,
@@ -178,6 +180,7 @@ impl Attempt {
             children: if completes { said.children.clone() } else { Vec::new() },
             unique: self.unique.clone(),
             limits: self.limits.clone(),
+            flow: self.flow,
             keeps_slots: false,
             has_steps: self.may_have_steps(),
             settle: self.settle.load(Ordering::Acquire),
@@ -358,6 +361,64 @@ impl<S> Context<S> {
         row.report_conflict();
         self.attempt.said().children.push(row);
         Ok(())
+    }
+
+    /// The flow whose member the job is, or that it is a callback of.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn flow(&self) -> Result<Option<FlowId>> {
+        match self.attempt.flow {
+            Some(flow) => Ok(Some(FlowId(flow))),
+            None => self.attempt.jobs.store().called_by(self.id()),
+        }
+    }
+
+    /// Adds a job to the flow of this one, in the same transaction as this one's end, if that end is a
+    /// completion; see [`enqueue_with_finish`](Context::enqueue_with_finish). To add it at once, whatever
+    /// becomes of this one: [`Jobs::add_to_flow`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if this job is no member of a flow; as [`Jobs::enqueue`], for what can be known
+    /// before the end.
+    pub fn enqueue_member(&self, job: impl Into<NewJob>) -> Result<()> {
+        let Some(flow) = self.attempt.flow else {
+            return Err(Error::invalid("member", "this job is no member of a flow"));
+        };
+        let mut row = self.attempt.jobs.prepare_member(FlowId(flow), job.into())?;
+        row.report_conflict();
+        self.attempt.said().children.push(row);
+        Ok(())
+    }
+
+    /// The jobs that this one has waited for, with what they have put out; by rising id. Those of a
+    /// flow are kept as long as it is, others for their retention.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn parents(&self) -> Result<Vec<JobRecord>> {
+        self.attempt.jobs.parents(self.id())
+    }
+
+    /// What the parent of this kind has put out; of several, the one that was enqueued first. `None`: no
+    /// parent is of this kind, or it has put out nothing.
+    ///
+    /// ```no_run
+    /// # use legwork::{Context, JobResult, Outcome};
+    /// # fn perform(cx: &Context<()>) -> JobResult {
+    /// let transaction: Option<String> = cx.parent_output("charge")?;
+    /// # Ok(Outcome::Done) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Json`] if it does not fit `T`.
+    pub fn parent_output<T: DeserializeOwned>(&self, kind: &str) -> Result<Option<T>> {
+        let parents = self.parents()?;
+        let output = parents.into_iter().find(|job| job.kind == kind).and_then(|job| job.output);
+        output
+            .map(|json| serde_json::from_str(&json))
+            .transpose()
+            .map_err(|source| Error::Json { what: "output", source })
     }
 
     /// Completes the job inside the app's transaction on the same file, so that its effects there

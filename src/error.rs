@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::id::JobId;
+use crate::id::{FlowId, JobId};
 use crate::state::State;
 
 /// What every verb of [`Jobs`](crate::Jobs) and [`Engine`](crate::Engine) returns.
@@ -70,6 +70,31 @@ pub enum Error {
         key: String,
         /// The job that holds it; with a period perhaps finished and pruned by now.
         holder: JobId,
+    },
+    /// A job cannot run again while a parent of it has not completed: retry that, which brings this one
+    /// back.
+    #[error("job {id} waits for job {parent}, which has failed or was cancelled; retry that one")]
+    HeldByParent {
+        /// The job.
+        id: JobId,
+        /// Its parent.
+        parent: JobId,
+    },
+    /// No flow has this id: it never existed, or was pruned.
+    #[error("no flow {0}: it never existed, or was pruned after its retention")]
+    NoFlow(FlowId),
+    /// The flow has ended, so that nothing can be added to it.
+    #[error("flow {0} has ended; nothing can be added to it")]
+    FlowEnded(FlowId),
+    /// The flow did not end within the time allowed to [`Jobs::wait_flow`](crate::Jobs::wait_flow).
+    #[error("flow {id} did not end within {waited:?}; {pending} of its jobs have not finished")]
+    FlowTimeout {
+        /// The flow waited for.
+        id: FlowId,
+        /// How long.
+        waited: Duration,
+        /// How many of its members had not finished then.
+        pending: u64,
     },
     /// An argument breaks a rule; `why` says which.
     #[error("invalid {what}: {why}")]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use time::OffsetDateTime;
 
-use crate::id::JobId;
+use crate::flow::FlowState;
+use crate::id::{FlowId, JobId};
 use crate::record::{Progress, Scope};
 use crate::state::State;
 
@@ -133,6 +134,13 @@ pub enum Event {
     Rescued {
         /// The job.
         id: JobId,
+    },
+    /// The last member of a flow has finished.
+    FlowEnded {
+        /// The flow.
+        id: FlowId,
+        /// How it has ended.
+        state: FlowState,
     },
     /// A job has taken too many processes with it: it is `Failed` and is not started again, nor is
     /// its [`gave_up`](crate::Job::gave_up) called.

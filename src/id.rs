@@ -1,4 +1,4 @@
-//! The name of a job.
+//! The names of jobs and flows.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -29,5 +29,24 @@ impl FromStr for JobId {
 
     fn from_str(text: &str) -> Result<JobId, ParseIntError> {
         text.parse().map(JobId)
+    }
+}
+
+/// A flow's id, from the same count as the ids of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FlowId(pub i64);
+
+impl fmt::Display for FlowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for FlowId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<FlowId, ParseIntError> {
+        text.parse().map(FlowId)
     }
 }

@@ -44,6 +44,7 @@ mod engine;
 mod error;
 mod event;
 mod failure;
+mod flow;
 pub mod guide;
 mod id;
 mod job;
@@ -68,7 +69,11 @@ pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use failure::{Failure, Interrupt, ResultExt};
-pub use id::JobId;
+pub use flow::{
+    AfterFailure, Batch, Chain, EnqueuedFlow, FlowPage, FlowRecord, FlowState, Member, NewFlow,
+    Workflow,
+};
+pub use id::{FlowId, JobId};
 pub use job::{Job, JobResult, Outcome};
 pub use jobs::{CheckReport, CronTrouble, Jobs, JobsBuilder, KindTrouble};
 pub use limit::{Limit, OnBusy};

@@ -9,11 +9,13 @@ use time::OffsetDateTime;
 
 use crate::clock::{Micros, micros_of, to_micros};
 use crate::error::{Error, Result};
+use crate::flow::AfterFailure;
+use crate::id::{FlowId, JobId};
 use crate::limit::{Limit, Limits, OnBusy};
 use crate::rules::retry::{Plan, Retry};
 use crate::rules::{name, unique};
 use crate::state::State;
-use crate::unique::Unique;
+use crate::unique::{Conflict, Unique};
 
 /// The queue of a job that names none.
 pub const DEFAULT_QUEUE: &str = "default";
@@ -247,6 +249,10 @@ pub struct NewJob {
     limits: Vec<Limit>,
     #[serde(default)]
     on_busy: OnBusy,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    after: Vec<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after_failure: Option<AfterFailure>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -305,6 +311,8 @@ impl NewJob {
             unique: options.unique,
             limits: options.limits,
             on_busy: options.on_busy,
+            after: Vec::new(),
+            after_failure: None,
         }
     }
 
@@ -450,6 +458,41 @@ impl NewJob {
         self
     }
 
+    /// Starts once these jobs have completed, whatever they are; beside those named before. If one of
+    /// them fails, is cancelled or is deleted this job is cancelled, and comes back when it is retried:
+    /// see [`after_failure`](NewJob::after_failure). A job that is not there makes the enqueue fail with
+    /// [`Error::NotFound`].
+    ///
+    /// A delay or start time counts as well. So does an expiry: from the time at which the job could
+    /// have started without this.
+    ///
+    /// ```
+    /// # use legwork::{Jobs, NewJob};
+    /// # use serde_json::json;
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// let build = jobs.enqueue(NewJob::of_kind("build", json!({})))?;
+    /// jobs.enqueue(NewJob::of_kind("publish", json!({})).after([build]))?;
+    /// # Ok(()) }
+    /// ```
+    pub fn after(mut self, parents: impl IntoIterator<Item = JobId>) -> NewJob {
+        self.after.extend(parents);
+        self
+    }
+
+    /// What becomes of it if a parent fails: one named with [`after`](NewJob::after) or in a flow,
+    /// whose rule this goes before.
+    pub fn after_failure(mut self, what: AfterFailure) -> NewJob {
+        self.after_failure = Some(what);
+        self
+    }
+
+    pub(crate) fn or_after_failure(mut self, what: AfterFailure) -> NewJob {
+        self.after_failure.get_or_insert(what);
+        self
+    }
+
     /// A word to find the job by, beside the kind's.
     pub fn tag(mut self, tag: impl Into<String>) -> NewJob {
         self.tags.push(tag.into());
@@ -533,6 +576,9 @@ impl NewJob {
         let mut tags = self.tags;
         tags.sort_unstable();
         tags.dedup();
+        let mut parents = self.after;
+        parents.sort_unstable();
+        parents.dedup();
         Ok(NewRow {
             state: if run_at > now { State::Scheduled } else { State::Ready },
             kind: self.kind,
@@ -548,6 +594,9 @@ impl NewJob {
             meta: json_unless(self.meta.is_empty(), &self.meta)?,
             unique,
             limits,
+            flow: None,
+            parents,
+            anyway: self.after_failure == Some(AfterFailure::Continue),
         })
     }
 }
@@ -616,12 +665,26 @@ pub(crate) struct NewRow {
     pub(crate) meta: Option<String>,
     pub(crate) unique: Option<unique::Key>,
     pub(crate) limits: Option<Limits>,
+    /// The flow that it becomes a member of.
+    pub(crate) flow: Option<FlowId>,
+    /// In rising order.
+    pub(crate) parents: Vec<JobId>,
+    /// It starts however its parents have finished.
+    pub(crate) anyway: bool,
 }
 
 impl NewRow {
     /// The gate's name as the file has it: `""` for none.
     pub(crate) fn gate(&self) -> &str {
         self.gate.as_deref().unwrap_or_default()
+    }
+
+    /// Makes it a member of a flow: it is itself, so no other job can stand for it.
+    pub(crate) fn join(&mut self, flow: FlowId) {
+        self.flow = Some(flow);
+        if let Some(key) = &mut self.unique {
+            key.conflict = Conflict::Reject;
+        }
     }
 
     /// Whether both go into one lane.

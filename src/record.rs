@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
-use crate::id::JobId;
+use crate::id::{FlowId, JobId};
 use crate::limit::Limit;
 use crate::state::State;
 
@@ -64,6 +64,12 @@ pub struct JobRecord {
     pub limits: Vec<Limit>,
     /// If a limit is what it waits for: `limit:` or `rate:`, and the key.
     pub waits_on: Option<String>,
+    /// The flow whose member it is.
+    pub flow: Option<FlowId>,
+    /// How many of its parents have still to finish.
+    pub parents_left: u64,
+    /// The parent whose end has cancelled it.
+    pub cause: Option<JobId>,
     /// The gate that must be open for it to start, if it has one.
     pub gate: Option<String>,
     /// When it ends as `cancelled` unless it has started; `None` if it has, or never expires.
@@ -155,6 +161,7 @@ pub struct Filter {
     pub(crate) tags: Vec<String>,
     pub(crate) since: Option<OffsetDateTime>,
     pub(crate) until: Option<OffsetDateTime>,
+    pub(crate) flow: Option<FlowId>,
 }
 
 impl Filter {
@@ -184,6 +191,12 @@ impl Filter {
     /// Jobs with this tag; several calls: with all of them.
     pub fn tag(mut self, tag: impl Into<String>) -> Filter {
         self.tags.push(tag.into());
+        self
+    }
+
+    /// The members of this flow.
+    pub fn flow(mut self, id: FlowId) -> Filter {
+        self.flow = Some(id);
         self
     }
 
@@ -352,6 +365,8 @@ pub struct Changed {
     pub skipped: u64,
     /// Of those, jobs that cannot run again because another one has their unique key.
     pub not_unique: u64,
+    /// Of those, jobs that cannot run again because a parent has failed or was cancelled.
+    pub held_by_parent: u64,
 }
 
 /// An engine that runs jobs of the file, in this process or another.

@@ -123,7 +123,7 @@ fn answer(
     matched: u64,
     done: Changed,
 ) -> io::Result<()> {
-    let Changed { changed, skipped, not_unique } = done;
+    let Changed { changed, skipped, not_unique, held_by_parent } = done;
     match globals.output() {
         Output::Json => output::json(json!({
             "dry_run": dry_run,
@@ -131,6 +131,7 @@ fn answer(
             "changed": changed,
             "skipped": skipped,
             "not_unique": not_unique,
+            "held_by_parent": held_by_parent,
         })),
         Output::Tsv => output::tsv([[matched, changed, skipped].map(|n| n.to_string()).to_vec()]),
         Output::Table { .. } if matched == 0 => {
@@ -141,8 +142,8 @@ fn answer(
             output::print(format_args!("would {} {}\n", verb.word, jobs(matched)))
         }
         Output::Table { .. } if skipped > 0 => output::print(format_args!(
-            "{} {}; {skipped} skipped: gone, in a state in which it makes no sense, or \
-             with a unique key that another job has\n",
+            "{} {}; {skipped} skipped: gone, in a state in which it makes no sense, \
+             with a unique key that another job has, or with a parent that did not complete\n",
             verb.past,
             jobs(changed)
         )),

@@ -83,6 +83,7 @@ impl Core {
             claim: Some(claimed.claim),
             unique: claimed.unique.clone(),
             limits: claimed.limits.clone(),
+            flow: claimed.flow,
             kind: Arc::clone(&claimed.kind),
             queue: Arc::clone(&claimed.queue),
             args: claimed.args.clone(),

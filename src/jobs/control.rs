@@ -21,8 +21,9 @@ impl Jobs {
     ///
     /// # Errors
     /// For one id: [`Error::NotFound`], [`Error::WrongState`] if it is scheduled, ready, blocked
-    /// or running, [`Error::NotUnique`] if another job has its unique key. Several and filters skip such
-    /// jobs.
+    /// or running, [`Error::NotUnique`] if another job has its unique key, [`Error::HeldByParent`] if a
+    /// parent has failed or was cancelled: the retry of that one brings this one back. Several and
+    /// filters skip such jobs.
     pub fn retry(&self, which: impl Into<Selection>) -> Result<Changed> {
         self.change(which.into(), "retry", Control::Retry)
     }
@@ -74,6 +75,9 @@ impl Jobs {
                 if let Some((key, holder)) = done.not_unique.first() {
                     return Err(Error::NotUnique { key: key.clone(), holder: *holder });
                 }
+                if let Some(&(id, parent)) = done.held_by_parent.first() {
+                    return Err(Error::HeldByParent { id, parent });
+                }
                 match done.skipped.first() {
                     None => {}
                     Some((id, None)) => return Err(Error::NotFound(*id)),
@@ -104,7 +108,9 @@ impl Jobs {
         let cancels = matches!(control, Control::Cancel { .. });
         let done = self.0.store.control(control)?;
         total.changed += (done.changed.len() + done.asked.len()) as u64;
-        total.skipped += (done.skipped.len() + done.not_unique.len()) as u64;
+        let held_by_parent = done.held_by_parent.len();
+        total.skipped += (done.skipped.len() + done.not_unique.len() + held_by_parent) as u64;
+        total.held_by_parent += held_by_parent as u64;
         total.not_unique += done.not_unique.len() as u64;
         for claim in &done.asked {
             self.0.shared.attempts.cancel(*claim);

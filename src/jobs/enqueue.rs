@@ -78,7 +78,7 @@ impl Jobs {
         jobs.into_iter().map(|job| self.prepare(job.into())).collect()
     }
 
-    fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<Enqueued>> {
+    pub(super) fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<Enqueued>> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -227,6 +227,7 @@ impl Jobs {
             claim: None,
             unique: None,
             limits: None,
+            flow: None,
             kind: Arc::from(J::KIND),
             queue: Arc::from(options.queue.as_deref().unwrap_or(crate::new_job::DEFAULT_QUEUE)),
             number: 1,

@@ -17,7 +17,7 @@ use super::{Jobs, lock};
 use crate::context::Context;
 
 /// How often to look for an end that no engine of this process tells.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Jobs {
     /// One job.

@@ -163,6 +163,7 @@ fn observer(
             }
             #[cfg(feature = "cron")]
             Notice::CronChanged => events.ring(),
+            Notice::FlowEnded(id, state) => events.tell(|| super::flows::ended(id, state)),
             Notice::Gone { error } => {
                 log::error!("legwork: {error}");
                 keep(error.clone());

@@ -21,7 +21,8 @@ use crossbeam_channel::Sender;
 
 use crate::clock::{Clock, Micros, Random};
 use crate::error::{Error, Result};
-use crate::id::JobId;
+use crate::flow::{EnqueuedFlow, FlowRow, FlowState};
+use crate::id::{FlowId, JobId};
 use crate::kinds::KindOptions;
 use crate::limit::Limits;
 use crate::new_job::{NewRow, Retention};
@@ -100,6 +101,8 @@ pub(crate) enum Notice {
     /// Cron entries have been changed, here or elsewhere.
     #[cfg(feature = "cron")]
     CronChanged,
+    /// The last member of a flow has finished.
+    FlowEnded(FlowId, FlowState),
     /// The file is gone, and the writer with it.
     Gone { error: String },
 }
@@ -144,6 +147,8 @@ pub(crate) struct Claimed {
     /// Its unique key, if it has one.
     pub(crate) unique: Option<Held>,
     pub(crate) limits: Option<Arc<Limits>>,
+    /// The flow whose member it is.
+    pub(crate) flow: Option<i64>,
     pub(crate) attempts: u32,
     pub(crate) started_at: Micros,
     pub(crate) first_started_at: Option<Micros>,
@@ -191,6 +196,8 @@ pub(crate) struct Finish {
     /// The job's unique key, if it has one.
     pub(crate) unique: Option<Held>,
     pub(crate) limits: Option<Arc<Limits>>,
+    /// The flow whose member it is.
+    pub(crate) flow: Option<i64>,
     /// The attempt was abandoned: its thread goes on, and what it takes up of limits is not free.
     pub(crate) keeps_slots: bool,
     /// The job may have steps in the file, which go when it completes.
@@ -251,6 +258,7 @@ pub(crate) enum Control {
     Resume(Scope),
     CloseGate(String),
     OpenGate(String),
+    EnqueueFlow(Box<FlowRow>),
     #[cfg(feature = "cron")]
     Cron(cron::CronOrder),
 }
@@ -263,6 +271,9 @@ pub(crate) struct Controlled {
     pub(crate) skipped: Vec<(JobId, Option<State>)>,
     /// Jobs that cannot run again, since another one has their key.
     pub(crate) not_unique: Vec<(String, JobId)>,
+    /// Jobs that cannot run again, since this parent of theirs has not completed.
+    pub(crate) held_by_parent: Vec<(JobId, JobId)>,
+    pub(crate) flow: Option<EnqueuedFlow>,
     /// Running jobs that were marked; whoever holds them must be told.
     pub(crate) asked: Vec<ClaimRef>,
     #[cfg(feature = "cron")]

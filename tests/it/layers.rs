@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 /// From the ground up. A file may use its own layer and those before it.
 const LAYERS: [(&str, &[&str]); 6] = [
     ("ground", &["clock", "error", "failure", "id", "state"]),
-    ("deciding", &["rules", "new_job", "record", "unique", "cron", "kinds", "limit", "spread"]),
+    (
+        "deciding",
+        &["rules", "new_job", "flow", "record", "unique", "cron", "kinds", "limit", "spread"],
+    ),
     ("storing", &["store"]),
     ("writing", &["jobs", "job", "context", "middleware", "event", "perform"]),
     ("running", &["engine"]),

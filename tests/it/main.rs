@@ -18,6 +18,7 @@ mod expiry;
 mod faults;
 mod files;
 mod finish_in;
+mod flows;
 mod gates;
 mod gone;
 mod idle;

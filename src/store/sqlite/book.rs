@@ -13,8 +13,10 @@ use std::path::PathBuf;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::counter::Counter;
+use super::ends::Flows;
 use super::errors::{self, storing};
 use super::expiry::NEXT_EXPIRY;
+use super::flows;
 use super::instance::Instance;
 use super::lanes::{Held, Key, LaneId, Lanes};
 use super::limits::NEXT_LOOK;
@@ -77,6 +79,7 @@ pub(super) struct Book {
     pub(super) starts_limited: bool,
     /// So many commits in a row have left the checkpoint to the next one.
     pub(super) checkpoints_put_off: u32,
+    pub(super) flows: Flows,
     /// Jobs that claims of this transaction could not start.
     pub(super) passed_by: usize,
     pub(super) last_token: i64,
@@ -148,6 +151,7 @@ impl Book {
             nexts: HashMap::new(),
             starts_limited: false,
             checkpoints_put_off: 0,
+            flows: Flows::default(),
             passed_by: 0,
             last_token: 0,
             draws: 0,
@@ -241,6 +245,10 @@ impl Book {
                 self.read_cron_stamp(anew)?;
             }
         }
+        if !self.lanes.has_pools() {
+            // Nobody tells those that run nothing what has changed.
+            self.read_edges()?;
+        }
         self.read_roster()?;
         self.version = Some(version);
         self.all_anew = false;
@@ -301,7 +309,10 @@ impl Book {
         self.next_expiry = self.first(NEXT_EXPIRY)?;
         self.next_look = self.first(NEXT_LOOK)?;
         let over = self.first(unique::NEXT_OVER)?;
-        self.next_prune = self.first(NEXT_PRUNE)?.into_iter().chain(over).min();
+        let flow = self.first(flows::NEXT_PRUNE)?;
+        let pruned = self.first(NEXT_PRUNE)?.filter(|at| *at < Micros::MAX);
+        self.next_prune = pruned.into_iter().chain(over).chain(flow).min();
+        self.read_edges()?;
         Ok(())
     }
 
@@ -376,6 +387,7 @@ impl Book {
         self.run("SAVEPOINT operation").map_err(|error| self.undone(storing(error)))?;
         let (created, litter) = (self.created.len(), self.litter.len());
         let (lines, next_look) = (self.lines.clone(), self.next_look);
+        let flows = self.flows.clone();
         let done = work(self).and_then(|value| {
             self.run("RELEASE operation").map_err(storing)?;
             Ok(value)
@@ -391,7 +403,7 @@ impl Book {
             }
             self.litter.truncate(litter);
             // What it has moved on has not moved, and what others have named still has to.
-            (self.lines, self.next_look) = (lines, next_look);
+            (self.lines, self.next_look, self.flows) = (lines, next_look, flows);
             match error {
                 error if errors::of_the_file(&error) => Undone::Everything(error),
                 error if rolled_back => Undone::Operation(error),
@@ -407,6 +419,7 @@ impl Book {
     /// Writes what the transaction has moved, and commits it. `true`: others have to be told.
     pub(super) fn commit(&mut self) -> Result<bool> {
         debug_assert!(self.lines.is_empty(), "a line that was named has to be moved on");
+        debug_assert!(self.flows.unsettled.is_empty(), "children have to hear of an end");
         if self.roster_read != Some(self.counter.roster) {
             self.read_roster()?;
         }
@@ -433,7 +446,7 @@ impl Book {
             let _ = std::fs::remove_file(file);
         }
         let tell = self.news_for_others && !self.others.is_empty();
-        self.settle();
+        self.end_transaction();
         Ok(tell)
     }
 
@@ -448,9 +461,11 @@ impl Book {
         if let Some(own) = self.own_before.take() {
             self.own = own;
         }
-        self.settle();
+        self.end_transaction();
         self.version = None;
         self.roster_read = None;
+        self.flows.cancelled.clear();
+        self.flows.ended.clear();
         // What was raised here is not in the file: the next value seen is a new one.
         self.counter.asked = -1;
         #[cfg(feature = "cron")]
@@ -463,7 +478,7 @@ impl Book {
         self.lanes.forget();
     }
 
-    fn settle(&mut self) {
+    fn end_transaction(&mut self) {
         self.counter_moved = false;
         self.rules_moved = false;
         self.news_for_others = false;
@@ -472,6 +487,8 @@ impl Book {
         self.created.clear();
         self.litter.clear();
         self.lines.clear();
+        self.flows.unsettled.clear();
+        self.flows.bitten = false;
         self.nexts.clear();
         self.starts_limited = false;
     }
@@ -553,6 +570,9 @@ impl Book {
 
     /// A finished job may be pruned at this time.
     pub(super) fn prune_at(&mut self, at: Micros) {
+        if at == Micros::MAX {
+            return;
+        }
         self.next_prune = Some(self.next_prune.map_or(at, |next| next.min(at)));
     }
 }

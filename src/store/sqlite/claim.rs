@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Row, params};
 
 use super::book::Book;
+use super::ends::Why;
 use super::errors::storing;
 use super::expiry;
 use super::lanes::{Key, LaneId};
@@ -27,7 +28,7 @@ use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 /// and then prepares the statement anew each time the parameter is bound.
 pub(super) const NEXT_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, unique_key,
-       unique_hold, expires_at, limits, waits_on
+       unique_hold, expires_at, limits, waits_on, flow
   FROM legwork_jobs INDEXED BY legwork_next_ready
  WHERE state = 3 AND instance IS NULL AND crashes IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
@@ -78,6 +79,7 @@ pub(super) struct Found {
     limits: Option<Arc<Limits>>,
     /// The line that it leaves by its start.
     waits_on: Option<String>,
+    flow: Option<i64>,
 }
 
 impl Found {
@@ -101,6 +103,7 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         expires_at: row.get(10)?,
         limits: limits::read(row.get::<_, Option<String>>(11)?.as_deref()).map(Arc::new),
         waits_on: row.get(12)?,
+        flow: row.get(13)?,
     })
 }
 
@@ -218,7 +221,7 @@ impl Book {
                 }
                 OnBusy::Discard => {
                     let why = limits::discarded(limit);
-                    self.end_waiting(id, found.options.as_deref(), &why, now, keep)?;
+                    self.end_waiting(id, Why::reason(&why), now, keep)?;
                     ended.push(JobId(id));
                 }
             }
@@ -411,13 +414,7 @@ impl Book {
         while expired.len() < expiry::MOST {
             match self.find_first(pool, rank)? {
                 Some((_, late)) if late.expires_at.is_some_and(|at| at <= now) => {
-                    self.end_waiting(
-                        late.key.id,
-                        late.options.as_deref(),
-                        expiry::REASON,
-                        now,
-                        keep,
-                    )?;
+                    self.end_waiting(late.key.id, Why::reason(expiry::REASON), now, keep)?;
                     expired.push(JobId(late.key.id));
                     self.advance(now)?;
                 }
@@ -495,6 +492,7 @@ impl Book {
             meta: found.meta,
             unique: found.unique,
             limits: found.limits,
+            flow: found.flow,
             attempts: found.attempts,
             started_at: started_at.unwrap_or(0),
             first_started_at: found.first_started_at,

@@ -1,47 +1,36 @@
 //! Changes asked for from outside an attempt: retry, cancel, delete, pause, resume, close and open
 //! gates.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::book::Book;
+use super::ends::{self, Effects, Live, Why};
 use super::errors::storing;
 use super::lanes::Key;
-use super::unique;
-use crate::clock::{Micros, micros_of};
+use super::{edges, flows, unique};
+use crate::clock::Micros;
 use crate::error::Result;
 use crate::id::JobId;
-use crate::new_job::{Overrides, Retention};
+use crate::new_job::Retention;
 use crate::record::Scope;
 use crate::rules::state::{Change, next};
 use crate::state::State;
 use crate::store::{ClaimRef, Control, Controlled};
 
-const READ_LIVE: &str = "
-SELECT state, lane, priority, options, instance, token, unique_key, unique_hold,
-       attempts = 0 AND first_started_at IS NULL, waits_on FROM legwork_jobs WHERE id = ?1";
 const READ_FINISHED: &str = "
-SELECT state, lane, priority, unique_key, unique_hold FROM legwork_history WHERE id = ?1";
+SELECT state, lane, priority, unique_key, unique_hold, flow FROM legwork_history WHERE id = ?1";
 
-const REVIVE: &str = "
+pub(super) const REVIVE: &str = "
 INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
-       unique_key, unique_hold, limits)
-SELECT id, lane, 3, priority, ?2, enqueued_at, args, options, tags, meta,  -- ready
-       unique_key, unique_hold, limits
+       unique_key, unique_hold, limits, flow, parents_left)
+SELECT id, lane, ?3, priority, ?2, enqueued_at, args, options, tags, meta,
+       unique_key, unique_hold, limits, flow, ?4
   FROM legwork_history WHERE id = ?1";
 const FORGET: &str = "DELETE FROM legwork_history WHERE id = ?1";
 const RUN_NOW: &str = "
 UPDATE legwork_jobs
    SET state = 3, run_at = ?2, attempts = 0, first_started_at = NULL, crashes = NULL WHERE id = ?1";
 const ASK_TO_STOP: &str = "UPDATE legwork_jobs SET cancel_requested = 1 WHERE id = ?1";
-pub(super) const CANCEL_WAITING: &str = "
-INSERT INTO legwork_history
-       (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
-        args, options, tags, meta, progress_done, progress_total, message, reason, unique_key,
-        unique_hold, limits)
-SELECT id, lane, 8, priority, run_at, enqueued_at, attempts, NULL, ?2, ?3,  -- cancelled
-       args, options, tags, meta, progress_done, progress_total, message, ?4,
-       unique_key, unique_hold, limits
-  FROM legwork_jobs WHERE id = ?1";
 const PAUSE: &str = "INSERT OR IGNORE INTO legwork_pauses (scope, name, at) VALUES (?1, ?2, ?3)";
 const RESUME: &str = "DELETE FROM legwork_pauses WHERE scope = ?1 AND name = ?2";
 
@@ -52,23 +41,46 @@ pub(super) const FORGET_PARTS: [&str; 3] = [
     super::steps::FORGET,
 ];
 
-pub(super) struct Live {
-    state: State,
-    lane: i64,
-    priority: i64,
-    options: Option<String>,
-    claim: Option<(i64, i64)>,
+/// A job that has finished.
+pub(super) struct Finished {
+    pub(super) state: State,
+    pub(super) lane: i64,
+    pub(super) priority: i64,
     pub(super) unique: Option<unique::Held>,
-    pub(super) never_started: bool,
-    /// The line in which it waits for a limit.
-    pub(super) waits_on: Option<String>,
+    pub(super) flow: Option<i64>,
 }
 
-struct Finished {
+pub(super) fn finished(conn: &Connection, id: JobId) -> Result<Option<Finished>> {
+    conn.prepare_cached(READ_FINISHED)
+        .and_then(|mut ask| {
+            ask.query_row([id.0], |row| {
+                let state = State::from_code(row.get(0)?).unwrap_or(State::Failed);
+                Ok(Finished {
+                    state,
+                    lane: row.get(1)?,
+                    priority: row.get(2)?,
+                    unique: unique::Held::from_columns(row.get(3)?, row.get(4)?),
+                    flow: row.get(5)?,
+                })
+            })
+            .optional()
+        })
+        .map_err(storing)
+}
+
+/// Moves a finished job back among those that are to run, as ready or blocked.
+pub(super) fn revive(
+    conn: &Connection,
+    id: JobId,
     state: State,
-    lane: i64,
-    priority: i64,
-    unique: Option<unique::Held>,
+    parents_left: Option<i64>,
+    now: Micros,
+) -> Result<()> {
+    conn.prepare_cached(REVIVE)
+        .and_then(|mut revive| revive.execute(params![id.0, now, state.code(), parents_left]))
+        .map_err(storing)?;
+    conn.prepare_cached(FORGET).and_then(|mut forget| forget.execute([id.0])).map_err(storing)?;
+    Ok(())
 }
 
 impl Book {
@@ -98,57 +110,18 @@ impl Book {
             }
             Control::Delete(ids) => {
                 for &id in ids {
-                    self.delete(id, now, &mut done)?;
+                    self.delete(id, now, keep, &mut done)?;
                 }
             }
             Control::Pause(scope) => self.set_pause(PAUSE, scope, Some(now))?,
             Control::Resume(scope) => self.set_pause(RESUME, scope, None)?,
             Control::CloseGate(name) => self.set_gate(name, Some(now))?,
             Control::OpenGate(name) => self.set_gate(name, None)?,
+            Control::EnqueueFlow(flow) => done.flow = Some(self.enqueue_flow(flow, now, keep)?),
             #[cfg(feature = "cron")]
             Control::Cron(order) => done.cron = self.cron(order, now)?,
         }
         Ok(done)
-    }
-
-    pub(super) fn live(&self, id: JobId) -> Result<Option<Live>> {
-        self.conn
-            .prepare_cached(READ_LIVE)
-            .and_then(|mut ask| {
-                ask.query_row([id.0], |row| {
-                    let claim: (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
-                    Ok(Live {
-                        state: State::from_code(row.get(0)?).unwrap_or(State::Blocked),
-                        lane: row.get(1)?,
-                        priority: row.get(2)?,
-                        options: row.get(3)?,
-                        claim: claim.0.zip(claim.1),
-                        unique: unique::Held::from_columns(row.get(6)?, row.get(7)?),
-                        never_started: row.get(8)?,
-                        waits_on: row.get(9)?,
-                    })
-                })
-                .optional()
-            })
-            .map_err(storing)
-    }
-
-    fn finished(&self, id: JobId) -> Result<Option<Finished>> {
-        self.conn
-            .prepare_cached(READ_FINISHED)
-            .and_then(|mut ask| {
-                ask.query_row([id.0], |row| {
-                    let state = State::from_code(row.get(0)?).unwrap_or(State::Failed);
-                    Ok(Finished {
-                        state,
-                        lane: row.get(1)?,
-                        priority: row.get(2)?,
-                        unique: unique::Held::from_columns(row.get(3)?, row.get(4)?),
-                    })
-                })
-                .optional()
-            })
-            .map_err(storing)
     }
 
     fn on_job(&self, sql: &str, id: JobId) -> Result<()> {
@@ -160,8 +133,8 @@ impl Book {
     }
 
     fn retry(&mut self, id: JobId, anew: bool, now: Micros, done: &mut Controlled) -> Result<()> {
-        let live = self.live(id)?;
-        let finished = if live.is_none() { self.finished(id)? } else { None };
+        let live = ends::live(&self.conn, id.0)?;
+        let finished = if live.is_none() { finished(&self.conn, id)? } else { None };
         let (state, lane, priority) = match (&live, &finished) {
             (Some(live), _) => (live.state, live.lane, live.priority),
             (None, Some(finished)) => (finished.state, finished.lane, finished.priority),
@@ -175,35 +148,64 @@ impl Book {
             return Ok(());
         }
         let mut becomes = State::Ready;
-        if let Some(held) = finished.as_ref().and_then(|finished| finished.unique.as_ref()) {
-            match unique::revive(&self.conn, id.0, held, now)? {
-                Ok(state) => becomes = state,
-                Err(holder) => {
-                    done.not_unique.push((held.key.clone(), holder));
-                    return Ok(());
-                }
+        if let Some(finished) = &finished {
+            match self.bring_back(id, finished, now, done)? {
+                Some(state) => becomes = state,
+                None => return Ok(()),
             }
-        }
-        let sql = if live.is_some() { RUN_NOW } else { REVIVE };
-        self.conn
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute(params![id.0, now]))
-            .map_err(storing)?;
-        if live.is_none() {
-            self.on_job(FORGET, id)?;
+        } else {
+            self.conn
+                .prepare_cached(RUN_NOW)
+                .and_then(|mut statement| statement.execute(params![id.0, now]))
+                .map_err(storing)?;
         }
         // One that has completed begins a new life.
         if anew || state == State::Completed {
             self.on_job(super::steps::FORGET, id)?;
         }
-        if becomes == State::Blocked {
-            // Until the one that runs with its key has ended.
-            self.on_job(unique::BLOCK, id)?;
-        } else {
+        if becomes == State::Ready {
             self.ready(lane, Key { priority, run_at: now, id: id.0 });
         }
         done.changed.push(id);
         Ok(())
+    }
+
+    /// Moves a finished job back, if its parents and its key let it: as ready, or as blocked until they
+    /// do.
+    fn bring_back(
+        &mut self,
+        id: JobId,
+        job: &Finished,
+        now: Micros,
+        done: &mut Controlled,
+    ) -> Result<Option<State>> {
+        let left = if self.flows.any_edges { edges::left(&self.conn, id.0)? } else { 0 };
+        if left > 0
+            && let Some(parent) = edges::waits_in_vain_for(&self.conn, id.0)?
+        {
+            done.held_by_parent.push((id, JobId(parent)));
+            return Ok(None);
+        }
+        let mut becomes = if left > 0 { State::Blocked } else { State::Ready };
+        if let Some(held) = &job.unique {
+            match unique::revive(&self.conn, id.0, held, now)? {
+                // Until the one that runs with its key has ended.
+                Ok(State::Blocked) => becomes = State::Blocked,
+                Ok(_) => {}
+                Err(holder) => {
+                    done.not_unique.push((held.key.clone(), holder));
+                    return Ok(None);
+                }
+            }
+        }
+        revive(&self.conn, id, becomes, (left > 0).then_some(left), now)?;
+        if let Some(flow) = job.flow {
+            flows::member_came_back(&self.conn, flow, job.state)?;
+        }
+        if self.flows.any_edges {
+            self.flows.unsettled.insert(id.0);
+        }
+        Ok(Some(becomes))
     }
 
     fn cancel(
@@ -214,8 +216,9 @@ impl Book {
         keep: Retention,
         done: &mut Controlled,
     ) -> Result<()> {
-        let Some(live) = self.live(id)? else {
-            done.skipped.push((id, self.finished(id)?.map(|finished| finished.state)));
+        let Some(live) = ends::live(&self.conn, id.0)? else {
+            let finished = finished(&self.conn, id)?;
+            done.skipped.push((id, finished.map(|finished| finished.state)));
             return Ok(());
         };
         match live.claim {
@@ -226,18 +229,7 @@ impl Book {
                 done.asked.push(ClaimRef { id, instance, token });
             }
             None => {
-                let keep = keep_of(live.options.as_deref()).unwrap_or(keep);
-                let prune_at = now.saturating_add(micros_of(keep.of(State::Cancelled)));
-                self.conn
-                    .prepare_cached(CANCEL_WAITING)
-                    .and_then(|mut cancel| cancel.execute(params![id.0, now, prune_at, reason]))
-                    .map_err(storing)?;
-                self.on_job(super::finish::REMOVE, id)?;
-                self.prune_at(prune_at);
-                self.free_key(id, live.unique.as_ref(), live.never_started, now)?;
-                live.waits_on.into_iter().for_each(|line| self.moves_on(line));
-                // Somebody there may wait for its end.
-                self.news_for_others();
+                self.end_waiting(id.0, Why::reason(reason), now, keep)?;
                 done.changed.push(id);
             }
         }
@@ -257,22 +249,37 @@ impl Book {
         self.cancel(JobId(id), now, reason, keep, &mut done)
     }
 
-    fn delete(&mut self, id: JobId, now: Micros, done: &mut Controlled) -> Result<()> {
-        let live = self.live(id)?;
-        match live {
+    fn delete(
+        &mut self,
+        id: JobId,
+        now: Micros,
+        keep: Retention,
+        done: &mut Controlled,
+    ) -> Result<()> {
+        match ends::live(&self.conn, id.0)? {
             Some(Live { claim: Some(_), .. }) => {
                 done.skipped.push((id, Some(State::Running)));
                 return Ok(());
             }
             Some(live) => {
-                self.on_job(super::finish::REMOVE, id)?;
-                self.free_key(id, live.unique.as_ref(), live.never_started, now)?;
-                live.waits_on.into_iter().for_each(|line| self.moves_on(line));
+                let mut effects = Effects::default();
+                ends::remove_waiting(&self.conn, id.0, live, now, keep, &mut effects)?;
+                self.carry_out(effects)?;
             }
-            None if self.finished(id)?.is_some() => self.on_job(FORGET, id)?,
             None => {
-                done.skipped.push((id, None));
-                return Ok(());
+                let Some(finished) = finished(&self.conn, id)? else {
+                    done.skipped.push((id, None));
+                    return Ok(());
+                };
+                if self.flows.settling && edges::is_settling(&self.conn, id.0)? {
+                    // Its children have still to see how it has ended.
+                    done.skipped.push((id, Some(finished.state)));
+                    return Ok(());
+                }
+                if self.flows.any_edges {
+                    edges::forget(&self.conn, id.0)?;
+                }
+                self.on_job(FORGET, id)?;
             }
         }
         for sql in FORGET_PARTS {
@@ -281,6 +288,14 @@ impl Book {
         self.news_for_others();
         done.changed.push(id);
         Ok(())
+    }
+
+    /// Removes a finished job with all that is kept of it.
+    pub(super) fn forget_job(&self, id: i64) -> Result<()> {
+        if self.flows.any_edges {
+            edges::forget(&self.conn, id)?;
+        }
+        FORGET_PARTS.into_iter().chain([FORGET]).try_for_each(|sql| self.on_job(sql, JobId(id)))
     }
 
     fn set_pause(&mut self, sql: &str, scope: &Scope, at: Option<Micros>) -> Result<()> {
@@ -299,10 +314,4 @@ impl Book {
         self.rules_changed();
         self.read_pauses()
     }
-}
-
-/// The retention that one job has of its own.
-pub(super) fn keep_of(options: Option<&str>) -> Option<Retention> {
-    // Options that another version wrote and this one cannot read fall back to the defaults.
-    serde_json::from_str::<Overrides>(options?).ok()?.keep
 }

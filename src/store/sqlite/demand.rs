@@ -139,6 +139,8 @@ impl<'a> Demand<'a> {
             unique: row.unique.as_ref().map(Held::of),
             // One that has limits goes by the claim.
             limits: None,
+            // So does a member of a flow.
+            flow: None,
             attempts: 0,
             started_at: taker.started_at.unwrap_or(0),
             first_started_at: None,

@@ -6,14 +6,16 @@ use rusqlite::{CachedStatement, Connection, params};
 use super::book::{Book, find_or_create_lane};
 use super::counter::Counter;
 use super::demand::Demand;
+use super::ends::{self, Effects};
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
 use super::limits::{self, InLine};
 use super::unique::{self, Taken, Waits};
+use super::{edges, flows};
 use crate::clock::Micros;
 use crate::error::Result;
 use crate::id::JobId;
-use crate::new_job::NewRow;
+use crate::new_job::{NewRow, Retention};
 use crate::state::State;
 use crate::store::ClaimRef;
 use crate::unique::Enqueued;
@@ -86,6 +88,8 @@ impl Book {
                 due = due.into_iter().chain([run_at]).min();
             }
         };
+        let first = id + 1;
+        let mut effects = Effects::default();
         let mut insert = self.conn.prepare_cached(INSERT).map_err(storing)?;
         for (row, &lane) in rows.iter().zip(&lanes) {
             let next = id + 1;
@@ -117,6 +121,11 @@ impl Book {
             over = over.into_iter().chain(row.unique.as_ref().and_then(|key| key.until)).min();
             done.push(Enqueued::New(JobId(id)));
             let key = Key { priority: row.priority, run_at: row.run_at, id };
+            let related = row.flow.is_some() || !row.parents.is_empty();
+            let left = if related { relate(&self.conn, id, row, first, &mut effects)? } else { 0 };
+            if left > 0 {
+                state = State::Blocked;
+            }
             let mut line = None;
             if let Some(limits) = row.limits.as_ref().filter(|_| state == State::Ready) {
                 (state, line) = limits::enter(&self.conn, lane, key, limits, row.enqueued_at)?;
@@ -126,7 +135,8 @@ impl Book {
             }
             let ready = state == State::Ready;
             // One that frees or moves its key at the start, or can expire, goes by the claim.
-            let by_claim = row.expires_at.is_some()
+            let by_claim = related
+                || row.expires_at.is_some()
                 || row.limits.is_some()
                 || row.unique.as_ref().is_some_and(|key| key.hold.moves_at_start());
             let taker =
@@ -136,6 +146,9 @@ impl Book {
                 taker.claim(JobId(id), self.last_token)
             });
             insert_row(&mut insert, id, lane, row, state, line.as_ref(), born)?;
+            if related {
+                mark(&self.conn, id, row, left)?;
+            }
             match (taker, born) {
                 (Some(taker), Some(born)) => {
                     demand.give(taker, born, row, lane, self.lanes.names(lane));
@@ -149,6 +162,10 @@ impl Book {
         }
         drop(insert);
         self.gave_ids(id);
+        if rows.iter().any(|row| !row.parents.is_empty()) {
+            self.edges_came();
+            self.flows.unsettled.extend(effects.unsettled);
+        }
         if let Some(over) = over {
             self.prune_at(over);
         }
@@ -181,13 +198,35 @@ impl Book {
     }
 }
 
+/// Ties a new job to its parents and its flow; for how many parents it waits.
+fn relate(
+    conn: &Connection,
+    id: i64,
+    row: &NewRow,
+    first_new: i64,
+    effects: &mut Effects,
+) -> Result<i64> {
+    if let Some(flow) = row.flow {
+        flows::join(conn, flow)?;
+    }
+    edges::link(conn, id, row, first_new, effects)
+}
+
+/// Writes what only jobs have that belong to others, so that the rest need not bind it.
+fn mark(conn: &Connection, id: i64, row: &NewRow, left: i64) -> Result<()> {
+    if let Some(flow) = row.flow {
+        flows::become_member(conn, id, flow)?;
+    }
+    if left > 0 { edges::wait_for_parents(conn, id, left) } else { Ok(()) }
+}
+
 const TAKE_LOCK: &str = "UPDATE legwork_counter SET last_job = last_job WHERE one = 1";
 
 /// Inserts one job on a connection of the app, in its transaction if it has one open.
-pub(super) fn insert_on(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
+pub(super) fn insert_on(conn: &Connection, row: &NewRow, keep: Retention) -> Result<Enqueued> {
     // Outside a transaction the savepoint is one: all the statements below, or none.
     conn.execute_batch("SAVEPOINT legwork_enqueue").map_err(storing)?;
-    let inserted = insert_steps(conn, row)
+    let inserted = insert_steps(conn, row, keep)
         .and_then(|id| conn.execute_batch("RELEASE legwork_enqueue").map_err(storing).map(|()| id));
     if inserted.is_err() {
         // After a full disk SQLite may have rolled the app's transaction back; then there is no
@@ -200,7 +239,7 @@ pub(super) fn insert_on(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
     inserted
 }
 
-fn insert_steps(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
+fn insert_steps(conn: &Connection, row: &NewRow, keep: Retention) -> Result<Enqueued> {
     // First a write, even if it changes nothing: what is read next cannot grow old.
     conn.prepare_cached(TAKE_LOCK).and_then(|mut take| take.execute([])).map_err(storing)?;
     let mut counter = Counter::read(conn)?;
@@ -211,9 +250,14 @@ fn insert_steps(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
         Some(key) => unique::take(conn, id, lane, row, key)?,
     };
     let mut lines = Vec::new();
+    let mut effects = Effects::default();
     let (done, changed) = match taken {
         Taken::Insert(mut state) => {
             counter.last_job = id;
+            let left = relate(conn, id, row, id, &mut effects)?;
+            if left > 0 {
+                state = State::Blocked;
+            }
             let mut line = None;
             if let Some(limits) = row.limits.as_ref().filter(|_| state == State::Ready) {
                 let key = Key { priority: row.priority, run_at: row.run_at, id };
@@ -222,6 +266,7 @@ fn insert_steps(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
             }
             let mut insert = conn.prepare_cached(INSERT).map_err(storing)?;
             insert_row(&mut insert, id, lane, row, state, line.as_ref(), None)?;
+            mark(conn, id, row, left)?;
             (Enqueued::New(JobId(id)), Some(lane))
         }
         Taken::Not(instead, waits) => {
@@ -236,5 +281,15 @@ fn insert_steps(conn: &Connection, row: &NewRow) -> Result<Enqueued> {
         counter.rules += 1;
         counter.write(conn)?;
     }
+    ends::carry_out_on(conn, effects, row.enqueued_at, keep)?;
     Ok(done)
+}
+
+/// Takes the next id on a connection of the app, for something else than a job.
+pub(super) fn take_id_on(conn: &Connection) -> Result<i64> {
+    conn.prepare_cached(TAKE_LOCK).and_then(|mut take| take.execute([])).map_err(storing)?;
+    let mut counter = Counter::read(conn)?;
+    counter.last_job += 1;
+    counter.write(conn)?;
+    Ok(counter.last_job)
 }

@@ -7,14 +7,12 @@
 use rusqlite::params;
 
 use super::book::Book;
-use super::control::{CANCEL_WAITING, keep_of};
+use super::ends::Why;
 use super::errors::storing;
-use super::finish::REMOVE;
-use crate::clock::{Micros, micros_of};
+use crate::clock::Micros;
 use crate::error::Result;
 use crate::id::JobId;
 use crate::new_job::Retention;
-use crate::state::State;
 use crate::store::ClaimRef;
 
 /// When the next job expires.
@@ -23,7 +21,7 @@ SELECT expires_at FROM legwork_jobs INDEXED BY legwork_next_expiry
  WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1";
 /// Jobs whose time is over, the earliest first.
 pub(super) const EXPIRED: &str = "
-SELECT id, options FROM legwork_jobs INDEXED BY legwork_next_expiry
+SELECT id FROM legwork_jobs INDEXED BY legwork_next_expiry
  WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT 256";
 /// A job that was claimed and has not started after all.
 const EXPIRES_AGAIN: &str = "UPDATE legwork_jobs SET expires_at = ?2 WHERE id = ?1";
@@ -47,48 +45,16 @@ impl Book {
     /// Ends jobs that have expired: a bite of them, as of those that fall due. `next_expiry` tells
     /// whether more are left.
     pub(super) fn expire_due(&mut self, now: Micros, keep: Retention) -> Result<Vec<JobId>> {
-        let expired: Vec<(i64, Option<String>)> = self
+        let expired: Vec<i64> = self
             .conn
             .prepare_cached(EXPIRED)
-            .and_then(|mut ask| {
-                ask.query_map([now], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-            })
+            .and_then(|mut ask| ask.query_map([now], |row| row.get(0))?.collect())
             .map_err(storing)?;
-        for (id, options) in &expired {
-            self.end_waiting(*id, options.as_deref(), REASON, now, keep)?;
+        for &id in &expired {
+            self.end_waiting(id, Why::reason(REASON), now, keep)?;
         }
         self.read_alarms()?;
-        Ok(expired.into_iter().map(|(id, _)| JobId(id)).collect())
-    }
-
-    /// Ends a job that has never started. Its lane's bound may stay too low.
-    pub(super) fn end_waiting(
-        &mut self,
-        id: i64,
-        options: Option<&str>,
-        reason: &str,
-        now: Micros,
-        keep: Retention,
-    ) -> Result<()> {
-        let live = self.live(JobId(id))?;
-        let keep = keep_of(options).unwrap_or(keep);
-        let prune_at = now.saturating_add(micros_of(keep.of(State::Cancelled)));
-        self.conn
-            .prepare_cached(CANCEL_WAITING)
-            .and_then(|mut cancel| cancel.execute(params![id, now, prune_at, reason]))
-            .map_err(storing)?;
-        self.conn
-            .prepare_cached(REMOVE)
-            .and_then(|mut remove| remove.execute([id]))
-            .map_err(storing)?;
-        self.prune_at(prune_at);
-        if let Some(live) = live {
-            self.free_key(JobId(id), live.unique.as_ref(), live.never_started, now)?;
-            live.waits_on.into_iter().for_each(|line| self.moves_on(line));
-        }
-        // Somebody there may wait for its end.
-        self.news_for_others();
-        Ok(())
+        Ok(expired.into_iter().map(JobId).collect())
     }
 
     /// The end of a claim: of a job that never started, the expiry counts again.

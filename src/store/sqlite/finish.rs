@@ -3,11 +3,11 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::book::Book;
-use super::counter::Counter;
 use super::demand::Demand;
+use super::ends::{self, Effects, WITH_ITS_FLOW};
 use super::errors::storing;
 use super::lanes::Key;
-use super::{limits, steps, unique};
+use super::{flows, limits, steps, unique};
 use crate::clock::{Micros, micros_of, to_micros};
 use crate::error::{Error, Result};
 use crate::id::JobId;
@@ -22,10 +22,10 @@ pub(super) const MOVE_CLAIMED: &str = "
 INSERT INTO legwork_history
        (id, lane, state, priority, run_at, enqueued_at, attempts, started_at, finished_at, prune_at,
         args, options, tags, meta, progress_done, progress_total, message, output, reason,
-        unique_key, unique_hold, limits)
+        unique_key, unique_hold, limits, flow)
 SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, coalesce(started_at, ?13), ?6, ?7,
        args, options, tags, meta, coalesce(?8, progress_done), coalesce(?9, progress_total),
-       coalesce(?10, message), ?11, ?12, unique_key, unique_hold, limits
+       coalesce(?10, message), ?11, ?12, unique_key, unique_hold, limits, flow
   FROM legwork_jobs
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 pub(super) const REMOVE: &str = "DELETE FROM legwork_jobs WHERE id = ?1";
@@ -45,7 +45,7 @@ UPDATE legwork_jobs
 const IS_COMPLETED: &str = "SELECT 1 FROM legwork_history WHERE id = ?1 AND state = 6";
 pub(super) const READ_CLAIMED: &str = "
 SELECT lane, priority, run_at, cancel_requested IS NOT NULL, crashes IS NOT NULL, unique_key,
-       unique_hold
+       unique_hold, flow
   FROM legwork_jobs
  WHERE id = ?1 AND instance = ?2 AND token = ?3";
 const ADD_ATTEMPT: &str = "
@@ -68,6 +68,7 @@ struct Held {
     cancel_requested: bool,
     suspect: bool,
     unique: Option<unique::Held>,
+    flow: Option<i64>,
 }
 
 fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
@@ -81,6 +82,7 @@ fn held(conn: &Connection, claim: ClaimRef) -> Result<Option<Held>> {
                     cancel_requested: row.get(3)?,
                     suspect: row.get(4)?,
                     unique: unique::Held::from_columns(row.get(5)?, row.get(6)?),
+                    flow: row.get(7)?,
                 })
             })
             .optional()
@@ -108,7 +110,7 @@ impl<'a> Move<'a> {
             counted: 1,
             started_at: finish.started_at,
             at: finish.ended_at,
-            prune_at: prune_time(finish, keep, State::Completed),
+            prune_at: prune_time(finish, finish.flow, keep, State::Completed),
             progress: finish.progress.as_ref(),
             output,
             reason: None,
@@ -207,6 +209,7 @@ impl Book {
         keep: Retention,
         demand: &mut Demand<'_>,
     ) -> Result<Finished> {
+        let mut flow = finish.flow;
         let state = match &finish.verdict {
             Verdict::Complete { output } => {
                 let to = Move::completion(finish, keep, output.as_deref());
@@ -219,7 +222,10 @@ impl Book {
                 }
             }
             verdict => match held(&self.conn, finish.claim)? {
-                Some(held) => Some(self.finish_uncompleted(finish, verdict, &held, keep)?),
+                Some(held) => {
+                    flow = held.flow;
+                    Some(self.finish_uncompleted(finish, verdict, &held, keep)?)
+                }
                 None => None,
             },
         };
@@ -237,11 +243,15 @@ impl Book {
             steps::forget(&self.conn, finish.claim.id)?;
         }
         add_logs(&self.conn, finish.claim.id, &finish.logs)?;
+        // Before its end is counted: they may be new members of its flow.
         let children = if finish.children.is_empty() {
             Vec::new()
         } else {
             self.insert(&finish.children, demand)?
         };
+        if state.is_finished() {
+            self.ended(finish.claim.id, flow, state, finish.ended_at, keep)?;
+        }
         Ok(Finished::Recorded { state, children })
     }
 
@@ -324,7 +334,7 @@ impl Book {
                 counted,
                 started_at: finish.started_at,
                 at: finish.ended_at,
-                prune_at: prune_time(finish, keep, state),
+                prune_at: prune_time(finish, held.flow, keep, state),
                 progress: finish.progress.as_ref(),
                 output: None,
                 reason: Some(reason.as_deref().unwrap_or("cancelled while running")),
@@ -410,7 +420,10 @@ impl Book {
     }
 }
 
-fn prune_time(finish: &Finish, keep: Retention, state: State) -> Micros {
+fn prune_time(finish: &Finish, flow: Option<i64>, keep: Retention, state: State) -> Micros {
+    if flow.is_some() {
+        return WITH_ITS_FLOW;
+    }
     finish.ended_at.saturating_add(micros_of(finish.keep.unwrap_or(keep).of(state)))
 }
 
@@ -423,7 +436,7 @@ pub(super) fn finish_on(conn: &Connection, finish: &Finish, keep: Retention) -> 
         unreachable!("finish_in completes the job");
     };
     let to = Move::completion(finish, keep, output.as_deref());
-    all_or_nothing(conn, || finish_whole(conn, finish, &to))
+    all_or_nothing(conn, || finish_whole(conn, finish, &to, keep))
 }
 
 /// Does something in a transaction of the app: all of it or nothing, even if the app commits in spite
@@ -441,31 +454,27 @@ pub(super) fn all_or_nothing(conn: &Connection, work: impl FnOnce() -> Result<()
     done
 }
 
-fn finish_whole(conn: &Connection, finish: &Finish, to: &Move<'_>) -> Result<()> {
+fn finish_whole(conn: &Connection, finish: &Finish, to: &Move<'_>, keep: Retention) -> Result<()> {
     if !move_claimed(conn, finish.claim, to)? {
         return Err(Error::LostClaim(finish.claim.id));
     }
-    let freed = match &finish.unique {
-        Some(held) => unique::free(conn, finish.claim.id.0, held, false, to.at)?,
-        None => None,
-    };
-    let lines = match &finish.limits {
-        Some(limits) => limits::release(conn, finish.claim, limits)?,
-        None => Vec::new(),
-    };
-    if freed.is_some() || !lines.is_empty() {
-        let mut counter = Counter::read(conn)?;
-        freed.iter().for_each(|waits| counter.lane_changed(waits.lane));
-        limits::advance_on(conn, lines, to.at, &mut counter)?;
-        counter.rules += 1;
-        counter.write(conn)?;
+    let mut effects = Effects::default();
+    if let Some(held) = &finish.unique {
+        effects.waits.extend(unique::free(conn, finish.claim.id.0, held, false, to.at)?);
+    }
+    if let Some(limits) = &finish.limits {
+        effects.lines = limits::release(conn, finish.claim, limits)?;
     }
     if finish.has_steps {
         steps::forget(conn, finish.claim.id)?;
     }
     add_logs(conn, finish.claim.id, &finish.logs)?;
     for child in &finish.children {
-        super::enqueue::insert_on(conn, child)?;
+        super::enqueue::insert_on(conn, child, keep)?;
     }
-    Ok(())
+    effects.unsettled.insert(finish.claim.id.0);
+    if let Some(flow) = finish.flow {
+        flows::member_ended(conn, flow, to.state, to.at, keep, &mut effects)?;
+    }
+    ends::carry_out_on(conn, effects, to.at, keep)
 }

@@ -9,10 +9,13 @@ mod counter;
 mod cron;
 mod demand;
 mod doorbell;
+mod edges;
+mod ends;
 mod enqueue;
 mod errors;
 mod expiry;
 mod finish;
+mod flows;
 mod gates;
 mod instance;
 mod kinds;
@@ -24,6 +27,7 @@ mod open;
 mod prune;
 mod query;
 mod readers;
+mod related;
 mod rescue;
 mod steps;
 mod suspects;
@@ -69,7 +73,7 @@ use super::{
 };
 use crate::clock::Micros;
 use crate::error::{Error, Result};
-use crate::id::JobId;
+use crate::id::{FlowId, JobId};
 use crate::kinds::KindOptions;
 use crate::new_job::NewRow;
 use crate::record::{
@@ -284,7 +288,7 @@ impl Store {
     pub(crate) fn insert_in(&self, conn: &Connection, row: &NewRow) -> Result<Enqueued> {
         self.check_alive()?;
         self.check_same_file(conn)?;
-        let done = enqueue::insert_on(conn, row)?;
+        let done = enqueue::insert_on(conn, row, self.settings().retention)?;
         // The writer takes the write lock to look: when it has it, this transaction has ended. If
         // it has died meanwhile the job is in the transaction all the same.
         let _ = self.post(Mail::LookAndRing);
@@ -478,6 +482,11 @@ impl Store {
     /// Is told when `id` finishes from now on, or the writer ends.
     pub(crate) fn watch(&self, id: JobId) -> Watch {
         self.file.waiters.watch(id)
+    }
+
+    /// Is told when the flow ends from now on, or the writer ends.
+    pub(crate) fn watch_flow(&self, id: FlowId) -> Watch {
+        self.file.waiters.watch_flow(id)
     }
 
     pub(crate) fn leave_watch(&self, watch: Watch) {

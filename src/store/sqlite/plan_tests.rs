@@ -5,9 +5,10 @@ use rusqlite::Connection;
 use rusqlite::types::Null;
 
 use super::{
-    book, claim, expiry, finish, kinds, limits, migrate, prune, query, rescue, steps, suspects,
-    unique,
+    book, claim, edges, expiry, finish, flows, kinds, limits, migrate, prune, query, rescue, steps,
+    suspects, unique,
 };
+use crate::id::FlowId;
 use crate::record::Filter;
 use crate::state::State;
 
@@ -40,6 +41,14 @@ fn file() -> Connection {
          UPDATE legwork_jobs SET state = 2 + id % 2, limits = '{}', waits_on = 'limit:k' || id % 20,
                                  waits_as = '{}', crashes = NULL
           WHERE instance IS NULL AND id % 4 = 0;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+         INSERT INTO legwork_edges SELECT i, i + 1 + i % 40, i % 2, i % 3 = 0 FROM n;
+         INSERT INTO legwork_flows SELECT 20000 + parent, 'batch', 'b', '{}', 1, NULL, 9, 1, 0, 0,
+                CASE parent % 2 WHEN 0 THEN 1 END, CASE parent % 2 WHEN 0 THEN parent END
+           FROM legwork_edges;
+         INSERT INTO legwork_callbacks SELECT id, 'finish', '{}', CASE id % 2 WHEN 0 THEN id END FROM legwork_flows;
+         UPDATE legwork_jobs SET flow = 20000 + id % 300 WHERE id % 5 = 0;
+         UPDATE legwork_history SET flow = 20000 + id % 300 WHERE id % 5 = 0;
          ANALYZE;",
     )
     .unwrap();
@@ -195,6 +204,35 @@ fn a_line_is_looked_at_from_its_front_and_never_walked() {
     }
     assert_uses(&conn, limits::LOOKS_DUE, "legwork_next_look (look_at<?)");
     assert_uses(&conn, limits::NEXT_LOOK, "legwork_next_look");
+}
+
+#[test]
+fn parents_and_children_are_found_by_either_side_of_an_edge() {
+    let conn = file();
+    assert_uses(&conn, edges::CHILDREN, "PRIMARY KEY (parent=? AND child>?)");
+    for sql in [edges::LEFT, edges::IN_VAIN] {
+        assert_uses(&conn, sql, "legwork_parents (child=?");
+    }
+    assert_uses(&conn, edges::FORGET[0], "PRIMARY KEY (parent=?)");
+    assert_uses(&conn, edges::FORGET[1], "legwork_parents (child=?)");
+}
+
+#[test]
+fn a_flow_counts_in_its_row_and_finds_its_members_in_their_index() {
+    let conn = file();
+    for sql in [flows::JOIN, flows::COUNT_END, flows::COUNT_RETURN] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+    assert_uses(&conn, flows::CALLBACKS, "PRIMARY KEY (flow=?)");
+    assert_uses(&conn, flows::CALLBACK_OF, "legwork_callback_jobs (id=?)");
+    assert_uses(&conn, flows::NEXT_PRUNE, "legwork_next_flow_prune");
+    assert_uses(&conn, flows::EXPIRED, "legwork_next_flow_prune (prune_at>? AND prune_at<?)");
+    assert_uses(&conn, flows::MEMBERS, "legwork_finished_members (flow=?)");
+    for (finished, index) in [(false, "legwork_members"), (true, "legwork_finished_members")] {
+        let filter = Filter::new().flow(FlowId(1));
+        let (sql, _) = query::list_sql(&filter, finished).unwrap();
+        assert_uses(&conn, &sql, &format!("{index} (flow=?"));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::book::Book;
-use super::control::FORGET_PARTS;
+use super::ends::WITH_ITS_FLOW;
 use super::errors::storing;
 use super::{limits, unique};
 use crate::clock::Micros;
@@ -11,8 +11,10 @@ use crate::error::Result;
 use crate::rules::trust::Trust;
 
 /// Finished jobs whose retention is over, the first to go first.
-pub(super) const EXPIRED: &str = "SELECT id FROM legwork_history INDEXED BY legwork_next_prune WHERE prune_at <= ?1 ORDER BY prune_at LIMIT (?2+0)";
-const FORGET: &str = "DELETE FROM legwork_history WHERE id = ?1";
+pub(super) const EXPIRED: &str = "
+SELECT id FROM legwork_history INDEXED BY legwork_next_prune
+ WHERE prune_at <= ?1 AND id NOT IN (SELECT job FROM legwork_settling)
+ ORDER BY prune_at LIMIT (?2+0)";
 const KEEP_TRUST: &str = "
 INSERT INTO legwork_meta (key, value) VALUES ('clock', ?1)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value";
@@ -35,21 +37,19 @@ impl Book {
     pub(super) fn prune(&mut self, now: Micros, over_cap: u64) -> Result<Pruned> {
         let mut ids = self.expired(now, BITE)?;
         if (ids.len() as u64) < over_cap.min(BITE) {
-            ids = self.expired(Micros::MAX, over_cap.min(BITE))?;
+            ids = self.expired(WITH_ITS_FLOW - 1, over_cap.min(BITE))?;
         }
-        for id in &ids {
-            for sql in FORGET_PARTS.into_iter().chain([FORGET]) {
-                self.conn
-                    .prepare_cached(sql)
-                    .and_then(|mut forget| forget.execute([id]))
-                    .map_err(storing)?;
-            }
+        for &id in &ids {
+            self.forget_job(id)?;
         }
+        // Flows that have ended go before their time as well, if only they are left beyond the cap.
+        let short = (ids.len() as u64) < over_cap.min(BITE);
+        let members = self.prune_flow(if short { WITH_ITS_FLOW } else { now }, BITE)?;
         let over = unique::prune(&self.conn, now, BITE)?;
         limits::prune(&self.conn, now, BITE)?;
         self.read_alarms()?;
-        let jobs = ids.len() as u64;
-        Ok(Pruned { jobs, more: jobs >= BITE || over >= BITE })
+        let more = ids.len() as u64 >= BITE || over >= BITE || members.is_some();
+        Ok(Pruned { jobs: ids.len() as u64 + members.unwrap_or(0), more })
     }
 
     fn expired(&self, at: Micros, limit: u64) -> Result<Vec<i64>> {

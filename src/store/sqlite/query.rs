@@ -11,7 +11,7 @@ use super::errors::storing;
 use super::{gates, limits, text};
 use crate::clock::{Micros, between, from_micros, to_micros};
 use crate::error::Result;
-use crate::id::JobId;
+use crate::id::{FlowId, JobId};
 use crate::record::{
     AttemptRecord, Filter, JobRecord, KindStats, LogLine, Page, Percentiles, Progress, Scope, Stats,
 };
@@ -24,13 +24,13 @@ SELECT job.id, lane.kind, lane.queue, SHOWN, job.priority, job.enqueued_at, job.
        job.progress_done, job.progress_total, job.message, NULL AS output, NULL AS reason,
        job.cancel_requested IS NOT NULL, json_array_length(job.crashes), job.unique_key,
        nullif(lane.gate, ''), job.expires_at, job.limits,
-       CASE job.state WHEN 2 THEN job.waits_on END
+       CASE job.state WHEN 2 THEN job.waits_on END, job.flow, job.parents_left, NULL
   FROM legwork_jobs AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 const FINISHED: &str = "
 SELECT job.id, lane.kind, lane.queue, job.state, job.priority, job.enqueued_at, job.run_at,
        job.started_at, job.finished_at, job.attempts, job.args, job.tags, job.meta,
        job.progress_done, job.progress_total, job.message, job.output, job.reason, 0, NULL,
-       job.unique_key, nullif(lane.gate, ''), NULL, job.limits, NULL
+       job.unique_key, nullif(lane.gate, ''), NULL, job.limits, NULL, job.flow, NULL, job.cause
   FROM legwork_history AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 
 fn as_shown(table: &str) -> String {
@@ -75,6 +75,9 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
             .map(|limits| limits.limits)
             .unwrap_or_default(),
         waits_on: row.get(24)?,
+        flow: row.get::<_, Option<i64>>(25)?.map(FlowId),
+        parents_left: row.get::<_, Option<i64>>(26)?.unwrap_or(0).unsigned_abs(),
+        cause: row.get::<_, Option<i64>>(27)?.map(JobId),
     })
 }
 
@@ -97,6 +100,27 @@ pub(super) fn get(conn: &Connection, id: JobId) -> Result<Option<JobRecord>> {
         }
         Ok(None)
     })
+}
+
+/// The parents of a job, by rising id.
+pub(super) fn parents(conn: &Connection, child: JobId) -> Result<Vec<JobRecord>> {
+    let mut parents = in_snapshot(conn, |conn| {
+        let mut parents = Vec::new();
+        for table in [LIVE, FINISHED] {
+            let sql = format!(
+                "{} WHERE job.id IN (SELECT parent FROM legwork_edges INDEXED BY legwork_parents
+                                      WHERE child = ?1)",
+                as_shown(table)
+            );
+            let mut ask = conn.prepare_cached(&sql)?;
+            for job in ask.query_map([child.0], record)? {
+                parents.push(job?);
+            }
+        }
+        Ok(parents)
+    })?;
+    parents.sort_unstable_by_key(|job| job.id);
+    Ok(parents)
 }
 
 fn in_snapshot<T>(
@@ -138,6 +162,10 @@ pub(super) fn conditions(filter: &Filter, finished: bool) -> Option<(String, Vec
                 sql += &format!(" AND +({state}) IN ({})", codes.join(", "));
             }
         }
+    }
+    if let Some(flow) = filter.flow {
+        let flow = place(&mut values, flow.0.into());
+        sql += &format!(" AND job.flow = {flow}");
     }
     for (column, names) in [("kind", &filter.kinds), ("queue", &filter.queues)] {
         if !names.is_empty() {

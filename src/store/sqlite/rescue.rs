@@ -10,7 +10,7 @@
 use rusqlite::{Row, params};
 
 use super::book::Book;
-use super::control::keep_of;
+use super::ends::{WITH_ITS_FLOW, keep_of};
 use super::errors::storing;
 use super::finish::{AttemptRow, Move, add_attempt, move_claimed};
 use super::lanes::Key;
@@ -28,7 +28,7 @@ use crate::store::{ClaimRef, InstanceId, Quarantined, Taken};
 pub(super) const HELD: &str = "
 SELECT job.id, job.lane, job.priority, job.run_at, job.attempts, job.started_at,
        job.cancel_requested IS NOT NULL, job.token, job.options, job.crashes, lane.kind,
-       job.unique_key, job.unique_hold
+       job.unique_key, job.unique_hold, job.flow
   FROM legwork_jobs AS job JOIN legwork_lanes AS lane ON lane.id = job.lane
  WHERE job.instance = ?1";
 
@@ -69,6 +69,7 @@ struct Held {
     crashes: Option<String>,
     kind: String,
     unique: Option<unique::Held>,
+    flow: Option<i64>,
 }
 
 fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
@@ -83,6 +84,7 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
         crashes: row.get(9)?,
         kind: row.get(10)?,
         unique: unique::Held::from_columns(row.get(11)?, row.get(12)?),
+        flow: row.get(13)?,
     })
 }
 
@@ -190,13 +192,17 @@ impl Book {
         let reason =
             format!("quarantined: its process died {deaths} times within {hours} h while it ran");
         let state = next(State::Running, Change::Quarantine).expect("a suspect that ran");
-        let keep = keep_of(job.options.as_deref()).unwrap_or(keep);
+        let own = keep_of(job.options.as_deref()).unwrap_or(keep);
+        let prune_at = match job.flow {
+            Some(_) => WITH_ITS_FLOW,
+            None => now.saturating_add(micros_of(own.of(state))),
+        };
         let to = Move {
             state,
             counted: 0,
             started_at: job.started_at.unwrap_or(now),
             at: now,
-            prune_at: now.saturating_add(micros_of(keep.of(state))),
+            prune_at,
             progress: None,
             output: None,
             reason: Some(&reason),
@@ -204,6 +210,7 @@ impl Book {
         move_claimed(&self.conn, claim, &to)?;
         self.prune_at(to.prune_at);
         self.free_key(claim.id, job.unique.as_ref(), false, now)?;
+        self.ended(claim.id, job.flow, state, now, keep)?;
         let deaths = u32::try_from(deaths).unwrap_or(u32::MAX);
         Ok(Quarantined { id: claim.id, kind: job.kind.clone(), deaths, reason })
     }

@@ -108,6 +108,9 @@ CREATE TABLE legwork_jobs (
     -- blocked it waits; while ready it is next, and leaves the line by its start.
     waits_on         TEXT,
     waits_as         TEXT,
+    flow             INTEGER,           -- the flow whose member it is
+    -- How many of its parents have still to end before it may start; it is blocked until then.
+    parents_left     INTEGER CHECK (parents_left > 0),
     -- NULL: above suspicion. In a suspect (it was held by a process that died), a JSON array: when
     -- it was the only suspect under way as its process died.
     crashes          TEXT CHECK (crashes IS NULL OR json_valid(crashes)),
@@ -120,6 +123,7 @@ CREATE TABLE legwork_jobs (
     CHECK (expires_at IS NULL OR instance IS NULL),
     CHECK ((waits_on IS NULL) = (waits_as IS NULL)),
     CHECK (waits_on IS NULL OR (limits IS NOT NULL AND instance IS NULL)),
+    CHECK (parents_left IS NULL OR (state = 2 AND waits_on IS NULL AND instance IS NULL)),
     -- A suspect waits in the open or runs; it is never claimed ahead.
     CHECK (crashes IS NULL OR state = 4 OR (state IN (2, 3) AND instance IS NULL))
 ) STRICT;
@@ -146,6 +150,9 @@ CREATE INDEX legwork_running_suspects ON legwork_jobs (instance)
 -- Serves: who is next in a line, and who waits in it, for each kind of numbers and each lane.
 CREATE INDEX legwork_waiting ON legwork_jobs (waits_on, waits_as, lane, state, priority, run_at, id)
     WHERE waits_on IS NOT NULL;
+
+-- Serves: the members of a flow that have not finished.
+CREATE INDEX legwork_members ON legwork_jobs (flow) WHERE flow IS NOT NULL;
 
 -- Who takes up part of a limit: one row for each attempt under way and each of its keys. It goes with
 -- the attempt's end, or with its instance.
@@ -215,6 +222,8 @@ CREATE TABLE legwork_history (
     unique_key       TEXT,
     unique_hold      INTEGER,
     limits           TEXT,
+    flow             INTEGER,
+    cause            INTEGER,           -- the parent whose end has cancelled it
     reason           TEXT               -- why it failed or was cancelled
 ) STRICT;
 -- Serves: what is to be pruned next.
@@ -222,6 +231,60 @@ CREATE INDEX legwork_next_prune ON legwork_history (prune_at);
 -- Serve: lists of the jobs that did not complete.
 CREATE INDEX legwork_list_failed ON legwork_history (id) WHERE state = 7;
 CREATE INDEX legwork_list_cancelled ON legwork_history (id) WHERE state = 8;
+
+-- Serves: the members of a flow that have finished.
+CREATE INDEX legwork_finished_members ON legwork_history (flow) WHERE flow IS NOT NULL;
+
+-- Who waits for whom: the child may start once the parent has completed (anyway = 1: once it has
+-- finished, however). Such an edge is done, and stays so; a child starts when all of its edges are.
+CREATE TABLE legwork_edges (
+    parent INTEGER NOT NULL,
+    child  INTEGER NOT NULL CHECK (child > parent),
+    anyway INTEGER NOT NULL CHECK (anyway IN (0, 1)),
+    done   INTEGER NOT NULL DEFAULT 0 CHECK (done IN (0, 1)),
+    PRIMARY KEY (parent, child)
+) STRICT, WITHOUT ROWID;
+-- Serves: the parents of a job.
+CREATE INDEX legwork_parents ON legwork_edges (child, parent);
+
+-- Jobs that have finished, or come back, and whose children have not all heard of it: more than one
+-- transaction should hold. The children up to this one have.
+CREATE TABLE legwork_settling (
+    job   INTEGER PRIMARY KEY,
+    after INTEGER NOT NULL
+) STRICT;
+
+-- Jobs that belong together. A flow has ended when none of its members is pending; its members are
+-- kept for as long as it is. Its id comes from the same count as those of jobs.
+CREATE TABLE legwork_flows (
+    id         INTEGER PRIMARY KEY,
+    sort       TEXT    NOT NULL CHECK (sort IN ('chain', 'batch', 'workflow')),
+    name       TEXT    NOT NULL,
+    properties TEXT    NOT NULL CHECK (json_valid(properties)),
+    created_at INTEGER NOT NULL,
+    keep       TEXT    CHECK (keep IS NULL OR json_valid(keep)),  -- the retention of its own
+    members    INTEGER NOT NULL CHECK (members >= 0),
+    pending    INTEGER NOT NULL CHECK (pending >= 0),
+    failed     INTEGER NOT NULL DEFAULT 0 CHECK (failed >= 0),
+    cancelled  INTEGER NOT NULL DEFAULT 0 CHECK (cancelled >= 0),
+    ended_at   INTEGER,
+    prune_at   INTEGER,
+    CHECK (pending + failed + cancelled <= members),
+    CHECK ((ended_at IS NULL) = (prune_at IS NULL))
+) STRICT;
+-- Serves: which flow is to be pruned next.
+CREATE INDEX legwork_next_flow_prune ON legwork_flows (prune_at) WHERE prune_at IS NOT NULL;
+
+-- The jobs that are enqueued once when a flow has ended so.
+CREATE TABLE legwork_callbacks (
+    flow INTEGER NOT NULL,
+    upon TEXT    NOT NULL CHECK (upon IN ('success', 'failure', 'finish')),
+    job  TEXT    NOT NULL CHECK (json_valid(job)),
+    id   INTEGER,                       -- of the job, once it has been enqueued
+    PRIMARY KEY (flow, upon)
+) STRICT, WITHOUT ROWID;
+-- Serves: the flow that a callback is of.
+CREATE INDEX legwork_callback_jobs ON legwork_callbacks (id) WHERE id IS NOT NULL;
 
 -- The attempts that did not complete their job: the failed ones and the interrupted ones.
 CREATE TABLE legwork_attempts (
@@ -304,12 +367,12 @@ WITH states (state, word) AS (
 jobs AS (
     SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at, expires_at,
            NULL AS finished_at, args, tags, meta, progress_done, progress_total, message,
-           NULL AS output, NULL AS reason, json_array_length(crashes) AS crashes, unique_key
+           NULL AS output, NULL AS reason, json_array_length(crashes) AS crashes, unique_key, flow
       FROM legwork_jobs
     UNION ALL
     SELECT id, lane, state, priority, run_at, enqueued_at, attempts, started_at, NULL AS expires_at,
            finished_at, args, tags, meta, progress_done, progress_total, message, output, reason,
-           NULL AS crashes, unique_key
+           NULL AS crashes, unique_key, flow
       FROM legwork_history
 )
 SELECT jobs.id, lanes.kind, lanes.queue, states.word AS state, jobs.priority, jobs.attempts,
@@ -319,7 +382,8 @@ SELECT jobs.id, lanes.kind, lanes.queue, states.word AS state, jobs.priority, jo
        strftime('%Y-%m-%dT%H:%M:%fZ', jobs.finished_at / 1e6, 'unixepoch') AS finished_at,
        jobs.args, jobs.tags, jobs.meta, jobs.progress_done, jobs.progress_total, jobs.message,
        jobs.output, jobs.reason, jobs.crashes, jobs.unique_key, nullif(lanes.gate, '') AS gate,
-       strftime('%Y-%m-%dT%H:%M:%fZ', jobs.expires_at / 1e6, 'unixepoch') AS expires_at
+       strftime('%Y-%m-%dT%H:%M:%fZ', jobs.expires_at / 1e6, 'unixepoch') AS expires_at,
+       jobs.flow
   FROM jobs
   JOIN legwork_lanes AS lanes ON lanes.id = jobs.lane
   JOIN states ON states.state =

@@ -88,6 +88,7 @@ fn finish(claim: ClaimRef, verdict: Verdict) -> Finish {
         children: Vec::new(),
         unique: None,
         limits: None,
+        flow: None,
         keeps_slots: false,
         has_steps: false,
         settle: false,

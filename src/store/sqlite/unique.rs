@@ -50,7 +50,7 @@ pub(super) const WAITING: &str = "
 SELECT state, lane, priority, run_at FROM legwork_jobs WHERE id = ?1 AND instance IS NULL";
 pub(super) const UNBLOCK: &str = "
 UPDATE legwork_jobs SET state = CASE WHEN run_at <= ?2 THEN 3 ELSE 1 END  -- ready or scheduled
- WHERE id = ?1 AND state = 2 AND waits_on IS NULL";
+ WHERE id = ?1 AND state = 2 AND waits_on IS NULL AND parents_left IS NULL";
 pub(super) const BLOCK: &str = "
 UPDATE legwork_jobs SET state = 2, crashes = NULL, waits_on = NULL, waits_as = NULL
  WHERE id = ?1 AND instance IS NULL";
@@ -189,6 +189,11 @@ fn waiting(conn: &Connection, id: i64) -> Result<Option<Waits>> {
             .optional()
         })
         .map_err(storing)
+}
+
+/// Whether another job runs beside which this one has to wait.
+pub(super) fn runs_beside(conn: &Connection, id: i64, held: &Held) -> Result<bool> {
+    Ok(one(conn, IN_SLOT, params![held.key, 1])?.is_some_and(|running| running != id))
 }
 
 /// An attempt of a job starts whose hold moves then. `false`: it must not, another one runs.

@@ -11,7 +11,7 @@ use crate::store::tray::Place;
 use crate::store::{ClaimRef, Claimed, Finish, Finished, Notice, PoolId, Verdict, WorkerMail};
 
 impl Writer {
-    pub(super) fn answer(&mut self, group: Group, answers: Answers) {
+    pub(super) fn answer(&mut self, group: Group, mut answers: Answers) {
         if answers.ring {
             self.ring_others();
         }
@@ -54,8 +54,14 @@ impl Writer {
             }
             let _ = op.answer.try_send(done);
         }
+        let by_parents = std::mem::take(&mut self.book.flows.cancelled);
+        answers.cancelled.extend(by_parents);
         self.forget_reclaimed(&answers.unclaimed);
         self.tell_of_others(answers.taken, answers.asked, answers.cancelled);
+        for (flow, state) in std::mem::take(&mut self.book.flows.ended) {
+            self.waiters.tell_flow(flow);
+            (self.settings.observer)(Notice::FlowEnded(flow, state));
+        }
         for (pool, started) in &group.starts {
             if let Some(tray) = self.trays.get(pool) {
                 tray.known(started);
@@ -145,6 +151,7 @@ impl Writer {
             unique: None,
             // Not known here; the store frees by the claim.
             limits: None,
+            flow: None,
             keeps_slots: false,
             has_steps: false,
             settle: false,

@@ -186,8 +186,15 @@ impl Writer {
         drop(demand);
         self.seat(given, answers);
         self.stop_what_was_asked(answers)?;
+        self.book.settle(now, keep)?;
         self.book.advance(now)?;
-        if may_claim { self.claim_for_all(answers) } else { Ok(()) }
+        if may_claim {
+            self.claim_for_all(answers)?;
+            // Some may have ended there, and their children hear of it.
+            self.book.settle(now, keep)?;
+            self.book.advance(now)?;
+        }
+        Ok(())
     }
 }
 

@@ -216,6 +216,9 @@ impl Writer {
     }
 
     fn next_time(&self) -> Option<Duration> {
+        if self.book.flows.settling {
+            return Some(Duration::ZERO);
+        }
         let now = self.settings.clock.micros();
         let until =
             |at: Micros| Duration::from_micros(at.saturating_sub(now).max(0).unsigned_abs());
@@ -328,6 +331,7 @@ impl Writer {
         self.book.lanes.has_pools()
             && self.trouble.is_none()
             && (self.book.was_cut_short()
+                || self.book.flows.settling
                 || [self.book.next_due, self.book.next_expiry, self.next_look()]
                     .iter()
                     .flatten()

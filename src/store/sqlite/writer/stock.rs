@@ -96,7 +96,8 @@ impl Writer {
                 | Control::RetryAnew(_)
                 | Control::Resume(_)
                 | Control::CloseGate(_)
-                | Control::OpenGate(_) => {}
+                | Control::OpenGate(_)
+                | Control::EnqueueFlow(_) => {}
                 #[cfg(feature = "cron")]
                 Control::Cron(_) => {}
             }
