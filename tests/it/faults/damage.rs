@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use legwork::{Error, Event, Failure, Filter, JobId, Jobs, NewJob, Outcome, Pool, Scope};
+use legwork::{
+    Chain, Error, Event, Failure, Filter, FlowId, JobId, Jobs, NewJob, Outcome, Pool, Scope,
+};
 use rusqlite::Connection;
 
 use super::{Small, all, assert_sound};
@@ -72,11 +74,16 @@ fn use_it(tree: &str, jobs: &Jobs) -> bool {
     .pool(Pool::new(["*"]).workers(2))
     .start();
     wrote |= met(&what("enqueue_many"), jobs.enqueue_many((2..6).map(|n| Act { n })));
+    let job = |n| NewJob::new(Act { n }).limit("one", 1).rate("often", 9, Duration::from_secs(1));
+    let chain = Chain::new("c").then(job(6).unique_key("k")).then(job(7)).on_finish(Act { n: 8 });
+    wrote |= met(&what("enqueue_flow"), jobs.enqueue_flow(chain));
     wrote |= met(&what("pause"), jobs.pause(Scope::Queue("q".into())));
     wrote |= met(&what("cancel"), jobs.cancel(Filter::new().queue("none")));
     let mut read = met(&what("list"), jobs.list(&Filter::new(), None, 1000));
     read |= met(&what("tags"), jobs.list(&Filter::new().tag("tag"), None, 1000));
     read |= met(&what("stats"), jobs.stats());
+    read |= met(&what("flows"), jobs.flows(None, 10));
+    read |= met(&what("members"), jobs.list(&Filter::new().flow(FlowId(1)), None, 10));
     read |= met(&what("attempts"), jobs.attempts(JobId(1)));
     read |= met(&what("logs"), jobs.logs(JobId(1)));
     let mut told = false;
