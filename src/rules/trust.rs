@@ -4,7 +4,7 @@
 //! a *cutoff*: it follows the clock as long as the clock moves as time that the machine is awake
 //! does. When the clock leaps ahead of that, the cutoff goes on from where it was, and the leap is
 //! believed only once it is a day old: the clock has run on for a day since, or is seen again, later,
-//! a day beyond it. A sleep looks the same as a leap, so a machine that sleeps each night prunes a
+//! a day beyond it. A step back that takes only a part of a leap back leaves the doubt. A sleep looks the same as a leap, so a machine that sleeps each night prunes a
 //! day late, and one that is used once a week what was due a week ago. A clock that goes back takes
 //! the cutoff with it.
 
@@ -39,6 +39,11 @@ impl Trust {
         self.cutoff
     }
 
+    /// Whether somebody has looked after the clock showed this.
+    pub(crate) fn is_after(&self, at: Micros) -> bool {
+        self.seen > at
+    }
+
     /// Whether a leap is not yet believed.
     pub(crate) fn doubts(&self) -> bool {
         self.leapt.is_some()
@@ -50,7 +55,10 @@ impl Trust {
         let awake = micros_of(awake);
         let step = now.saturating_sub(self.seen);
         if step < -SLACK {
-            return Trust { seen: now, cutoff: self.cutoff.min(now), leapt: None };
+            let cutoff = self.cutoff.saturating_add(awake.max(0)).min(now);
+            // It may have taken back a part of a leap only.
+            let ahead = now.saturating_sub(cutoff) > SLACK;
+            return Trust { seen: now, cutoff, leapt: ahead.then_some(now) };
         }
         let leaps = step > awake.saturating_add(SLACK);
         let cutoff = match (self.leapt, leaps) {
@@ -147,8 +155,17 @@ mod tests {
         let ahead = Trust::new(START).look(START + 10 * YEAR, Duration::ZERO);
         let ahead = ahead.look(START + 10 * YEAR + HOUR, awake(HOUR));
         let back = ahead.look(START + 2 * HOUR, awake(HOUR));
-        assert_eq!(back.cutoff(), START + HOUR);
+        assert_eq!((back.cutoff(), back.doubts()), (START + 2 * HOUR, false));
         assert_eq!(back.look(START + 3 * HOUR, awake(HOUR)).cutoff(), START + 3 * HOUR);
+    }
+
+    #[test]
+    fn a_leap_that_is_partly_taken_back_is_a_leap() {
+        let ahead = Trust::new(START).look(START + 10 * YEAR, Duration::ZERO);
+        let back = ahead.look(START + 10 * YEAR - HOUR, awake(HOUR));
+        assert_eq!((back.cutoff(), back.doubts()), (START + HOUR, true));
+        let later = back.look(START + 10 * YEAR, awake(HOUR));
+        assert_eq!((later.cutoff(), later.doubts()), (START + 2 * HOUR, true));
     }
 
     #[test]

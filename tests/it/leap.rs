@@ -57,6 +57,39 @@ fn nothing_is_pruned_for_a_day_after_a_leap_and_then_it_is() {
 }
 
 #[test]
+fn a_leap_of_which_a_part_is_taken_back_prunes_nothing() {
+    let place = place();
+    let (clock, jobs, engine) = open(&place, START);
+    finish_one(&jobs, &engine, 30 * DAY);
+    clock.set(START + TEN_YEARS);
+    assert!(is_kept(&jobs, &engine));
+    clock.set(START + TEN_YEARS - HOUR);
+    assert!(is_kept(&jobs, &engine));
+    engine.advance(HOUR);
+    assert!(is_kept(&jobs, &engine));
+}
+
+#[test]
+fn what_another_process_has_doubted_since_the_file_was_opened_stays_in_doubt() {
+    let place = place();
+    let (_, jobs, engine) = open(&place, START);
+    finish_one(&jobs, &engine, 30 * DAY);
+    drop((jobs, engine));
+    // A program opens the file under the wrong clock and runs nothing yet.
+    let clock = Clock::stopped(START + TEN_YEARS);
+    let jobs = place.builder().clock(clock.clone()).open().unwrap();
+    // Another one looks two minutes later, as it would keep it.
+    let micros = |at: OffsetDateTime| (at.unix_timestamp_nanos() / 1_000).to_string();
+    let looked = micros(START + TEN_YEARS + HOUR / 30);
+    let kept = format!("{looked} {} {looked}", micros(START));
+    let sql = "UPDATE legwork_meta SET value = ?1 WHERE key = 'clock'";
+    assert_eq!(place.connect().execute(sql, [kept]).unwrap(), 1);
+    clock.advance(HOUR / 15);
+    let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).manual().unwrap();
+    assert!(is_kept(&jobs, &engine));
+}
+
+#[test]
 fn a_leap_over_a_restart_and_back_has_pruned_nothing() {
     let place = place();
     let (_, jobs, engine) = open(&place, START);

@@ -231,3 +231,32 @@ fn the_view_shows_every_job_in_words() {
     assert_eq!(rows[0], ["act", "default", "completed", "2026-01-01T00:00:00.000Z"]);
     assert_eq!(rows[1], ["act", "mail", "ready", "2026-01-01T00:00:00.000Z"]);
 }
+
+#[test]
+fn what_was_deleted_or_retried_does_not_count_for_the_cap() {
+    let place = place();
+    let jobs = place.builder().clock(stopped_clock()).history_rows(100).open().unwrap();
+    let engine = acting(&jobs, |act, _| {
+        if act.n < 0 { Err(Failure::msg("bad").into_fatal()) } else { Ok(Outcome::Done) }
+    })
+    .manual()
+    .unwrap();
+    let turns = || (0..5).for_each(|_| assert_eq!(engine.run_due().unwrap(), 0));
+    jobs.enqueue_many((0..100).map(|n| Act { n })).unwrap();
+    engine.run_due().unwrap();
+    jobs.delete(Filter::new()).unwrap();
+    jobs.enqueue_many((0..10).map(|_| Act { n: -1 })).unwrap();
+    engine.run_due().unwrap();
+    for _ in 0..12 {
+        jobs.retry(Filter::new()).unwrap();
+        engine.run_due().unwrap();
+    }
+    turns();
+    assert_eq!(jobs.count(&Filter::new()).unwrap(), 10);
+    // Those that are cancelled while they wait do.
+    let later = |n| NewJob::new(Act { n }).delay(Duration::from_secs(86_400));
+    jobs.enqueue_many((0..300).map(later)).unwrap();
+    jobs.cancel(Filter::new()).unwrap();
+    turns();
+    assert_eq!(jobs.count(&Filter::new()).unwrap(), 100);
+}

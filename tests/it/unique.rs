@@ -714,3 +714,26 @@ fn a_rescued_job_takes_its_key_again_or_is_superseded() {
         }
     }
 }
+
+#[test]
+fn a_job_that_gets_new_arguments_forgets_the_steps_of_the_old_ones() {
+    let place = place();
+    let jobs = place.builder().clock(stopped_clock()).open().unwrap();
+    let charged = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let all = std::sync::Arc::clone(&charged);
+    let engine = acting(&jobs, move |act, cx| {
+        let sum: i64 = cx.step("charge", || Ok(act.n))?;
+        all.lock().unwrap().push((act.n, sum));
+        if act.n == 1 { Err(Failure::msg("later")) } else { Ok(Outcome::Done) }
+    })
+    .manual()
+    .unwrap();
+    let job = |n| NewJob::new(Act { n }).unique(Unique::by_key("k").on_conflict(Conflict::Replace));
+    let id = jobs.enqueue(job(1)).unwrap();
+    engine.run_due().unwrap();
+    assert_eq!(jobs.steps(id).unwrap().len(), 1);
+    assert_eq!(jobs.enqueue(job(2)).unwrap(), id);
+    engine.advance(MINUTE);
+    engine.run_due().unwrap();
+    assert_eq!(*charged.lock().unwrap(), [(1, 1), (2, 2)]);
+}

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::errors::storing;
 use super::lanes::{Key as Place, LaneId};
-use super::limits;
+use super::{limits, steps};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
@@ -172,6 +172,8 @@ fn replace(conn: &Connection, holder: i64, lane: LaneId, row: &NewRow) -> Result
     if run(conn, REPLACE, values)? == 0 {
         return Ok(None);
     }
+    // What is stored of its steps is the work of its old arguments.
+    run(conn, steps::FORGET, [holder])?;
     Ok(waiting(conn, holder)?.map(|waits| Waits { left, ..waits }))
 }
 

@@ -8,7 +8,9 @@ use super::Writer;
 use super::group::{Answers, FinishOperation, Group, Parked};
 use crate::error::Result;
 use crate::store::tray::Place;
-use crate::store::{ClaimRef, Claimed, Finish, Finished, Notice, PoolId, Verdict, WorkerMail};
+use crate::store::{
+    ClaimRef, Claimed, Control, Finish, Finished, Notice, PoolId, Verdict, WorkerMail,
+};
 
 impl Writer {
     pub(super) fn answer(&mut self, group: Group, mut answers: Answers) {
@@ -30,6 +32,9 @@ impl Writer {
             let _ = op.answer.try_send(ids);
         }
         for (op, done) in group.controls.into_iter().zip(answers.controls) {
+            if let (Control::Cancel { .. }, Ok(done)) = (&op.what, &done) {
+                self.counted_into_history(done.changed.len() as u64);
+            }
             for id in done.iter().flat_map(|done| &done.changed) {
                 self.waiters.tell(*id);
             }

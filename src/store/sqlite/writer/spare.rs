@@ -47,7 +47,12 @@ impl Writer {
             }
         }
         let expired = self.book.next_prune.is_some_and(|at| at <= cutoff);
-        let over_cap = self.over_cap();
+        let mut over_cap = self.over_cap();
+        if over_cap > 0 {
+            // Deleted and retried jobs were not counted out of the history.
+            self.history_rows = None;
+            over_cap = self.over_cap();
+        }
         if !expired && !turned && over_cap == 0 {
             return;
         }
@@ -86,6 +91,8 @@ impl Writer {
         let last = match self.trust {
             Some(trust) => trust,
             None => match self.book.read_trust()? {
+                // Another process has looked since.
+                Some(kept) if kept.is_after(opened) => kept,
                 Some(kept) => kept.look(opened, Duration::ZERO),
                 None => Trust::new(opened),
             },
