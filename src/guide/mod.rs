@@ -15,6 +15,9 @@ pub mod uniqueness {}
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
+#[doc = include_str!("flows.md")]
+pub mod flows {}
+
 #[doc = include_str!("resumable.md")]
 pub mod resumable {}
 
