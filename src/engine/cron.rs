@@ -244,10 +244,9 @@ impl Serving<'_> {
         if overlapped > 0 {
             log::info!(cron = now.name.as_str(), ticks = overlapped; "legwork: left out, the last job is not finished");
         }
-        for (id, (kind, queue)) in
-            jobs.into_iter().zip(names).filter_map(|(id, names)| id.zip(names))
+        for (done, names) in jobs.into_iter().zip(names).filter_map(|(done, names)| done.zip(names))
         {
-            self.jobs.tell_enqueued(id, kind, queue);
+            self.jobs.tell_inserted(done, || names);
         }
         Ok(Some(*now))
     }

@@ -4,6 +4,7 @@ use crate::clock::Micros;
 use crate::id::JobId;
 use crate::new_job::NewRow;
 use crate::rules::cron::misfire::{Missed, Overlap, Settled};
+use crate::unique::Enqueued;
 
 /// An entry as it stands in the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +74,7 @@ pub(crate) enum CronDone {
     Stale,
     Fired {
         /// Of the ticks, then of the runs; `None`: left out, or fired before.
-        jobs: Vec<Option<JobId>>,
+        jobs: Vec<Option<Enqueued>>,
         /// Ticks that were left out since the last job was not finished.
         overlapped: u64,
         now: Box<CronRow>,

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use legwork::{
-    Cron, Engine, EngineBuilder, Error, Event, Filter, JobId, Jobs, Missed, NewJob, Outcome,
-    Overlap, State,
+    Conflict, Cron, Engine, EngineBuilder, Error, Event, Filter, JobId, Jobs, Missed, NewJob,
+    Outcome, Overlap, State, Unique,
 };
 use serde_json::json;
 use time::OffsetDateTime;
@@ -515,5 +515,54 @@ fn child() {
         "threads" => count_threads(&path),
         "weeks" => weeks::child(&path),
         role => panic!("{role}"),
+    }
+}
+
+#[test]
+fn a_run_that_was_asked_for_lets_no_tick_go_by_the_job_of_the_last_one() {
+    let place = place();
+    let jobs = place.builder().clock(stopped_clock()).open().unwrap();
+    let hourly = Cron::new("0 * * * *").overlap(Overlap::Skip);
+    let engine = idle(&jobs).cron("hourly", hourly, act).manual().unwrap();
+    engine.advance(HOUR + MINUTE);
+    jobs.run_cron("hourly").unwrap();
+    engine.advance(MINUTE);
+    // The run ends, and the job of the last tick still waits.
+    jobs.cancel(JobId(2)).unwrap();
+    engine.advance(HOUR);
+    assert_eq!(ticks(&jobs), [at(1)]);
+    // Nor does one by the run while that waits.
+    jobs.cancel(JobId(1)).unwrap();
+    jobs.run_cron("hourly").unwrap();
+    engine.advance(HOUR);
+    assert_eq!(ticks(&jobs), [at(1)]);
+    engine.run_due().unwrap();
+    engine.advance(HOUR);
+    assert_eq!(ticks(&jobs), [at(1), at(4)]);
+}
+
+#[test]
+fn a_tick_whose_key_is_taken_is_told_for_what_it_is() {
+    for (conflict, told) in [
+        (Conflict::Ignore, [1, 0, 0]),
+        (Conflict::Replace, [1, 2, 0]),
+        (Conflict::Reject, [1, 0, 2]),
+    ] {
+        let place = place();
+        let jobs = place.builder().clock(stopped_clock()).open().unwrap();
+        let events = jobs.events();
+        let make = move || act().unique(Unique::by_key("k").on_conflict(conflict));
+        let engine = idle(&jobs).cron("hourly", "0 * * * *", make).manual().unwrap();
+        engine.advance(3 * HOUR);
+        let mut seen = [0; 3];
+        for event in std::iter::from_fn(|| events.try_recv()) {
+            match event {
+                Event::Enqueued { .. } => seen[0] += 1,
+                Event::Replaced { .. } => seen[1] += 1,
+                Event::NotUnique { .. } => seen[2] += 1,
+                _ => {}
+            }
+        }
+        assert_eq!(seen, told, "{conflict:?}");
     }
 }

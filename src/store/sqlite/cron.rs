@@ -53,6 +53,9 @@ DELETE FROM legwork_ticks
  WHERE name = ?1
    AND tick < (SELECT tick FROM legwork_ticks WHERE name = ?1 AND tick <= ?2
                 ORDER BY tick DESC LIMIT 1 OFFSET (?3+0))";
+/// The job of the newest tick that was not left out.
+const LAST_TICKS_JOB: &str = "
+SELECT job FROM legwork_ticks WHERE name = ?1 AND job IS NOT NULL ORDER BY tick DESC LIMIT 1";
 const IS_LIVE: &str = "SELECT 1 FROM legwork_jobs WHERE id = ?1";
 
 /// Raised by every change that engines must learn of; ticks are no such change.
@@ -230,8 +233,8 @@ impl Book {
                 jobs.push(None);
                 continue;
             }
-            let overlaps = row.overlap == Overlap::Skip && self.is_live(row.last_job)?;
-            let id = match job {
+            let overlaps = row.overlap == Overlap::Skip && self.overlaps(&row)?;
+            let done = match job {
                 Some(_) if overlaps => {
                     overlapped += 1;
                     None
@@ -239,8 +242,9 @@ impl Book {
                 Some(job) => self.insert_fired(job, now)?,
                 None => None,
             };
+            let id = done.as_ref().and_then(of_tick);
             self.write_tick(&row.name, *tick, id)?;
-            jobs.push(id);
+            jobs.push(done);
             row.last_job = id.or(row.last_job);
             row.last_tick = Some(*tick);
             row.fired += 1;
@@ -249,12 +253,12 @@ impl Book {
             }
         }
         for job in &fire.runs {
-            let id = match job {
+            let done = match job {
                 Some(job) => self.insert_fired(job, now)?,
                 None => None,
             };
-            jobs.push(id);
-            row.last_job = id.or(row.last_job);
+            row.last_job = done.as_ref().and_then(of_tick).or(row.last_job);
+            jobs.push(done);
         }
         row.runs_asked -= fire.runs.len() as i64;
         row.settled = fire.settled;
@@ -262,17 +266,23 @@ impl Book {
         Ok(CronDone::Fired { jobs, overlapped, now: Box::new(row) })
     }
 
-    /// The job of a tick; where its unique key is taken, the one that has it. `None`: it was refused for
-    /// that.
-    fn insert_fired(&mut self, job: &NewRow, now: Micros) -> Result<Option<JobId>> {
+    /// Enqueues the job of a tick or of a run; a refusal for its unique key is an answer.
+    fn insert_fired(&mut self, job: &NewRow, now: Micros) -> Result<Option<Enqueued>> {
         let mut nobody_waits = Demand::new(Vec::new(), now);
         let mut job = job.clone();
         job.report_conflict();
         let done = self.insert(std::slice::from_ref(&job), &mut nobody_waits)?;
-        Ok(match done.first().ok_or(Error::Poisoned)? {
-            Enqueued::Rejected { .. } => None,
-            done => Some(done.id()),
-        })
+        done.first().copied().ok_or(Error::Poisoned).map(Some)
+    }
+
+    /// Whether the job of the last tick has not finished, or that of a run that was asked for since.
+    fn overlaps(&self, row: &CronRow) -> Result<bool> {
+        if self.is_live(row.last_job)? {
+            return Ok(true);
+        }
+        let mut ask = self.conn.prepare_cached(LAST_TICKS_JOB).map_err(storing)?;
+        let job = ask.query_row([&row.name], |row| row.get(0)).optional().map_err(storing)?;
+        self.is_live(job.map(JobId))
     }
 
     fn has_tick(&self, name: &str, tick: Micros) -> Result<bool> {
@@ -344,5 +354,13 @@ impl Book {
     /// Whether entries have changed since the last call.
     pub(super) fn take_cron_news(&mut self) -> bool {
         std::mem::take(&mut self.cron_news)
+    }
+}
+
+/// The job that a tick has, perhaps one that was there; `None`: it was refused.
+fn of_tick(done: &Enqueued) -> Option<JobId> {
+    match done {
+        Enqueued::Rejected { .. } => None,
+        done => Some(done.id()),
     }
 }
