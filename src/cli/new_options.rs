@@ -9,6 +9,8 @@ use time::OffsetDateTime;
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::{Done, times, until};
+use crate::flow::AfterFailure;
+use crate::id::JobId;
 use crate::jobs::Jobs;
 use crate::limit::{Limit, OnBusy};
 use crate::new_job::NewJob;
@@ -19,10 +21,17 @@ use crate::unique::{Conflict, Unique};
 pub(super) struct NewOptions {
     /// Run it no sooner than this long from now (30s, 5m, 2h).
     #[arg(long = "in", value_name = "SPAN", value_parser = times::span, conflicts_with = "at")]
-    after: Option<Duration>,
+    delay: Option<Duration>,
     /// Run it no sooner than this (2026-05-01T08:00:00Z).
     #[arg(long, value_name = "TIME", value_parser = times::instant)]
     at: Option<OffsetDateTime>,
+    /// Run it once this job has completed; if that fails or is cancelled it is cancelled, and comes back
+    /// when that is retried. May be given several times.
+    #[arg(long = "after", value_name = "ID")]
+    parents: Vec<JobId>,
+    /// Run it once these jobs have finished, however.
+    #[arg(long, requires = "parents")]
+    anyway: bool,
     #[command(flatten)]
     options: JobOptions,
     /// Wait until it is finished.
@@ -167,11 +176,15 @@ impl NewOptions {
     }
 
     fn set(&self, mut job: NewJob) -> NewJob {
-        if let Some(after) = self.after {
-            job = job.delay(after);
+        if let Some(delay) = self.delay {
+            job = job.delay(delay);
         }
         if let Some(at) = self.at {
             job = job.run_at(at);
+        }
+        job = job.after(self.parents.iter().copied());
+        if self.anyway {
+            job = job.after_failure(AfterFailure::Continue);
         }
         self.options.set(job)
     }

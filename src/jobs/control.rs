@@ -30,7 +30,8 @@ impl Jobs {
 
     /// As [`retry`](Jobs::retry), and forgets what is stored of the jobs' steps and cursors, so that
     /// they begin anew: for jobs whose steps have changed since
-    /// ([`Error::StepChanged`]), if it does no harm that they run twice.
+    /// ([`Error::StepChanged`]), if it does no harm that they run twice. One that waits and has steps
+    /// forgets them, too, and waits on.
     ///
     /// # Errors
     /// As [`retry`](Jobs::retry).

@@ -732,3 +732,15 @@ fn many_jobs_store_their_steps_side_by_side() {
     engine.stop(SOON).unwrap();
     assert_eq!(rows(&place), 0);
 }
+
+#[test]
+fn retry_from_scratch_lets_a_job_that_waits_forget_its_steps_and_wait_on() {
+    let (_place, jobs, id, _) = changed(&["charge"]);
+    jobs.retry(id).unwrap();
+    assert_eq!(jobs.get(id).unwrap().state, State::Ready);
+    assert_eq!(jobs.retry_from_scratch(id).unwrap().changed, 1);
+    assert_eq!(jobs.steps(id).unwrap(), []);
+    assert_eq!(jobs.get(id).unwrap().state, State::Ready);
+    // Without steps there is nothing to start over.
+    assert!(matches!(jobs.retry_from_scratch(id), Err(Error::WrongState { .. })));
+}

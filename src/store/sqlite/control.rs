@@ -124,11 +124,10 @@ impl Book {
         Ok(done)
     }
 
-    fn on_job(&self, sql: &str, id: JobId) -> Result<()> {
+    fn on_job(&self, sql: &str, id: JobId) -> Result<usize> {
         self.conn
             .prepare_cached(sql)
             .and_then(|mut statement| statement.execute([id.0]))
-            .map(drop)
             .map_err(storing)
     }
 
@@ -144,6 +143,12 @@ impl Book {
             }
         };
         if next(state, Change::RunAgain).is_none() {
+            let waits = live.as_ref().is_some_and(|live| live.claim.is_none());
+            if anew && waits && self.on_job(super::steps::FORGET, id)? > 0 {
+                // It runs anyway, and now anew.
+                done.changed.push(id);
+                return Ok(());
+            }
             done.skipped.push((id, Some(self.shown(state, lane)?)));
             return Ok(());
         }
@@ -295,7 +300,10 @@ impl Book {
         if self.flows.any_edges {
             edges::forget(&self.conn, id)?;
         }
-        FORGET_PARTS.into_iter().chain([FORGET]).try_for_each(|sql| self.on_job(sql, JobId(id)))
+        FORGET_PARTS
+            .into_iter()
+            .chain([FORGET])
+            .try_for_each(|sql| self.on_job(sql, JobId(id)).map(drop))
     }
 
     fn set_pause(&mut self, sql: &str, scope: &Scope, at: Option<Micros>) -> Result<()> {

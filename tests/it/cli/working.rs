@@ -124,3 +124,20 @@ fn the_crash_limit_is_the_workers() {
     assert_eq!(job["state"], "failed");
     assert!(job["reason"].as_str().unwrap().starts_with("quarantined"), "{job}");
 }
+
+#[test]
+fn a_command_after_another_waits_for_it_and_is_cancelled_with_it_unless_it_runs_anyway() {
+    let place = place();
+    let first = place.line("run -- false").id();
+    let next = place.line(&format!("run --after {first} -- true")).id();
+    let anyway = place.line(&format!("run --after {first} --anyway -- true")).id();
+    assert_eq!(place.state(next), "blocked");
+    place.line(&format!("cancel {first}")).good();
+    assert_eq!(place.state(next), "cancelled");
+    place.line("work --until-empty").good();
+    assert_eq!(place.state(anyway), "completed");
+    let refused = place.line("run --after 4711 -- true");
+    assert_ne!(refused.code, 0);
+    assert!(refused.stderr.contains("no job 4711"), "{refused:?}");
+    place.line("run --anyway -- true").coded(2);
+}
