@@ -10,6 +10,7 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod enqueue;
+mod flows;
 mod gate;
 mod globals;
 mod list;
@@ -76,6 +77,9 @@ enum Command {
     /// Open, close and list gates, which jobs can wait for.
     #[command(subcommand)]
     Gate(gate::Arguments),
+    /// List, show, cancel and retry flows: chains, batches and workflows.
+    #[command(subcommand)]
+    Flows(flows::Arguments),
     /// List, add, run, pause and check cron entries.
     #[cfg(feature = "cron")]
     #[command(subcommand)]
@@ -106,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Pause(arguments) => pause::run(&globals, &arguments, true),
         Command::Resume(arguments) => pause::run(&globals, &arguments, false),
         Command::Gate(arguments) => gate::run(&globals, &arguments),
+        Command::Flows(arguments) => flows::run(&globals, &arguments),
         #[cfg(feature = "cron")]
         Command::Cron(command) => cron::run(&globals, &command),
         Command::Check => check::run(&globals),

@@ -50,6 +50,7 @@ impl Query {
             "kind" => filter.kind(value),
             "queue" => filter.queue(value),
             "tag" => filter.tag(value),
+            "flow" => filter.flow(value.parse().map_err(|_| bad("a flow has a number"))?),
             "since" => filter.since(times::past(value, now).map_err(|why| bad(&why))?),
             "until" => filter.until(times::past(value, now).map_err(|why| bad(&why))?),
             _ => return Err(bad("there is no such name")),

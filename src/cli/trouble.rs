@@ -56,10 +56,13 @@ impl Trouble {
 impl From<Error> for Trouble {
     fn from(error: Error) -> Trouble {
         let code = match &error {
-            Error::NotFound(_) | Error::UnknownCron(_) => NOTHING_MATCHED,
-            Error::WrongState { .. } | Error::NotUnique { .. } => REFUSED,
+            Error::NotFound(_) | Error::UnknownCron(_) | Error::NoFlow(_) => NOTHING_MATCHED,
+            Error::WrongState { .. }
+            | Error::NotUnique { .. }
+            | Error::HeldByParent { .. }
+            | Error::FlowEnded(_) => REFUSED,
             Error::Invalid { .. } | Error::Json { .. } => USAGE,
-            Error::Timeout { .. } => TIMED_OUT,
+            Error::Timeout { .. } | Error::FlowTimeout { .. } => TIMED_OUT,
             _ => DATABASE,
         };
         let trouble = Trouble::new(code, &error);
@@ -74,6 +77,7 @@ fn hint(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::NotFound(_) => "see what there is with `legwork list`",
         Error::NotUnique { .. } => "see it with `legwork show ID`",
+        Error::NoFlow(_) => "see what there is with `legwork flows list`",
         Error::UnknownCron(_) => "see what there is with `legwork cron list`",
         Error::WrongState { .. } => "see where it stands with `legwork show ID`",
         Error::Busy { .. } => "another program holds the write lock; try again",
