@@ -45,6 +45,8 @@ pub(crate) struct Attempt {
     pub(crate) unique: Option<Held>,
     pub(crate) limits: Option<Arc<Limits>>,
     pub(crate) flow: Option<i64>,
+    /// Attempts before this one may have left some in the file.
+    pub(crate) had_steps: bool,
     pub(crate) kind: Arc<str>,
     pub(crate) queue: Arc<str>,
     pub(crate) number: u32,

@@ -270,7 +270,9 @@ impl Attempt {
             .map_err(|refused| self.refused(step, refused))?;
         let value = match self.claim {
             Some(claim) if visits.is_stored(place) => {
-                self.jobs.store().step_value(claim.id, place)?
+                // If it cannot be read the step has not been visited: it can be tried again.
+                let value = self.jobs.store().step_value(claim.id, place);
+                value.inspect_err(|_| visits.take_back())?
             }
             _ => None,
         };
@@ -317,7 +319,7 @@ impl Attempt {
     /// Whether the file may have steps of the job. A later attempt that came to none, since it found
     /// nothing left to do, may still have inherited some.
     pub(super) fn may_have_steps(&self) -> bool {
-        self.number > 1 || self.visits().is_some()
+        self.had_steps || self.visits().is_some()
     }
 }
 

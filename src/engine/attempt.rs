@@ -84,6 +84,7 @@ impl Core {
             unique: claimed.unique.clone(),
             limits: claimed.limits.clone(),
             flow: claimed.flow,
+            had_steps: claimed.has_steps,
             kind: Arc::clone(&claimed.kind),
             queue: Arc::clone(&claimed.queue),
             args: claimed.args.clone(),

@@ -94,28 +94,39 @@ impl Crons {
         jobs.put_crons("start", entries)
     }
 
-    /// Fires what is due.
+    /// Fires what is due. The trouble of one entry keeps no other from its ticks.
+    ///
+    /// # Errors
+    /// The first trouble.
     pub(super) fn pass(&self, jobs: &Jobs) -> Result<Passed> {
         let mut passed = Passed::default();
         if self.off {
             return Ok(passed);
         }
+        let mut trouble = None;
         for row in jobs.store().crons()? {
-            let name = row.name.clone();
-            let mut row = Some(row);
-            while let Some(seen) = row {
-                let Some(source) = self.source(&seen) else { break };
-                passed.serves = true;
-                match (Serving { jobs, crons: self, source }).serve(seen)? {
-                    Served::Until(next) => {
-                        passed.next = passed.next.into_iter().chain(next).min();
-                        break;
-                    }
-                    Served::Stale => row = jobs.store().cron(&name)?,
-                }
+            if let Err(error) = self.pass_entry(jobs, row, &mut passed) {
+                trouble.get_or_insert(error);
             }
         }
-        Ok(passed)
+        trouble.map_or(Ok(passed), Err)
+    }
+
+    fn pass_entry(&self, jobs: &Jobs, row: CronRow, passed: &mut Passed) -> Result<()> {
+        let name = row.name.clone();
+        let mut row = Some(row);
+        while let Some(seen) = row {
+            let Some(source) = self.source(&seen) else { break };
+            passed.serves = true;
+            match (Serving { jobs, crons: self, source }).serve(seen)? {
+                Served::Until(next) => {
+                    passed.next = passed.next.into_iter().chain(next).min();
+                    break;
+                }
+                Served::Stale => row = jobs.store().cron(&name)?,
+            }
+        }
+        Ok(())
     }
 
     /// Who makes the entry's jobs; `None`: nobody here. An entry of a builder whose expression has

@@ -172,11 +172,12 @@ pub(super) fn start(gates: &Arc<Gates>, jobs: &Jobs) -> Result<Option<Prober>> {
         }
     });
     let (alive, gone) = bounded(0);
+    let fuse = jobs.store().fuse();
     let (gates, jobs) = (Arc::clone(gates), jobs.clone());
     thread::Builder::new()
         .name("legwork-gates".into())
         .spawn(move || {
-            let _alive: Sender<()> = alive;
+            let (_alive, _fuse): (Sender<()>, _) = (alive, fuse);
             gates.keep_asking(&jobs);
         })
         .map(|thread| Some(Prober { thread, gone }))

@@ -89,6 +89,7 @@ impl Watcher {
 /// Starts the thread. It holds the engine weakly: it ends with it.
 pub(super) fn start(core: &Arc<Core>, bell: Bell) -> Result<Watcher> {
     let (alive, gone) = bounded(0);
+    let fuse = core.jobs.store().fuse();
     let weak = Arc::downgrade(core);
     let turned = Arc::downgrade(core);
     core.jobs.clock().on_turn(move || {
@@ -99,7 +100,7 @@ pub(super) fn start(core: &Arc<Core>, bell: Bell) -> Result<Watcher> {
     thread::Builder::new()
         .name("legwork-supervisor".into())
         .spawn(move || {
-            let _alive: Sender<()> = alive;
+            let (_alive, _fuse): (Sender<()>, _) = (alive, fuse);
             supervise(&weak, &bell);
         })
         .map(|thread| Watcher { thread, gone })

@@ -22,9 +22,11 @@ pub(super) fn start_missing(core: &Arc<Core>, pool: &Arc<RunningPool>) -> Result
         core.live.enter();
         core.jobs.workers().fetch_add(1, Ordering::AcqRel);
         let counted = Counted { core: core_here };
-        let spawned = thread::Builder::new()
-            .name(format!("legwork-{worker}"))
-            .spawn(move || Worker::new(&counted.core, &pool_here, worker).work());
+        let fuse = core.jobs.store().fuse();
+        let spawned = thread::Builder::new().name(format!("legwork-{worker}")).spawn(move || {
+            let _fuse = fuse;
+            Worker::new(&counted.core, &pool_here, worker).work();
+        });
         match spawned {
             Ok(thread) => core.keep_thread(thread),
             Err(error) => {

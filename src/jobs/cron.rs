@@ -76,7 +76,8 @@ impl Jobs {
         self.named_order("pause_cron", name, CronOrder::Pause)
     }
 
-    /// Lets a paused entry fire again, from its next tick on.
+    /// Lets a paused entry fire again, from its next tick on. What had not been fired until then is left
+    /// out, missed ticks from before the pause included.
     ///
     /// # Errors
     /// [`Error::UnknownCron`], [`Error::Busy`].

@@ -228,6 +228,7 @@ impl Jobs {
             unique: None,
             limits: None,
             flow: None,
+            had_steps: false,
             kind: Arc::from(J::KIND),
             queue: Arc::from(options.queue.as_deref().unwrap_or(crate::new_job::DEFAULT_QUEUE)),
             number: 1,

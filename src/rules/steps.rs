@@ -99,6 +99,13 @@ impl Visits {
         Ok(place)
     }
 
+    /// The step visited last was not, after all.
+    pub(crate) fn take_back(&mut self) {
+        if let Some(last) = self.visited.pop() {
+            self.names.remove(&last.name);
+        }
+    }
+
     /// The step visited last has a result: the job passes by what is inside it.
     pub(crate) fn pass_by(&mut self, place: usize) {
         let last = self.stored.get(place - 1).map_or(place, |stored| stored.last);
@@ -204,6 +211,14 @@ mod tests {
         assert_eq!(visit(&mut visits, step("a")), Err(Refused::Twice));
         assert_eq!(visit(&mut visits, cursor("a")), Err(Refused::Twice));
         assert_eq!(visit(&mut visits, step("b")), Ok(2), "what was refused has no place");
+    }
+
+    #[test]
+    fn a_visit_that_is_taken_back_can_be_made_again() {
+        let mut visits = after([step("a")]);
+        assert_eq!(visit(&mut visits, step("a")), Ok(1));
+        visits.take_back();
+        assert_eq!(visit(&mut visits, step("a")), Ok(1));
     }
 
     #[test]

@@ -149,6 +149,8 @@ pub(crate) struct Claimed {
     pub(crate) limits: Option<Arc<Limits>>,
     /// The flow whose member it is.
     pub(crate) flow: Option<i64>,
+    /// The file may have steps of it.
+    pub(crate) has_steps: bool,
     pub(crate) attempts: u32,
     pub(crate) started_at: Micros,
     pub(crate) first_started_at: Option<Micros>,

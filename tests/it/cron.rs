@@ -566,3 +566,41 @@ fn a_tick_whose_key_is_taken_is_told_for_what_it_is() {
         assert_eq!(seen, told, "{conflict:?}");
     }
 }
+
+#[test]
+fn ticks_of_days_ago_are_not_fired_again_by_a_clock_that_is_set_back() {
+    let place = place();
+    let clock = stopped_clock();
+    let jobs = place.builder().clock(clock.clone()).open().unwrap();
+    let start = clock.now();
+    let all = Cron::new("* * * * *").missed(Missed::All { at_most: 10_000 });
+    let engine = idle(&jobs).cron("minutely", all, act).manual().unwrap();
+    clock.set(start + 5 * DAY);
+    assert_eq!(engine.run_due().unwrap(), 7_200);
+    clock.set(start + 1 * DAY);
+    assert_eq!(engine.run_due().unwrap(), 0);
+    engine.advance(HOUR);
+    assert_eq!(engine.run_due().unwrap(), 0, "all of these were fired");
+    clock.set(start + 5 * DAY + MINUTE);
+    assert_eq!(engine.run_due().unwrap(), 1);
+    let sql = "SELECT count(*) FROM legwork_ticks";
+    let rows: i64 = place.connect().query_row(sql, [], |row| row.get(0)).unwrap();
+    assert!(rows < 4_200, "{rows}: old ticks are put together");
+}
+
+#[test]
+fn a_clock_that_was_ahead_for_a_moment_lets_the_entry_tick_on() {
+    let place = place();
+    let clock = stopped_clock();
+    let jobs = place.builder().clock(clock.clone()).open().unwrap();
+    let engine = idle(&jobs).cron("hourly", "0 * * * *", act).manual().unwrap();
+    let start = clock.now();
+    clock.set(start + 20 * HOUR);
+    engine.run_due().unwrap();
+    clock.set(start);
+    engine.advance(3 * HOUR);
+    assert_eq!(ticks(&jobs), [at(20), at(1), at(2), at(3)]);
+    engine.advance(18 * HOUR);
+    let ticks = ticks(&jobs);
+    assert_eq!(ticks[ticks.len() - 2..], [at(19), at(21)], "the twentieth was fired");
+}

@@ -291,6 +291,33 @@ fn a_poisoned_writer_is_not_handed_out() {
     assert!(together(&second, &place.open()));
 }
 
+#[cfg(feature = "cron")]
+#[test]
+fn a_panic_of_a_worker_or_of_the_cron_thread_outside_the_apps_code_poisons_the_handle() {
+    for thread in ["legwork-cron", "legwork-mill-1"] {
+        let place = place();
+        let broken = Arc::new(AtomicBool::new(false));
+        let breaks = Arc::clone(&broken);
+        let clock = Clock::from_fn(move || {
+            let here = std::thread::current().name() == Some(thread);
+            assert!(!(here && breaks.load(Ordering::SeqCst)), "breaks, as the test wants");
+            time::OffsetDateTime::now_utc()
+        });
+        let jobs = place.builder().clock(clock).open().unwrap();
+        let engine = acting(&jobs, |_, _| Ok(Outcome::Done))
+            .pool(Pool::new(["*"]).name("mill").workers(1))
+            .cron("often", "@every 1s", || Act { n: 1 })
+            .start()
+            .unwrap();
+        let kept = jobs.enqueue(job()).unwrap();
+        broken.store(true, Ordering::SeqCst);
+        // What the thread is there for is no longer done: nobody is left to believe that it is.
+        assert!(matches!(jobs.wait(kept, SOON), Err(Error::Poisoned)), "{thread}");
+        assert!(matches!(jobs.enqueue(job()), Err(Error::Poisoned)), "{thread}");
+        drop(engine);
+    }
+}
+
 // ---- fork ------------------------------------------------------------------------------------
 
 #[cfg(unix)]

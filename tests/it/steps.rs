@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::unbounded;
 use legwork::{
     Context, Error, Event, Failure, Job, JobId, JobOptions, JobResult, Jobs, Outcome, Overdue,
-    Pool, Retention, Retry, State,
+    Pool, ResultExt, Retention, Retry, State,
 };
 use rusqlite::{Connection, TransactionBehavior};
 use serde::{Deserialize, Serialize};
@@ -529,6 +529,36 @@ fn a_completed_job_that_is_run_again_begins_anew() {
         assert_eq!(effects.take(), ["charge", "charge"]);
         assert_eq!(jobs.get(id).unwrap().state, State::Completed);
     }
+}
+
+#[test]
+fn what_an_uncounted_attempt_has_stored_goes_with_the_completion_as_well() {
+    let place = place();
+    let jobs = stopped(&place);
+    let turns = AtomicUsize::new(0);
+    let engine = acting(&jobs, move |act, cx| {
+        // The second turn comes to no step.
+        if turns.fetch_add(1, Ordering::SeqCst) % 2 == 1 {
+            return Ok(Outcome::Done);
+        }
+        cx.step("a", || Ok(1))?;
+        match act.n {
+            1 => Ok(Outcome::snooze(Duration::ZERO)),
+            _ => Err(Failure::msg("for good")).fatal(),
+        }
+    })
+    .manual()
+    .unwrap();
+    let id = jobs.enqueue(Act { n: 1 }).unwrap();
+    assert_eq!(engine.run_due().unwrap(), 2);
+    assert_eq!((jobs.get(id).unwrap().state, rows(&place)), (State::Completed, 0));
+    // A retry begins to count anew.
+    let id = jobs.enqueue(Act { n: 2 }).unwrap();
+    assert_eq!(engine.run_due().unwrap(), 1);
+    assert_eq!(rows(&place), 1);
+    jobs.retry(id).unwrap();
+    assert_eq!(engine.run_due().unwrap(), 1);
+    assert_eq!((jobs.get(id).unwrap().state, rows(&place)), (State::Completed, 0));
 }
 
 // ---- whose they are ----------------------------------------------------------------------

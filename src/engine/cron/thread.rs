@@ -63,11 +63,12 @@ impl Thread {
             return Ok(());
         }
         let (alive, gone) = bounded(0);
+        let fuse = core.jobs.store().fuse();
         let (weak, rung) = (Arc::downgrade(core), self.rung.clone());
         let thread = thread::Builder::new()
             .name("legwork-cron".into())
             .spawn(move || {
-                let _alive: Sender<()> = alive;
+                let (_alive, _fuse): (Sender<()>, _) = (alive, fuse);
                 run(&weak, &rung);
             })
             .map_err(|error| Error::Io(Box::new(error)))?;

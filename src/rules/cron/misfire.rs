@@ -8,7 +8,9 @@ use crate::clock::Micros;
 
 /// Lateness below this is none: a busy machine, a slow start.
 const GRACE: Micros = 60_000_000;
-/// What a clock may be set back without making ticks come again.
+/// A clock that goes back by more was wrong before, or is now; by less it is waited for.
+const STEP: Micros = GRACE;
+/// Ticks that are later than this are taken for a leap of the clock, which may be taken back.
 const DAY: Micros = 86_400_000_000;
 /// Ticks that [`Missed::All`] brings back at most.
 const MOST: u32 = 10_000;
@@ -91,16 +93,20 @@ impl Settled {
         Settled { until, leap: None }
     }
 
-    /// What holds when the clock shows `now`. A clock that is set back by less than a day is waited for.
-    /// By more: it had been wrong, ahead. If it went wrong by the last leap, the ticks since then were
-    /// settled too soon; else they begin again from now, so that the entry never falls silent.
+    /// What holds when the clock shows `now`.
+    ///
+    /// If it was set back, ticks begin again from now, so that the entry never falls silent; the store
+    /// knows those that were fired, and fires none twice. By a day or more into the last leap: that had
+    /// been the clock's error, and what has been settled since then was settled too soon.
     fn seen_at(self, now: Micros) -> Settled {
-        if self.until.saturating_sub(now) < DAY {
-            return self;
-        }
+        let back = self.until.saturating_sub(now);
         match self.leap {
-            Some(leap) if leap.from <= now && now < leap.to => Settled::new(leap.from),
-            _ => Settled::new(now),
+            _ if back < STEP => self,
+            Some(leap) if back >= DAY && leap.from <= now && now < leap.to => {
+                Settled::new(leap.from)
+            }
+            _ if back >= DAY => Settled::new(now),
+            leap => Settled { until: now, leap },
         }
     }
 }

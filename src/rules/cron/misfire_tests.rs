@@ -149,10 +149,10 @@ fn jumps_of_an_hour_lose_and_double_nothing() {
             }
             entry.work(40 * DAY);
             let all = entry.ticks(START, entry.now);
-            assert_eq!(entry.fired().len(), entry.due.len(), "{expression} {missed:?}: none twice");
+            let fired: Vec<_> = entry.fired().into_iter().collect();
             match missed {
-                ALL => assert_eq!(entry.due, all, "{expression}: each once"),
-                _ => assert_eq!(entry.due.len() as u64 + entry.left_out, all.len() as u64),
+                ALL => assert_eq!(fired, all, "{expression}: each once"),
+                _ => assert!(fired.len() as u64 + entry.left_out >= all.len() as u64),
             }
         }
     }
@@ -205,15 +205,29 @@ fn a_sleep_of_long_ago_is_not_taken_for_a_wrong_clock() {
 }
 
 #[test]
-fn a_clock_back_by_less_than_a_day_is_waited_for() {
+fn a_clock_that_was_ahead_for_a_moment_silences_nothing() {
+    for missed in [Missed::Skip, Missed::Once, ALL] {
+        let mut entry = Entry::new("30 * * * *", missed);
+        entry.work(3 * DAY);
+        entry.jump(20 * HOUR);
+        entry.look();
+        entry.jump(-20 * HOUR);
+        let back = entry.now;
+        entry.due.clear();
+        entry.work(19 * HOUR);
+        assert_eq!(entry.due, entry.ticks(back, entry.now), "{missed:?}");
+    }
+}
+
+#[test]
+fn a_clock_back_by_less_than_a_minute_is_waited_for() {
     let mut entry = Entry::new("30 * * * *", ALL);
-    entry.work(3 * DAY);
-    let (seen, due) = (entry.settled.until, entry.due.len());
-    entry.jump(-20 * HOUR);
-    entry.work(19 * HOUR);
-    assert_eq!((entry.due.len(), entry.settled.until), (due, seen));
-    entry.work(3 * HOUR);
-    assert_eq!(entry.due, entry.ticks(START, entry.now));
+    entry.work(3 * DAY + 30 * MINUTE);
+    let (seen, due) = (entry.settled, entry.due.len());
+    entry.jump(-(MINUTE - 1));
+    assert_eq!((entry.look(), entry.settled), (0, seen));
+    entry.work(HOUR + MINUTE);
+    assert_eq!(entry.due.len(), due + 1);
 }
 
 #[test]
@@ -242,9 +256,9 @@ fn whatever_the_clock_does_the_entry_ticks_again_soon() {
             entry.jump(rng.i64(-reach..reach).max(START - entry.now - YEAR));
             entry.work(rng.i64(0..2 * DAY));
         }
-        // At most a day until the clock is where it was, then at most a period until the next tick.
+        // At most a minute until the clock is where it was, then at most a period until the next tick.
         let next = due(&entry.schedule, missed, entry.settled, entry.now, START).next.unwrap();
-        let regular = entry.schedule.next_from(START, entry.now + DAY).unwrap();
+        let regular = entry.schedule.next_from(START, entry.now + MINUTE).unwrap();
         assert!(next <= regular, "round {round}: {expression} {missed:?}");
     }
 }

@@ -28,7 +28,7 @@ use crate::store::{ClaimRef, Claimed, InstanceId, PoolId};
 /// and then prepares the statement anew each time the parameter is bound.
 pub(super) const NEXT_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, unique_key,
-       unique_hold, expires_at, limits, waits_on, flow
+       unique_hold, expires_at, limits, waits_on, flow, has_steps IS NOT NULL
   FROM legwork_jobs INDEXED BY legwork_next_ready
  WHERE state = 3 AND instance IS NULL AND crashes IS NULL AND lane = (?1+0)  -- ready
  ORDER BY priority, run_at, id
@@ -80,6 +80,7 @@ pub(super) struct Found {
     /// The line that it leaves by its start.
     waits_on: Option<String>,
     flow: Option<i64>,
+    has_steps: bool,
 }
 
 impl Found {
@@ -104,6 +105,7 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         limits: limits::read(row.get::<_, Option<String>>(11)?.as_deref()).map(Arc::new),
         waits_on: row.get(12)?,
         flow: row.get(13)?,
+        has_steps: row.get(14)?,
     })
 }
 
@@ -493,6 +495,7 @@ impl Book {
             unique: found.unique,
             limits: found.limits,
             flow: found.flow,
+            has_steps: found.has_steps,
             attempts: found.attempts,
             started_at: started_at.unwrap_or(0),
             first_started_at: found.first_started_at,

@@ -22,9 +22,10 @@ SELECT state, lane, priority, unique_key, unique_hold, flow FROM legwork_history
 
 pub(super) const REVIVE: &str = "
 INSERT INTO legwork_jobs (id, lane, state, priority, run_at, enqueued_at, args, options, tags, meta,
-       unique_key, unique_hold, limits, flow, parents_left)
+       unique_key, unique_hold, limits, flow, parents_left, has_steps)
 SELECT id, lane, ?3, priority, ?2, enqueued_at, args, options, tags, meta,
-       unique_key, unique_hold, limits, flow, ?4
+       unique_key, unique_hold, limits, flow, ?4,
+       (SELECT 1 FROM legwork_steps WHERE job = ?1 LIMIT 1)
   FROM legwork_history WHERE id = ?1";
 const FORGET: &str = "DELETE FROM legwork_history WHERE id = ?1";
 const RUN_NOW: &str = "

@@ -45,14 +45,21 @@ UPDATE legwork_cron
  WHERE name = ?1";
 const WRITE_TICK: &str =
     "INSERT OR IGNORE INTO legwork_ticks (name, tick, job) VALUES (?1, ?2, ?3)";
-pub(super) const HAS_TICK: &str = "SELECT 1 FROM legwork_ticks WHERE name = ?1 AND tick = ?2";
-/// Of the ticks up to ?2 the newest are kept. Those beyond it were fired by a clock that was wrong,
-/// and keep their tick from being fired again when its time comes.
-pub(super) const PRUNE_TICKS: &str = "
-DELETE FROM legwork_ticks
+/// Whether a tick was fired: as a row of its own, or within a run of them.
+pub(super) const HAS_TICK: &str = "
+SELECT coalesce(since, tick) <= ?2 FROM legwork_ticks
+ WHERE name = ?1 AND tick >= ?2 ORDER BY tick LIMIT 1";
+/// The ticks up to ?2, but for the newest of them. (Those beyond it were fired by a clock that was
+/// wrong, and are not the oldest whatever their number.)
+pub(super) const OLD_TICKS: &str = "
+SELECT coalesce(since, tick), tick FROM legwork_ticks
  WHERE name = ?1
    AND tick < (SELECT tick FROM legwork_ticks WHERE name = ?1 AND tick <= ?2
-                ORDER BY tick DESC LIMIT 1 OFFSET (?3+0))";
+                ORDER BY tick DESC LIMIT 1 OFFSET (?3+0))
+ ORDER BY tick";
+pub(super) const DELETE_TICKS: &str =
+    "DELETE FROM legwork_ticks WHERE name = ?1 AND tick BETWEEN ?2 AND ?3";
+const WRITE_RUN: &str = "INSERT INTO legwork_ticks (name, since, tick) VALUES (?1, ?2, ?3)";
 /// The job of the newest tick that was not left out.
 const LAST_TICKS_JOB: &str = "
 SELECT job FROM legwork_ticks WHERE name = ?1 AND job IS NOT NULL ORDER BY tick DESC LIMIT 1";
@@ -64,10 +71,14 @@ INSERT INTO legwork_meta (key, value) VALUES ('cron_changes', 1)
 ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value";
 pub(super) const READ_STAMP: &str = "SELECT value FROM legwork_meta WHERE key = 'cron_changes'";
 
-/// So many of an entry's ticks are remembered.
+/// So many of an entry's newest ticks have rows of their own.
 const TICKS_KEPT: i64 = 4_096;
-/// The others are looked for each time that so many have been fired.
-const PRUNE_EVERY: i64 = 64;
+/// The others are put together each time that so many have been fired.
+const MERGE_EVERY: i64 = 64;
+/// Old ticks that follow each other more closely than that are one run.
+const ONE_RUN: Micros = 86_400_000_000;
+/// So many runs are remembered. One begins when nothing was fired for a day.
+const RUNS_KEPT: usize = 4_096;
 
 /// All entries, by name.
 pub(super) fn rows(conn: &Connection) -> Result<Vec<CronRow>> {
@@ -248,8 +259,8 @@ impl Book {
             row.last_job = id.or(row.last_job);
             row.last_tick = Some(*tick);
             row.fired += 1;
-            if row.fired % PRUNE_EVERY == 0 {
-                self.prune_ticks(&row.name, *tick)?;
+            if row.fired % MERGE_EVERY == 0 {
+                self.merge_ticks(&row.name, *tick)?;
             }
         }
         for job in &fire.runs {
@@ -287,7 +298,8 @@ impl Book {
 
     fn has_tick(&self, name: &str, tick: Micros) -> Result<bool> {
         let mut ask = self.conn.prepare_cached(HAS_TICK).map_err(storing)?;
-        ask.exists(params![name, tick]).map_err(storing)
+        let fired = ask.query_row(params![name, tick], |row| row.get(0)).optional();
+        Ok(fired.map_err(storing)?.unwrap_or(false))
     }
 
     fn is_live(&self, job: Option<JobId>) -> Result<bool> {
@@ -304,12 +316,28 @@ impl Book {
             .map_err(storing)
     }
 
-    fn prune_ticks(&self, name: &str, newest: Micros) -> Result<()> {
-        self.conn
-            .prepare_cached(PRUNE_TICKS)
-            .and_then(|mut prune| prune.execute(params![name, newest, TICKS_KEPT - 1]))
-            .map(drop)
-            .map_err(storing)
+    /// Puts the old ticks together: a row for each run of them. So it is known for good what was
+    /// fired, however far back the clock is set, in rows that hardly grow.
+    fn merge_ticks(&self, name: &str, newest: Micros) -> Result<()> {
+        let mut ask = self.conn.prepare_cached(OLD_TICKS).map_err(storing)?;
+        let old = ask
+            .query_map(params![name, newest, TICKS_KEPT - 1], |row| Ok((row.get(0)?, row.get(1)?)))
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(storing)?;
+        let runs = runs_of(&old);
+        let forgotten = runs.len().saturating_sub(RUNS_KEPT);
+        let mut delete = self.conn.prepare_cached(DELETE_TICKS).map_err(storing)?;
+        let mut write = self.conn.prepare_cached(WRITE_RUN).map_err(storing)?;
+        for (at, run) in runs.iter().enumerate() {
+            let is_forgotten = at < forgotten;
+            if run.rows > 1 || is_forgotten {
+                delete.execute(params![name, run.first, run.last]).map_err(storing)?;
+            }
+            if run.rows > 1 && !is_forgotten {
+                write.execute(params![name, run.first, run.last]).map_err(storing)?;
+            }
+        }
+        Ok(())
     }
 
     fn settle_cron(&self, row: &CronRow) -> Result<()> {
@@ -355,6 +383,29 @@ impl Book {
     pub(super) fn take_cron_news(&mut self) -> bool {
         std::mem::take(&mut self.cron_news)
     }
+}
+
+/// Ticks that followed each other, from the first to the last.
+struct Run {
+    first: Micros,
+    last: Micros,
+    /// How many rows they are.
+    rows: usize,
+}
+
+/// Rows of ticks and runs, the oldest first, as runs.
+fn runs_of(old: &[(Micros, Micros)]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for &(first, last) in old {
+        match runs.last_mut() {
+            Some(run) if first.saturating_sub(run.last) <= ONE_RUN => {
+                run.last = last;
+                run.rows += 1;
+            }
+            _ => runs.push(Run { first, last, rows: 1 }),
+        }
+    }
+    runs
 }
 
 /// The job that a tick has, perhaps one that was there; `None`: it was refused.

@@ -141,6 +141,7 @@ impl<'a> Demand<'a> {
             limits: None,
             // So does a member of a flow.
             flow: None,
+            has_steps: false,
             attempts: 0,
             started_at: taker.started_at.unwrap_or(0),
             first_started_at: None,

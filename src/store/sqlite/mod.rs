@@ -234,6 +234,11 @@ impl Store {
         })
     }
 
+    /// For a thread whose panic is to poison the handle.
+    pub(crate) fn fuse(&self) -> Fuse {
+        Fuse(self.file.mail.clone())
+    }
+
     // ---- writing -------------------------------------------------------------------------
 
     /// Posts mail, unless the writer is known to be gone.
@@ -523,6 +528,19 @@ impl Drop for OpenFile {
             && writer.join().is_err()
         {
             log::error!("legwork: the writer thread had panicked");
+        }
+    }
+}
+
+/// Poisons the handle if its thread panics: what that thread is there for would no longer be done, and
+/// nobody would know. It keeps nothing open.
+pub(crate) struct Fuse(Sender<Mail>);
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // A writer that is gone is as good as poisoned.
+            let _ = self.0.send(Mail::Panicked);
         }
     }
 }

@@ -140,7 +140,7 @@ fn what_outlives_its_retention_is_found_in_its_index() {
 #[test]
 fn ticks_are_found_and_pruned_by_their_key() {
     let conn = file();
-    for sql in [super::cron::HAS_TICK, super::cron::PRUNE_TICKS] {
+    for sql in [super::cron::HAS_TICK, super::cron::OLD_TICKS, super::cron::DELETE_TICKS] {
         assert_uses(&conn, sql, "PRIMARY KEY (name=? AND tick");
     }
     assert_uses(&conn, super::cron::READ_STAMP, "PRIMARY KEY (key=?)");
@@ -153,6 +153,7 @@ fn steps_are_reached_by_their_key_and_saved_by_the_id_of_their_job() {
         assert_uses(&conn, sql, "PRIMARY KEY (job=?");
     }
     assert_uses(&conn, steps::SAVE, BY_ID);
+    assert_uses(&conn, steps::MARK, BY_ID);
 }
 
 #[test]

@@ -111,6 +111,7 @@ CREATE TABLE legwork_jobs (
     flow             INTEGER,           -- the flow whose member it is
     -- How many of its parents have still to end before it may start; it is blocked until then.
     parents_left     INTEGER CHECK (parents_left > 0),
+    has_steps        INTEGER CHECK (has_steps = 1),  -- a result of one is stored, or was
     -- NULL: above suspicion. In a suspect (it was held by a process that died), a JSON array: when
     -- it was the only suspect under way as its process died.
     crashes          TEXT CHECK (crashes IS NULL OR json_valid(crashes)),
@@ -349,11 +350,13 @@ CREATE TABLE legwork_cron (
     CHECK ((leap_from IS NULL) = (leap_to IS NULL))
 ) STRICT, WITHOUT ROWID;
 
--- The newest ticks of each entry, so that no (name, tick) is fired twice whatever the clock does.
+-- The ticks of each entry that were fired, so that no (name, tick) is fired twice whatever the clock
+-- does. The newest have a row each; older ones that followed each other are one row.
 CREATE TABLE legwork_ticks (
-    name TEXT NOT NULL,
-    tick INTEGER NOT NULL,
-    job  INTEGER,                       -- NULL: left out
+    name  TEXT NOT NULL,
+    tick  INTEGER NOT NULL,             -- of several the last, and the first in since
+    since INTEGER CHECK (since <= tick),
+    job   INTEGER,                      -- NULL: left out, or one of several
     PRIMARY KEY (name, tick)
 ) STRICT, WITHOUT ROWID;
 

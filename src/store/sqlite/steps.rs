@@ -24,6 +24,9 @@ SELECT id, ?4, ?5, ?6, ?7, ?8, ?9 FROM legwork_jobs WHERE id = ?1 AND instance =
 const NAME: &str = "
 INSERT OR IGNORE INTO legwork_steps (job, place, name, sort, last, at)
 VALUES (?1, ?2, ?3, ?4, ?2, ?5)";
+/// So that its claims know of them, whatever attempts were counted.
+pub(super) const MARK: &str =
+    "UPDATE legwork_jobs SET has_steps = 1 WHERE id = ?1 AND has_steps IS NULL";
 pub(super) const FORGET: &str = "DELETE FROM legwork_steps WHERE job = ?1";
 
 pub(super) const NAMES: &str =
@@ -125,6 +128,7 @@ fn save_on(conn: &Connection, save: &Save) -> Result<()> {
     if stored == 0 {
         return Err(Error::LostClaim(claim.id));
     }
+    conn.prepare_cached(MARK).and_then(|mut mark| mark.execute([claim.id.0])).map_err(storing)?;
     for (place, named) in &save.names {
         conn.prepare_cached(NAME)
             .and_then(|mut statement| {

@@ -32,7 +32,7 @@ SELECT 1 FROM legwork_jobs AS job INDEXED BY legwork_running_suspects
 
 const READ_READY: &str = "
 SELECT id, priority, run_at, args, options, meta, attempts, first_started_at, unique_key,
-       unique_hold, expires_at, limits, waits_on, flow
+       unique_hold, expires_at, limits, waits_on, flow, has_steps IS NOT NULL
   FROM legwork_jobs WHERE id = ?1";
 
 impl Book {

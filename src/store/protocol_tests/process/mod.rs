@@ -350,6 +350,7 @@ fn claimed(job: JobNo) -> Claimed {
         unique: None,
         limits: None,
         flow: None,
+        has_steps: false,
         attempts: 0,
         started_at: 0,
         first_started_at: None,

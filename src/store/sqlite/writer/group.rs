@@ -38,6 +38,8 @@ pub(in crate::store::sqlite) enum Mail {
     LookAndRing,
     /// Another process has rung.
     Rung,
+    /// Another thread of legwork has panicked: nothing is acknowledged any more.
+    Panicked,
     Stop,
 }
 

@@ -302,6 +302,7 @@ impl Writer {
                 self.waiters.look_again();
                 group.look = true;
             }
+            Mail::Panicked => panic!("another thread of legwork has panicked"),
             Mail::Stop => self.stopping = true,
         }
     }
