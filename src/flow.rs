@@ -399,7 +399,10 @@ impl NewFlow {
         let mut callbacks = Vec::new();
         for (upon, job) in plan.callbacks {
             // What is wrong with it is told now, and not when nobody is there.
-            prepare(job.clone())?;
+            if !prepare(job.clone())?.parents.is_empty() {
+                let why = "a callback has no parents: by the time it is enqueued they may be gone";
+                return Err(Error::invalid("parents", why));
+            }
             let json = serde_json::to_string(&job)
                 .map_err(|source| Error::Json { what: "callback", source })?;
             callbacks.push((upon, json));

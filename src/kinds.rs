@@ -68,6 +68,9 @@ pub(crate) fn to_json(options: &JobOptions) -> Result<String> {
     }
     options.tags.iter().try_for_each(|tag| name::check("tag", tag))?;
     options.limits.iter().try_for_each(Limit::check)?;
+    if options.expires_after.is_some_and(|within| micros_of(within) == 0) {
+        return Err(Error::invalid("expiry", "it must be longer than zero"));
+    }
     let recorded = Recorded {
         queue: options.queue.clone(),
         priority: options.priority,

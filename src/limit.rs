@@ -228,6 +228,11 @@ impl Limits {
         list.push(limit);
     }
 
+    /// Whether keys have still to be made of the arguments: of a job that came by SQL.
+    pub(crate) fn is_unresolved(&self) -> bool {
+        self.limits.iter().any(|limit| !limit.by.is_empty())
+    }
+
     /// What a job is stored with: its limits with their keys; `None` for one that has none.
     pub(crate) fn of(list: Vec<Limit>, on_busy: OnBusy, args: &str) -> Result<Option<Limits>> {
         let mut limits: Vec<Limit> = Vec::with_capacity(list.len());

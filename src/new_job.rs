@@ -565,6 +565,12 @@ impl NewJob {
         if run_at > LATEST {
             return Err(Error::invalid("start time", "it lies after the year 9999"));
         }
+        let replaces =
+            |unique: &Unique| matches!(unique.conflict, Conflict::Replace | Conflict::KeepLast);
+        if !self.after.is_empty() && self.unique.as_ref().is_some_and(replaces) {
+            let why = "a job that may take the place of another cannot have parents of its own";
+            return Err(Error::invalid("parents", why));
+        }
         let unique =
             self.unique.map(|unique| unique::key(&unique, &self.kind, &args, now)).transpose()?;
         let expires_at = match self.expires_after.map(micros_of) {

@@ -61,8 +61,9 @@ pub enum Conflict {
     #[default]
     Ignore,
     /// If the job that has the key still waits, it gets the new arguments, start time, priority,
-    /// queue, tags, metadata and options. One that has been handed to a worker is left alone, as with
-    /// `Ignore`; one that waits for a retry keeps its time.
+    /// queue, tags, metadata and options, and is new work: attempts that the old arguments have used up
+    /// are forgotten, and so is the wait for a retry. One that has been handed to a worker is left alone,
+    /// as with `Ignore`.
     Replace,
     /// The enqueue fails with [`Error::NotUnique`](crate::Error::NotUnique).
     Reject,
@@ -105,9 +106,9 @@ impl Unique {
         self
     }
 
-    /// Holds the key for so long after the job was enqueued, whatever becomes of it; only if it is
-    /// cancelled or deleted before it has used up an attempt (a snooze uses none) the key is free at
-    /// once.
+    /// Holds the key for so long after the job was enqueued, whatever becomes of it; only if it waits and
+    /// is cancelled or deleted before it has used up an attempt (a snooze uses none) the key is free at
+    /// once. Longer than zero, or the enqueue is refused.
     pub fn for_period(mut self, period: Duration) -> Unique {
         self.window = Window::Period(period);
         self

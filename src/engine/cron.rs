@@ -245,7 +245,7 @@ impl Serving<'_> {
             rows.map(|row| row.as_ref().map(|row| (row.kind.clone(), row.queue.clone()))).collect();
         let done = match self.post(&fire) {
             // The file refuses these jobs: then it would again.
-            Err(error @ (Error::Invalid { .. } | Error::Json { .. })) => {
+            Err(error @ (Error::Invalid { .. } | Error::Json { .. } | Error::NotFound(_))) => {
                 self.tell_failed(&fire.seen.name, error.to_string());
                 self.post(&fire.without_jobs())?
             }

@@ -46,7 +46,11 @@ impl Jobs {
             return Err(Error::invalid("start time", why));
         }
         // What is refused now would be refused at each tick.
-        job.clone().into_row(self.clock().micros(), self.0.max_args)?;
+        let row = job.clone().into_row(self.clock().micros(), self.0.max_args)?;
+        if !row.parents.is_empty() {
+            let why = "a job that is enqueued again and again has none: one day they are gone";
+            return Err(Error::invalid("parents", why));
+        }
         let stored = serde_json::to_string(&job)
             .map_err(|source| Error::Json { what: "job of a cron entry", source })?;
         self.put_crons("schedule", vec![entry(name, &cron, Some(stored))?])?;

@@ -1,6 +1,7 @@
 //! The key of a unique job, and how long its row is held.
 
 use std::hash::Hasher;
+use std::time::Duration;
 
 use serde_json::Value;
 use siphasher::sip128::{Hasher128, SipHasher24};
@@ -76,6 +77,9 @@ pub(crate) fn key(unique: &Unique, kind: &str, args: &str, now: Micros) -> Resul
         (Conflict::KeepLast, _) => (Hold::KeepLast, None),
         (_, Window::Started) => (Hold::UntilStarted, None),
         (_, Window::Finished) => (Hold::UntilFinished, None),
+        (_, Window::Period(period)) if period < Duration::from_micros(1) => {
+            return Err(Error::invalid("unique period", "it must be longer than zero"));
+        }
         (_, Window::Period(period)) => (Hold::Period, Some(now.saturating_add(micros_of(period)))),
     };
     Ok(Key { name, hold, until, conflict: unique.conflict, report: false })

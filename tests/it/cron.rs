@@ -604,3 +604,23 @@ fn a_clock_that_was_ahead_for_a_moment_lets_the_entry_tick_on() {
     let ticks = ticks(&jobs);
     assert_eq!(ticks[ticks.len() - 2..], [at(19), at(21)], "the twentieth was fired");
 }
+
+#[test]
+fn a_job_with_parents_is_none_for_an_entry_and_harms_no_other() {
+    let place = place();
+    let jobs = place.builder().clock(stopped_clock()).open().unwrap();
+    let events = jobs.events();
+    let parent = jobs.enqueue(act()).unwrap();
+    let refused = jobs.schedule("child", "0 * * * *", act().after([parent]));
+    assert!(matches!(refused, Err(Error::Invalid { what: "parents", .. })));
+    let engine = idle(&jobs)
+        .cron("bad", "0 * * * *", || act().after([JobId(4_711)]))
+        .cron("good", "0 * * * *", act)
+        .manual()
+        .unwrap();
+    engine.advance(2 * HOUR);
+    assert_eq!(ticks(&jobs), [at(1), at(2)]);
+    let failed = std::iter::from_fn(|| events.try_recv())
+        .filter(|event| matches!(event, Event::CronFailed { name, .. } if name == "bad"));
+    assert_eq!(failed.count(), 2);
+}

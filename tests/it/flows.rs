@@ -465,9 +465,9 @@ fn parents_limits_and_keys_are_all_waited_for() {
     let place = place();
     let here = Ran::at(&place);
     let jobs = here.jobs();
-    let first = jobs.enqueue(act(1)).unwrap();
     let last = Unique::by_key("k").on_conflict(Conflict::KeepLast);
-    let kept = jobs.enqueue(act(2).after([first]).unique(last.clone())).unwrap();
+    let chain = Chain::new("c").then(act(1)).then(act(2).unique(last.clone()));
+    let [first, kept] = jobs.enqueue_flow(chain).unwrap().members[..] else { panic!() };
     // Its arguments are replaced, and it still waits for its parent.
     assert_eq!(jobs.enqueue(act(3).unique(last)).unwrap(), kept);
     assert_eq!(here.state(kept), State::Blocked);
@@ -624,4 +624,25 @@ fn flows_of_processes_that_are_killed_two_hundred_times_end_as_they_must() {
     sorted.sort_unstable_by_key(|n| std::cmp::Reverse(*n));
     assert_eq!(sorted, expected, "each called back once");
     assert!(all.iter().all(|job| job.state.is_finished()));
+}
+
+#[test]
+fn a_callback_names_no_parents_and_cannot_keep_a_member_from_its_end() {
+    let place = place();
+    let here = Ran::at(&place);
+    let jobs = here.jobs();
+    let parent = jobs.enqueue(act(1)).unwrap();
+    let batch = || Batch::new("b").add(act(2));
+    let refused = jobs.enqueue_flow(batch().on_finish(act(3).after([parent])));
+    assert!(matches!(refused, Err(Error::Invalid { what: "parents", .. })));
+    // Another hand makes one that cannot be enqueued.
+    let flow = jobs.enqueue_flow(batch().on_finish(act(3))).unwrap();
+    let spoil = "UPDATE legwork_callbacks SET job = json_set(job, '$.after', json('[4711]'))";
+    assert_eq!(place.connect().execute(spoil, []).unwrap(), 1);
+    assert_eq!(here.run(), [1, 2]);
+    assert_eq!(here.flow(flow.id), FlowState::Completed);
+    let flow = jobs.enqueue_flow(batch().on_finish(act(3))).unwrap();
+    place.connect().execute(spoil, []).unwrap();
+    jobs.cancel(flow.members[0]).unwrap();
+    assert_eq!(here.flow(flow.id), FlowState::Cancelled);
 }

@@ -742,3 +742,41 @@ fn soak_a_rate_holds_for_a_minute_and_hardly_any_of_it_goes_unused() {
 fn soak_bursts_hold_for_a_minute_and_hardly_any_of_them_goes_unused() {
     assert!(soak(600, &ten_a_second().burst()) <= 10);
 }
+
+#[test]
+fn a_clock_that_was_ahead_for_a_moment_lets_no_key_stand_still() {
+    for burst in [false, true] {
+        for restarted in [false, true] {
+            let place = place();
+            let ran = Ran::at(&place);
+            let minutely = |n| {
+                let rate = Limit::rate("api", 1, Duration::from_secs(60));
+                act(n).limited(if burst { rate.burst() } else { rate })
+            };
+            let clock = ran.jobs().clock().clone();
+            let start = clock.now();
+            clock.set(start + 3_650 * DAY);
+            for n in 1..=2 {
+                ran.jobs().enqueue(minutely(n)).unwrap();
+            }
+            assert_eq!(ran.engine.run_due().unwrap(), 1);
+            clock.set(start);
+            let ran = match restarted {
+                false => ran,
+                true => {
+                    drop(ran);
+                    Ran::at(&place)
+                }
+            };
+            let clock = ran.jobs().clock().clone();
+            clock.advance(Duration::from_secs(61));
+            ran.engine.run_due().unwrap();
+            clock.advance(Duration::from_secs(61));
+            ran.engine.run_due().unwrap();
+            assert_eq!(ran.take().last(), Some(&2), "burst: {burst}, restarted: {restarted}");
+            ran.jobs().enqueue(minutely(3)).unwrap();
+            clock.advance(Duration::from_secs(61));
+            assert_eq!(ran.engine.run_due().unwrap(), 1);
+        }
+    }
+}

@@ -29,8 +29,8 @@ REFUSED = {
     "unique_key": ["", "held", "x" * 256, "a\nb", 5],
     "gate": ["", "x" * 256, "a\nb", b"g", 1],
     "expires_after": ["5", 0, -1, 1e300, b"1"],
-    "tags": [r'["a\u0000b"]', "", "a", "{}", "[1]", '[""]', '["a\\nb"]', '["%s"]' % ("x" * 256), b"[]", 1],
-    "meta": [r'{"a\u0000b": "x"}', "", "[]", '{"a": 1}', '{"": "x"}', '{"a": null}', '{"a": "%s"}' % ("x" * 4097), 1],
+    "tags": [r'["a\u0000b"]', r'["a\\\u0000b"]', r'["\ud800"]', "", "a", "{}", "[1]", '[""]', '["a\\nb"]', '["%s"]' % ("x" * 256), b"[]", 1],
+    "meta": [r'{"a\u0000b": "x"}', r'{"a": "\ud800"}', "", "[]", '{"a": 1}', '{"": "x"}', '{"a": null}', '{"a": "%s"}' % ("x" * 4097), 1],
 }
 
 for column, values in REFUSED.items():
@@ -65,6 +65,12 @@ for columns, says in [
         assert says in str(error), (columns, error)
     else:
         raise AssertionError(f"taken: {columns}")
+
+# A backslash is a character like others, and so are controls in a value.
+conn.execute(
+    "INSERT INTO legwork_enqueue (kind, args, tags, meta) VALUES ('k', '{}', ?, ?)",
+    [r'["C:\\u0000"]', r'{"path": "C:\\u0000", "text": "zwei\nZeilen, größer"}'],
+)
 
 # The transaction around a refused row goes on; nothing of the row is left.
 conn.execute("BEGIN IMMEDIATE")

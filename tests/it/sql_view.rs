@@ -4,9 +4,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use legwork::{Context, Engine, Event, Filter, Job, JobId, JobResult, Jobs, Outcome, State};
+use legwork::{
+    Context, Engine, Event, Filter, Job, JobId, JobOptions, JobResult, Jobs, Limit, NewJob,
+    Outcome, State, Unique,
+};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::common::{Place, SOON, place, stopped_clock, wait_for};
 
@@ -87,9 +91,9 @@ fn the_database_refuses_a_bad_row_by_name_and_keeps_nothing_of_it() {
     let jobs = place.open();
     let Some(lines) = python(&place, "refused") else { return };
     assert_eq!(lines, ["all refused"]);
-    // One good row beside them, whose key a bad one wanted.
-    assert_eq!(count(&jobs), 1);
-    assert_eq!(last_job(&place.connect()), JobId(1));
+    // Two good rows beside them; a bad one wanted the key of the first.
+    assert_eq!(count(&jobs), 2);
+    assert_eq!(last_job(&place.connect()), JobId(2));
 }
 
 #[test]
@@ -178,6 +182,106 @@ fn a_unique_key_is_free_again_once_its_job_has_ended() {
     conn.execute(sql, []).unwrap();
     assert_ne!(last_job(&conn), first);
     engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn a_key_that_nothing_holds_any_more_is_taken_whatever_the_conflict_clause() {
+    let place = place();
+    let clock = stopped_clock();
+    clock.set(time::OffsetDateTime::now_utc() - Duration::from_secs(7_200));
+    let jobs = place.builder().clock(clock).open().unwrap();
+    let conn = place.connect();
+    for (round, or) in
+        ["", "OR IGNORE", "OR REPLACE", "OR ABORT", "OR FAIL", "OR ROLLBACK"].iter().enumerate()
+    {
+        for over in [true, false] {
+            // Its period is over, or its time to start.
+            let hour = Duration::from_secs(3_600);
+            let key = format!("{round} {over}");
+            let old = NewJob::new(Receipt { order: 1 });
+            let old = match over {
+                true => old.unique(Unique::by_key(&key).for_period(hour)),
+                false => old.unique_key(&key).expires_after(hour),
+            };
+            let old = jobs.enqueue(old).unwrap();
+            let sql = format!(
+                r#"INSERT {or} INTO legwork_enqueue (kind, args, unique_key)
+                   VALUES ('receipt', '{{"order": 2}}', '{key}')"#
+            );
+            conn.execute(&sql, []).unwrap();
+            let id = last_job(&conn);
+            assert!(id > old);
+            assert!(conn.execute(&sql, []).unwrap_err().to_string().contains("key is taken"));
+            let again = NewJob::new(Receipt { order: 3 }).unique_key(&key);
+            assert_eq!(jobs.enqueue(again).unwrap(), id, "{or} {over}");
+        }
+    }
+}
+
+/// Money goes from one account to another; each may be part of one transfer at once.
+#[derive(Serialize, Deserialize)]
+struct Transfer {
+    from: Value,
+    to: Value,
+}
+
+impl Job for Transfer {
+    const KIND: &'static str = "transfer";
+    type State = ();
+    fn options() -> JobOptions {
+        let of = |field| Limit::at_once("account", 1).by([field]);
+        JobOptions::new().limit(of("from")).limit(of("to"))
+    }
+    fn perform(&self, _: &Context) -> JobResult {
+        Ok(Outcome::Done)
+    }
+}
+
+#[test]
+fn limits_by_fields_have_the_keys_that_they_have_in_rust() {
+    let place = place();
+    let jobs = place.open();
+    let engine = Engine::builder(&jobs).register::<Transfer>().register::<Receipt>();
+    let engine = engine.manual().unwrap();
+    let conn = place.connect();
+    for (from, to) in [
+        ("7", "7"),
+        ("18446744073709551615", "18446744073709551614"),
+        ("1.5e-7", "123456789.125"),
+        ("-0.0", "1e20"),
+        (r#"{"b":1,"a":[true,null]}"#, "\"x\""),
+        ("false", "null"),
+    ] {
+        let args = format!(r#"{{"from":{from},"to":{to}}}"#);
+        let sql = "INSERT INTO legwork_enqueue (kind, args) VALUES ('transfer', ?1)";
+        conn.execute(sql, [&args]).unwrap();
+        let by_sql = jobs.get(last_job(&conn)).unwrap();
+        let by_rust = jobs.enqueue(serde_json::from_str::<Transfer>(&args).unwrap()).unwrap();
+        assert_eq!(by_sql.limits, jobs.get(by_rust).unwrap().limits, "{args}");
+        engine.drain().unwrap();
+        assert_eq!(jobs.get(by_sql.id).unwrap().state, State::Completed, "{args}");
+    }
+}
+
+#[test]
+fn limits_whose_keys_cannot_be_made_hurt_nobody_else() {
+    let place = place();
+    let jobs = place.open();
+    let engine = Engine::builder(&jobs).register::<Transfer>().register::<Receipt>();
+    let engine = engine.manual().unwrap();
+    let conn = place.connect();
+    let sql = "INSERT INTO legwork_enqueue (kind, args) VALUES ('transfer', ?1)";
+    let refused = conn.execute(sql, ["[7]"]).unwrap_err();
+    assert!(refused.to_string().contains("args must be an object"), "{refused}");
+    let long = format!(r#"{{"from":"{}","to":1}}"#, "x".repeat(300));
+    conn.execute(sql, [long]).unwrap();
+    let bad = last_job(&conn);
+    let good = jobs.enqueue(Receipt { order: 1 }).unwrap();
+    engine.drain().unwrap();
+    assert_eq!(jobs.get(good).unwrap().state, State::Completed);
+    let bad = jobs.get(bad).unwrap();
+    assert_eq!(bad.state, State::Cancelled);
+    assert!(bad.reason.unwrap().starts_with("invalid limit key"));
 }
 
 #[test]
@@ -326,4 +430,20 @@ fn a_delay_is_kept_by_the_engines_alarm() {
     let done = jobs.get(id).unwrap();
     assert!(done.started_at.unwrap() >= done.run_at);
     engine.stop(SOON).unwrap();
+}
+
+#[test]
+fn a_file_in_utf_16_takes_the_same_rows() {
+    let place = place();
+    place.connect().execute_batch("PRAGMA encoding = 'UTF-16'; CREATE TABLE t (a)").unwrap();
+    let jobs = place.open();
+    let conn = place.connect();
+    let sql = "INSERT INTO legwork_enqueue (kind, args, tags, meta, run_at)
+               VALUES ('größer', '{\"ü\":1}', '[\"ä\"]', '{\"k\":\"ö\"}', '2026-01-01')";
+    conn.execute(sql, []).unwrap();
+    let job = jobs.get(last_job(&conn)).unwrap();
+    assert_eq!((job.kind.as_str(), job.args.as_str()), ("größer", "{\"ü\":1}"));
+    assert_eq!((job.tags, job.meta["k"].as_str()), (vec!["ä".to_owned()], "ö"));
+    let bad = "INSERT INTO legwork_enqueue (kind, args) VALUES ('a' || char(0), '{}')";
+    assert!(conn.execute(bad, []).is_err());
 }

@@ -737,3 +737,77 @@ fn a_job_that_gets_new_arguments_forgets_the_steps_of_the_old_ones() {
     engine.run_due().unwrap();
     assert_eq!(*charged.lock().unwrap(), [(1, 1), (2, 2)]);
 }
+
+#[test]
+fn a_job_that_can_no_longer_start_holds_its_key_no_longer() {
+    for conflict in [Conflict::Ignore, Conflict::Reject, Conflict::Replace, Conflict::KeepLast] {
+        let place = place();
+        // Nobody is there to end it.
+        let clock = stopped_clock();
+        let jobs = place.builder().clock(clock.clone()).open().unwrap();
+        let unique = || key().on_conflict(conflict);
+        let late = jobs.enqueue(keyed(1, unique()).expires_after(MINUTE)).unwrap();
+        clock.advance(2 * MINUTE);
+        let new = jobs.enqueue(keyed(2, unique())).unwrap();
+        assert!(new > late, "{conflict:?}");
+        let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).manual().unwrap();
+        engine.drain().unwrap();
+        assert_eq!((state(&jobs, late), state(&jobs, new)), (State::Cancelled, State::Completed));
+    }
+}
+
+#[test]
+fn a_period_that_a_wrong_clock_began_is_over_once_the_clock_is_right() {
+    let place = place();
+    let clock = stopped_clock();
+    let jobs = place.builder().clock(clock.clone()).open().unwrap();
+    let hourly = || key().for_period(60 * MINUTE);
+    clock.advance(3_650 * DAY);
+    let wrong = jobs.enqueue(keyed(1, hourly())).unwrap();
+    clock.set(clock.now() - 30 * MINUTE);
+    assert_eq!(jobs.enqueue(keyed(2, hourly())).unwrap(), wrong, "a clock that is set a little");
+    clock.set(clock.now() - 3_650 * DAY);
+    let right = jobs.enqueue(keyed(2, hourly())).unwrap();
+    assert!(right > wrong);
+    assert_eq!(jobs.enqueue(keyed(3, hourly())).unwrap(), right);
+}
+
+#[test]
+fn a_job_that_may_replace_another_has_no_parents_of_its_own() {
+    let place = place();
+    let jobs = place.open();
+    let parent = jobs.enqueue(Act { n: 1 }).unwrap();
+    for conflict in [Conflict::Replace, Conflict::KeepLast] {
+        let job = keyed(2, key().on_conflict(conflict)).after([parent]);
+        assert!(matches!(jobs.enqueue(job), Err(Error::Invalid { what: "parents", .. })));
+    }
+    jobs.enqueue(keyed(2, key()).after([parent])).unwrap();
+}
+
+#[test]
+fn what_takes_the_place_of_another_job_is_new_work() {
+    for conflict in [Conflict::Replace, Conflict::KeepLast] {
+        let place = place();
+        let engine = manual(&place, |act, cx| {
+            cx.progress(1, 2);
+            cx.step("a", || Ok(1))?;
+            if act.n == 9 { Ok(Outcome::Done) } else { Err(Failure::msg("no")) }
+        });
+        let jobs = engine.jobs();
+        let unique = || key().on_conflict(conflict);
+        let id = jobs.enqueue(keyed(1, unique())).unwrap();
+        engine.run_one().unwrap();
+        assert_eq!(state(jobs, id), State::Retrying);
+        // The wait for the retry is over, and the attempts are its own.
+        assert_eq!(jobs.enqueue(keyed(2, unique()).delay(MINUTE)).unwrap(), id);
+        let job = jobs.get(id).unwrap();
+        assert_eq!((job.state, job.attempts, job.progress), (State::Scheduled, 0, None));
+        assert_eq!(jobs.steps(id).unwrap(), []);
+        engine.advance(MINUTE);
+        engine.run_one().unwrap();
+        assert_eq!((state(jobs, id), jobs.get(id).unwrap().attempts), (State::Retrying, 1));
+        assert_eq!(jobs.enqueue(keyed(9, unique())).unwrap(), id);
+        assert_eq!(engine.run_due().unwrap(), 1);
+        assert_eq!(state(jobs, id), State::Completed);
+    }
+}

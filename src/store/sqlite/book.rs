@@ -71,6 +71,8 @@ pub(super) struct Book {
     pub(super) next_prune: Option<Micros>,
     /// When a line is to be looked at that only the time moves on.
     pub(super) next_look: Option<Micros>,
+    /// What the clock showed when lines were last moved on.
+    pub(super) clock_seen: Micros,
     /// Lines in which something may go on.
     pub(super) lines: BTreeSet<String>,
     /// Jobs that this transaction has made next in their lines, with their lanes, and not claimed.
@@ -89,6 +91,8 @@ pub(super) struct Book {
     pauses_changed: bool,
     /// Suspects may be ready.
     pub(super) suspects: bool,
+    /// A transaction of these operations has failed, and it is not known by which.
+    pub(super) careful: bool,
     /// At how many deaths a suspect is quarantined, 0 for never; of the engine that joined last.
     pub(super) crash_limit: u32,
     /// `cron_changes` in `legwork_meta`, as last seen.
@@ -147,6 +151,7 @@ impl Book {
             expiring: HashMap::new(),
             next_prune: None,
             next_look: None,
+            clock_seen: Micros::MIN,
             lines: BTreeSet::new(),
             nexts: HashMap::new(),
             starts_limited: false,
@@ -157,6 +162,7 @@ impl Book {
             draws: 0,
             pauses_changed: false,
             suspects: false,
+            careful: false,
             crash_limit: 0,
             #[cfg(feature = "cron")]
             cron_stamp: 0,

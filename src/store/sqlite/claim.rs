@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{Row, params};
 
-use super::book::Book;
+use super::book::{Book, Undone};
 use super::ends::Why;
 use super::errors::storing;
 use super::expiry;
@@ -96,14 +96,14 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found {
         key: Key { id: row.get(0)?, priority: row.get(1)?, run_at: row.get(2)? },
         args: text::json(row, 3)?,
-        options: row.get(4)?,
+        options: text::shown(row, 4)?,
         meta: text::shown(row, 5)?,
         attempts: row.get(6)?,
         first_started_at: row.get(7)?,
-        unique: Held::from_columns(row.get(8)?, row.get(9)?),
+        unique: Held::from_columns(text::shown(row, 8)?, row.get(9)?),
         expires_at: row.get(10)?,
-        limits: limits::read(row.get::<_, Option<String>>(11)?.as_deref()).map(Arc::new),
-        waits_on: row.get(12)?,
+        limits: limits::read(text::shown(row, 11)?.as_deref()).map(Arc::new),
+        waits_on: text::shown(row, 12)?,
         flow: row.get(13)?,
         has_steps: row.get(14)?,
     })
@@ -187,16 +187,44 @@ impl Book {
                 (Some((lane, found)), suspect)
                     if suspect.is_none_or(|(_, key)| found.key < key) =>
                 {
-                    return self.start_now(lane, found, instance, now, keep, expired);
+                    return self.start_or_end(lane, found, instance, now, keep, expired);
                 }
                 (_, Some((lane, key))) => {
                     let found = self.read_suspect(key)?;
-                    return self.start_now(lane, found, instance, now, keep, expired);
+                    return self.start_or_end(lane, found, instance, now, keep, expired);
                 }
                 (_, None) => {}
             }
         }
         Ok(Tried::Nothing)
+    }
+
+    /// Claims a job as a start. If that is what makes the transaction fail, the job ends by it: the others
+    /// must not stand still for ever.
+    fn start_or_end(
+        &mut self,
+        lane: LaneId,
+        found: Found,
+        instance: InstanceId,
+        now: Micros,
+        keep: Retention,
+        ended: &mut Vec<JobId>,
+    ) -> Result<Tried> {
+        if !self.careful {
+            return self.start_now(lane, found, instance, now, keep, ended);
+        }
+        let id = found.key.id;
+        match self.operation(|book| book.start_now(lane, found, instance, now, keep, ended)) {
+            Ok(tried) => Ok(tried),
+            Err(Undone::Everything(error)) => Err(error),
+            Err(Undone::Operation(error)) => {
+                log::error!(job = id; "legwork: it cannot be started: {error}");
+                let why = format!("it cannot be started: {error}");
+                self.end_waiting(id, Why::reason(&why), now, keep)?;
+                ended.push(JobId(id));
+                Ok(Tried::MayNotStart)
+            }
+        }
     }
 
     /// Claims a job as a start, unless a limit or its unique key forbids that: then it is blocked, or
@@ -211,6 +239,17 @@ impl Book {
         ended: &mut Vec<JobId>,
     ) -> Result<Tried> {
         let id = found.key.id;
+        if let Some(limits) = found.limits.take_if(|limits| limits.is_unresolved()) {
+            match limits::resolve(&self.conn, id, &limits, &found.args)? {
+                Ok(resolved) => found.limits = resolved.map(Arc::new),
+                Err(error) => {
+                    self.end_waiting(id, Why::reason(&error.to_string()), now, keep)?;
+                    ended.push(JobId(id));
+                    self.advance(now)?;
+                    return Ok(Tried::MayNotStart);
+                }
+            }
+        }
         let limits = found.limits.clone();
         if let Some(limits) = &limits
             && let Some(limit) = limits::without_room(&self.conn, limits, now)?
@@ -271,8 +310,9 @@ impl Book {
         let Some(spec) = self.lanes.spec(pool) else { return Ok(Vec::new()) };
         let (instance, ranks) = (spec.instance, spec.queues.ranks());
         let weighted = spec.queues.is_weighted();
-        if self.next_suspects(pool, instance)?.iter().any(Option::is_some) {
-            // It waits for a worker that looks at the file.
+        // After a failure each is claimed by itself.
+        if self.careful || self.next_suspects(pool, instance)?.iter().any(Option::is_some) {
+            // A suspect waits for a worker that looks at the file.
             return Ok(Vec::new());
         }
         if weighted {

@@ -153,6 +153,12 @@ impl Book {
             done.skipped.push((id, Some(self.shown(state, lane)?)));
             return Ok(());
         }
+        if let Some(flow) = finished.as_ref().and_then(|finished| finished.flow)
+            && flows::is_going(&self.conn, flow)?
+        {
+            done.skipped.push((id, None));
+            return Ok(());
+        }
         let mut becomes = State::Ready;
         if let Some(finished) = &finished {
             match self.bring_back(id, finished, now, done)? {
@@ -242,19 +248,6 @@ impl Book {
         Ok(())
     }
 
-    /// A job that was to stop when its process died, or that a newer one has taken the place of, is
-    /// not started again.
-    pub(super) fn cancel_given_back(
-        &mut self,
-        id: i64,
-        reason: &str,
-        now: Micros,
-        keep: Retention,
-    ) -> Result<()> {
-        let mut done = Controlled::default();
-        self.cancel(JobId(id), now, reason, keep, &mut done)
-    }
-
     fn delete(
         &mut self,
         id: JobId,
@@ -277,6 +270,9 @@ impl Book {
                     done.skipped.push((id, None));
                     return Ok(());
                 };
+                if self.flows.unsettled.contains(&id.0) {
+                    self.settle(now, keep)?;
+                }
                 if self.flows.settling && edges::is_settling(&self.conn, id.0)? {
                     // Its children have still to see how it has ended.
                     done.skipped.push((id, Some(finished.state)));

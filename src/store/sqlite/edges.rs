@@ -310,6 +310,11 @@ fn come_back(
         return run(conn, SET_CAUSE, [child, other]).map(drop);
     }
     let Some(job) = control::finished(conn, JobId(child))? else { return Ok(()) };
+    if let Some(flow) = job.flow
+        && flows::is_going(conn, flow)?
+    {
+        return Ok(());
+    }
     if let Some(held) = &job.unique
         && let Err(holder) = unique::revive(conn, child, held, now)?
     {

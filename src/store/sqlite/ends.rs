@@ -8,16 +8,16 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::book::Book;
+use super::book::{Book, Undone};
 use super::counter::Counter;
 use super::demand::Demand;
 use super::errors::storing;
 use super::flows::{self, Callback};
 use super::unique::{self, Waits};
-use super::{edges, enqueue, finish, limits};
+use super::{edges, enqueue, errors, finish, limits};
 use crate::clock::{Micros, micros_of};
-use crate::error::Result;
-use crate::flow::FlowState;
+use crate::error::{Error, Result};
+use crate::flow::{FlowState, Upon};
 use crate::id::{FlowId, JobId};
 use crate::new_job::{Overrides, Retention};
 use crate::state::State;
@@ -232,9 +232,16 @@ impl Book {
         self.flows.cancelled.extend(effects.cancelled);
         self.flows.ended.extend(effects.ended);
         for Callback { flow, upon, row } in effects.callbacks {
-            let done = self.insert(std::slice::from_ref(&row), &mut Demand::default())?;
-            if let Some(done) = done.first() {
-                flows::called_back(&self.conn, flow, upon, done.id())?;
+            let rows = std::slice::from_ref(&row);
+            let done = self.operation(|book| {
+                let done = book.insert(rows, &mut Demand::default())?;
+                done.iter()
+                    .try_for_each(|done| flows::called_back(&book.conn, flow, upon, done.id()))
+            });
+            match done {
+                Ok(()) => {}
+                Err(Undone::Everything(error)) => return Err(error),
+                Err(Undone::Operation(error)) => not_called_back(flow, upon, &error),
             }
         }
         Ok(())
@@ -249,6 +256,18 @@ impl Book {
         keep: Retention,
     ) -> Result<()> {
         let Some(job) = live(&self.conn, id)? else { return Ok(()) };
+        self.end_live(id, job, why, now, keep)
+    }
+
+    /// The same for a job that was read already.
+    pub(super) fn end_live(
+        &mut self,
+        id: i64,
+        job: Live,
+        why: Why<'_>,
+        now: Micros,
+        keep: Retention,
+    ) -> Result<()> {
         let mut effects = Effects::default();
         cancel_waiting(&self.conn, id, job, why, now, keep, &mut effects)?;
         // Somebody there may wait for its end.
@@ -299,8 +318,16 @@ pub(super) fn carry_out_on(
         counter.write(conn)?;
     }
     for Callback { flow, upon, row } in effects.callbacks {
-        let done = enqueue::insert_on(conn, &row, keep)?;
-        flows::called_back(conn, flow, upon, done.id())?;
+        match enqueue::insert_on(conn, &row, keep) {
+            Ok(done) => flows::called_back(conn, flow, upon, done.id())?,
+            Err(error) if errors::of_the_file(&error) => return Err(error),
+            Err(error) => not_called_back(flow, upon, &error),
+        }
     }
     Ok(())
+}
+
+/// The end of a member does not fail for it: the callback was checked with its flow.
+fn not_called_back(flow: i64, upon: Upon, error: &Error) {
+    log::error!(flow = flow; "legwork: the {} callback is not enqueued: {error}", upon.word());
 }

@@ -101,10 +101,7 @@ impl Book {
                 Taken::Insert(state) => state,
                 Taken::Not(instead, waits) => {
                     if let Some(Waits { state, lane, place, left }) = waits {
-                        if let Some(line) = left {
-                            self.suspects = true;
-                            self.lines.insert(line);
-                        }
+                        self.lines.extend(left);
                         expiry = expiry.into_iter().chain(row.expires_at).min();
                         wait(state, place.run_at);
                         if state == State::Ready {

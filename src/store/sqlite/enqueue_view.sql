@@ -21,10 +21,11 @@ BEGIN
             RAISE(ABORT, 'legwork: args must be JSON as text')
         WHEN length(CAST(NEW.args AS BLOB)) > 16777216 THEN
             RAISE(ABORT, 'legwork: args are larger than 16 MiB')
-        WHEN NOT json_valid(NEW.args) OR instr(CAST(NEW.args AS BLOB), x'00') THEN
+        WHEN NOT json_valid(NEW.args) OR instr(NEW.args, char(0)) THEN
             RAISE(ABORT, 'legwork: args are not readable as JSON')
-        -- SQLite cuts a text of JSON at a NUL.
-        WHEN instr(NEW.tags, '\u0000') OR instr(NEW.meta, '\u0000') THEN
+        -- SQLite cuts a text of JSON at a NUL. (A backslash that is escaped begins no escape.)
+        WHEN instr(replace(NEW.tags, '\\', ''), '\u0000')
+          OR instr(replace(NEW.meta, '\\', ''), '\u0000') THEN
             RAISE(ABORT, 'legwork: tags and meta must not contain NUL')
         WHEN NEW.tags IS NOT NULL AND (typeof(NEW.tags) <> 'text' OR NOT json_valid(NEW.tags)) THEN
             RAISE(ABORT, 'legwork: tags must be a JSON array of texts')
@@ -57,14 +58,14 @@ BEGIN
         -- February for the 3rd of March.
         WHEN typeof(NEW.run_at) = 'blob' OR typeof(NEW.run_at) = 'text' AND (
                  NEW.run_at NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
-              OR instr(CAST(NEW.run_at AS BLOB), x'00')
+              OR instr(NEW.run_at, char(0))
               OR julianday(NEW.run_at) IS NULL
               OR julianday(NEW.run_at) < 2440587.5
               OR date(substr(NEW.run_at, 1, 10), '+0 days') <> substr(NEW.run_at, 1, 10)) THEN
             RAISE(ABORT, 'legwork: run_at must be a time like 2026-11-25T10:00:00Z, or seconds since 1970')
     END;
-    -- Names: 1 to 255 bytes of UTF-8 without control characters, as everywhere in legwork. Those of
-    -- other than plain letters are taken apart and put together: wrong UTF-8 does not come out the same.
+    -- Names: 1 to 255 bytes of UTF-8 without control characters, as everywhere in legwork. What has other
+    -- than plain letters is taken apart and put together: wrong UTF-8 does not come out the same.
     SELECT CASE what
         WHEN 'kind' THEN
             RAISE(ABORT, 'legwork: kind must be text of 1 to 255 bytes without control characters')
@@ -76,29 +77,49 @@ BEGIN
             RAISE(ABORT, 'legwork: gate must be text of 1 to 255 bytes without control characters')
         WHEN 'tag' THEN
             RAISE(ABORT, 'legwork: a tag must be text of 1 to 255 bytes without control characters')
-        ELSE
+        WHEN 'meta' THEN
             RAISE(ABORT, 'legwork: a key in meta must be text of 1 to 255 bytes without control characters')
+        ELSE
+            RAISE(ABORT, 'legwork: a value in meta is not UTF-8')
     END
-      FROM (SELECT 'kind' AS what, NEW.kind AS name
-            UNION ALL SELECT 'queue', NEW.queue WHERE NEW.queue IS NOT NULL
-            UNION ALL SELECT 'unique_key', NEW.unique_key WHERE NEW.unique_key IS NOT NULL
-            UNION ALL SELECT 'gate', NEW.gate WHERE NEW.gate IS NOT NULL
-            UNION ALL SELECT 'tag', value FROM json_each(NEW.tags)
-            UNION ALL SELECT 'meta', key FROM json_each(NEW.meta))
-     WHERE typeof(name) <> 'text'
-        OR length(CAST(name AS BLOB)) NOT BETWEEN 1 AND 255
-        OR instr(CAST(name AS BLOB), x'00')
-        OR name GLOB '*[^ -~]*' AND (
-               name GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*'
-            OR name <> (WITH RECURSIVE again (at, said) AS (
+      FROM (SELECT 'kind' AS what, NEW.kind AS name, TRUE AS is_name
+            UNION ALL SELECT 'queue', NEW.queue, TRUE WHERE NEW.queue IS NOT NULL
+            UNION ALL SELECT 'unique_key', NEW.unique_key, TRUE WHERE NEW.unique_key IS NOT NULL
+            UNION ALL SELECT 'gate', NEW.gate, TRUE WHERE NEW.gate IS NOT NULL
+            UNION ALL SELECT 'tag', value, TRUE FROM json_each(NEW.tags)
+            UNION ALL SELECT 'meta', key, TRUE FROM json_each(NEW.meta)
+            UNION ALL SELECT 'value', value, FALSE FROM json_each(NEW.meta))
+     WHERE is_name AND (
+               typeof(name) <> 'text'
+            OR length(CAST(name AS BLOB)) NOT BETWEEN 1 AND 255
+            OR instr(name, char(0))
+            OR name GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*')
+        OR name GLOB '*[^ -~]*'
+           AND name <> (WITH RECURSIVE again (at, said) AS (
                             SELECT 1, ''
                             UNION ALL
                             SELECT at + 1, said || char(unicode(substr(name, at, 1)))
                               FROM again WHERE at <= length(name))
-                        SELECT said FROM again ORDER BY at DESC LIMIT 1));
+                        SELECT said FROM again ORDER BY at DESC LIMIT 1);
+    SELECT RAISE(ABORT, 'legwork: args must be an object, since a limit goes by their fields')
+      FROM legwork_kinds AS kinds, json_each(kinds.options, '$.limits') AS item
+     WHERE kinds.kind = NEW.kind AND json_array_length(item.value, '$.by') > 0
+       AND json_type(NEW.args) <> 'object';
+    -- As unique::take does: a period that is over holds nothing, nor does a job that has expired.
     SELECT RAISE(ABORT, 'legwork: unique key is taken')
-      FROM legwork_unique AS held, legwork_now
-     WHERE held.key = NEW.unique_key AND (held.until IS NULL OR held.until > legwork_now.micros);
+      FROM legwork_unique AS held, legwork_now AS now
+     WHERE held.key = NEW.unique_key
+       AND (held.until IS NULL
+            OR held.until > now.micros AND held.until - now.micros <= 2 * held.period)
+       AND NOT EXISTS (SELECT 1 FROM legwork_jobs
+                        WHERE id = held.job AND held.slot = 0 AND instance IS NULL
+                          AND expires_at <= now.micros);
+
+    -- What has held the key until now. (Not by OR REPLACE below: the caller's own OR would outrank it.)
+    UPDATE legwork_jobs SET unique_key = NULL, unique_hold = NULL
+     WHERE id = (SELECT job FROM legwork_unique WHERE key = NEW.unique_key AND slot = 0)
+       AND instance IS NULL AND expires_at <= (SELECT micros FROM legwork_now);
+    DELETE FROM legwork_unique WHERE key = NEW.unique_key;
 
     INSERT INTO legwork_lanes (queue, kind, gate)
     SELECT queue, NEW.kind, gate
@@ -137,21 +158,9 @@ BEGIN
                    CASE WHEN json_type(kinds.options, '$.keep') = 'object' THEN
                        json_object('keep', json(json_extract(kinds.options, '$.keep')))
                    END AS options,
-                   -- The kind's limits, with their keys made of the arguments as Limit::resolved does.
+                   -- The kind's limits. The claim makes their keys of the arguments.
                    CASE WHEN json_type(kinds.options, '$.limits') = 'array' THEN json_object(
-                       'limits', json((
-                           SELECT json_group_array(json_set(json_remove(item.value, '$.by'), '$.key',
-                               json_extract(item.value, '$.key') || coalesce((
-                                   SELECT group_concat(':' || CASE
-                                       json_type(NEW.args, '$."' || field.value || '"')
-                                           WHEN 'true' THEN 'true'
-                                           WHEN 'false' THEN 'false'
-                                           ELSE coalesce(
-                                               json_extract(NEW.args, '$."' || field.value || '"'),
-                                               'null')
-                                       END, '')
-                                     FROM json_each(item.value, '$.by') AS field), '')))
-                             FROM json_each(kinds.options, '$.limits') AS item)),
+                       'limits', json(json_extract(kinds.options, '$.limits')),
                        'on_busy', coalesce(json_extract(kinds.options, '$.on_busy'), 'wait'))
                    END AS limits,
                    nullif((SELECT json_group_array(value)
@@ -170,7 +179,6 @@ BEGIN
                            || ' ' || (SELECT lane FROM legwork_jobs WHERE id = last_job + 1),
            rules = rules + 1;
 
-    -- OR REPLACE: of a period that is over.
-    INSERT OR REPLACE INTO legwork_unique (key, slot, job)
+    INSERT INTO legwork_unique (key, slot, job)
     SELECT NEW.unique_key, 0, last_job FROM legwork_counter WHERE NEW.unique_key IS NOT NULL;
 END;

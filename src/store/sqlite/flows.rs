@@ -43,14 +43,23 @@ pub(super) const CALLBACK_OF: &str =
 pub(super) const NEXT_PRUNE: &str = "
 SELECT prune_at FROM legwork_flows INDEXED BY legwork_next_flow_prune
  WHERE prune_at IS NOT NULL ORDER BY prune_at LIMIT 1";
-/// The flows that may be pruned, without those whose callbacks have not finished.
+/// The flows that may be pruned, without those whose callbacks have not finished, and those that have
+/// members of whose end others have still to hear.
 pub(super) const EXPIRED: &str = "
 SELECT id FROM legwork_flows AS flow INDEXED BY legwork_next_flow_prune
  WHERE prune_at IS NOT NULL AND prune_at <= ?1
    AND NOT EXISTS (SELECT 1 FROM legwork_callbacks AS callback
                     CROSS JOIN legwork_jobs AS job ON job.id = callback.id
                     WHERE callback.flow = flow.id)
+   AND NOT EXISTS (SELECT 1 FROM legwork_settling AS settling
+                    CROSS JOIN legwork_history AS member ON member.id = settling.job
+                    WHERE member.flow = flow.id)
  ORDER BY prune_at LIMIT 1";
+/// The first of its members have been pruned: the others follow, whatever comes between.
+const GOES: &str = "UPDATE legwork_flows SET prune_at = ?2 WHERE id = ?1 AND prune_at <> ?2";
+const IS_GOING: &str = "SELECT 1 FROM legwork_flows WHERE id = ?1 AND prune_at = ?2";
+/// When a flow may be pruned of which a part is gone.
+const GOING: Micros = Micros::MIN;
 pub(super) const MEMBERS: &str = "
 SELECT id FROM legwork_history INDEXED BY legwork_finished_members WHERE flow = ?1 LIMIT (?2+0)";
 const FORGET: [&str; 2] =
@@ -111,6 +120,13 @@ pub(super) fn member_ended(
         })
         .map_err(storing)?;
     if pending == Some(0) { end(conn, flow, now, keep, effects) } else { Ok(()) }
+}
+
+/// Whether some of a flow's members have been pruned: the others do not come back.
+pub(super) fn is_going(conn: &Connection, flow: i64) -> Result<bool> {
+    conn.prepare_cached(IS_GOING)
+        .and_then(|mut ask| ask.exists(params![flow, GOING]))
+        .map_err(storing)
 }
 
 /// A finished member is to run again.
@@ -221,7 +237,7 @@ impl Book {
     }
 
     /// Removes a bite of the members of an ended flow that may be pruned at `now`, and with the last
-    /// of them the flow; how many members. `None`: there is no such flow.
+    /// of them the flow; how many members. One that is begun with is the first at the next call. `None`: there is no such flow.
     pub(super) fn prune_flow(&self, now: Micros, limit: u64) -> Result<Option<u64>> {
         let Some(flow) = self
             .conn
@@ -240,7 +256,9 @@ impl Book {
             self.forget_job(id)?;
         }
         let removed = members.len() as u64;
-        if removed < limit {
+        if removed >= limit {
+            run(&self.conn, GOES, params![flow, GOING])?;
+        } else {
             for sql in FORGET {
                 run(&self.conn, sql, [flow])?;
             }

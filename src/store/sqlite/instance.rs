@@ -101,6 +101,8 @@ impl Book {
         let taken = self.rescue(lock, now, keep)?;
         self.set_own(id, true);
         self.release_strays()?;
+        // The clock may have been another one when somebody was here last.
+        self.look_at_all_lines(now)?;
         self.advance(now)?;
         Ok(Joined { instance: id, taken })
     }

@@ -22,7 +22,7 @@ use super::counter::Counter;
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
 use crate::clock::Micros;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limit::{Limit, Limits, OnBusy, Rate, Terms};
 use crate::rules::limit::{Room, Spent, counts_as, paced, paced_after, turn, windowed};
 use crate::state::State;
@@ -30,8 +30,9 @@ use crate::store::ClaimRef;
 
 pub(super) const TAKEN: &str = "
 SELECT count(*) FROM (SELECT 1 FROM legwork_slots WHERE key = ?1 LIMIT (?2+0))";
+/// A job that names a key twice, by another hand, has one slot.
 const TAKE_SLOT: &str =
-    "INSERT INTO legwork_slots (key, instance, token, job) VALUES (?1, ?2, ?3, ?4)";
+    "INSERT OR IGNORE INTO legwork_slots (key, instance, token, job) VALUES (?1, ?2, ?3, ?4)";
 pub(super) const FREE_SLOT: &str =
     "DELETE FROM legwork_slots WHERE key = ?1 AND instance = ?2 AND token = ?3";
 pub(super) const SLOTS_OF: &str = "
@@ -86,6 +87,7 @@ SELECT id, priority, run_at, crashes IS NOT NULL FROM legwork_jobs INDEXED BY le
 pub(super) const MAKE_NEXT: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
 pub(super) const WAIT: &str =
     "UPDATE legwork_jobs SET state = 2, waits_on = ?2, waits_as = ?3 WHERE id = ?1";
+const RESOLVE: &str = "UPDATE legwork_jobs SET limits = ?2 WHERE id = ?1";
 pub(super) const LEAVE_LINE: &str =
     "UPDATE legwork_jobs SET waits_on = NULL, waits_as = NULL WHERE id = ?1";
 
@@ -97,10 +99,15 @@ SELECT line FROM legwork_lines INDEXED BY legwork_next_look
 const LOOK_AT: &str = "
 INSERT INTO legwork_lines (line, look_at) VALUES (?1, ?2)
     ON CONFLICT (line) DO UPDATE SET look_at = excluded.look_at WHERE look_at <> excluded.look_at";
+/// The clock was ahead when these were set; a look more does no harm.
+pub(super) const LOOK_AGAIN: &str = "UPDATE legwork_lines SET look_at = ?1 WHERE look_at > ?1";
 const DO_NOT_LOOK: &str = "DELETE FROM legwork_lines WHERE line = ?1";
 /// The lanes of whoever waits in a line.
 pub(super) const LANES_THAT_WAIT: &str = "
 SELECT lane FROM legwork_jobs INDEXED BY legwork_waiting WHERE waits_on IS NOT NULL";
+
+/// A clock that goes back by less is waited for.
+const STEP: Micros = 1_000_000;
 
 /// So many of a line are next at once: a start makes the one behind them next.
 pub(super) const MOST_NEXT: u32 = 64;
@@ -367,6 +374,36 @@ pub(super) fn advance_on(
     Ok(news)
 }
 
+/// Makes the keys of a job's limits of its arguments, if that is still to be done.
+///
+/// # Errors
+/// The inner one: such keys cannot be.
+pub(super) fn resolve(
+    conn: &Connection,
+    id: i64,
+    limits: &Limits,
+    args: &str,
+) -> Result<std::result::Result<Option<Limits>, Error>> {
+    let resolved = match Limits::of(limits.limits.clone(), limits.on_busy, args) {
+        Ok(resolved) => resolved,
+        Err(error) => return Ok(Err(error)),
+    };
+    run(conn, RESOLVE, params![id, resolved.as_ref().map(to_json)])?;
+    Ok(Ok(resolved))
+}
+
+/// The limits of a job for people; what cannot be read, or made of its arguments, is not shown as it
+/// would be.
+pub(super) fn shown(limits: Option<&str>, args: &str) -> Vec<Limit> {
+    match read(limits) {
+        Some(limits) if limits.is_unresolved() => {
+            let resolved = Limits::of(limits.limits.clone(), limits.on_busy, args);
+            resolved.ok().flatten().unwrap_or(limits).limits
+        }
+        limits => limits.map(|limits| limits.limits).unwrap_or_default(),
+    }
+}
+
 /// Puts a job at the end of its wait for a limit.
 pub(super) fn wait(conn: &Connection, id: i64, at: &InLine) -> Result<()> {
     run(conn, WAIT, params![id, at.line, at.terms]).map(drop)
@@ -387,8 +424,17 @@ impl Book {
         self.lines.insert(line.into());
     }
 
+    /// Whether the clock has been set back, so that times to look may lie too far ahead.
+    pub(super) fn clock_went_back(&self, now: Micros) -> bool {
+        self.next_look.is_some() && now < self.clock_seen.saturating_sub(STEP)
+    }
+
     /// Moves on all lines that were named, and those whose time has come.
     pub(super) fn advance(&mut self, now: Micros) -> Result<()> {
+        if self.clock_went_back(now) {
+            self.look_at_all_lines(now)?;
+        }
+        self.clock_seen = now;
         if self.next_look.is_some_and(|at| at <= now) {
             let mut ask = self.conn.prepare_cached(LOOKS_DUE).map_err(storing)?;
             let due = ask.query_map([now], |row| row.get(0)).and_then(Iterator::collect);
@@ -401,6 +447,13 @@ impl Book {
             return Ok(());
         }
         self.advance_named(now)
+    }
+
+    /// The times to look are of a clock that was ahead, or may be.
+    pub(super) fn look_at_all_lines(&mut self, now: Micros) -> Result<()> {
+        run(&self.conn, LOOK_AGAIN, [now])?;
+        self.next_look = number(&self.conn, NEXT_LOOK, [])?;
+        Ok(())
     }
 
     fn advance_named(&mut self, now: Micros) -> Result<()> {

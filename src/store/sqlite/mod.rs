@@ -38,6 +38,8 @@ mod version;
 pub(crate) mod writer;
 
 #[cfg(test)]
+mod flows_tests;
+#[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
 mod plan_tests;

@@ -33,7 +33,8 @@ fn file() -> Connection {
                                       finished_at, prune_at, args)
          SELECT 10000 + i, 1, CASE WHEN i % 10 < 8 THEN 6 ELSE i % 10 - 1 END, 0, i, i, 1, i, i, '{}' FROM n;
          WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
-         INSERT INTO legwork_unique SELECT 'k' || i, i % 2, i, CASE i % 3 WHEN 0 THEN i END FROM n;
+         INSERT INTO legwork_unique SELECT 'k' || i, i % 2, i, CASE i % 3 WHEN 0 THEN i END,
+                CASE i % 3 WHEN 0 THEN 1 END FROM n;
          WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
          INSERT INTO legwork_slots SELECT 'k' || i % 50, i % 7, i, i FROM n;
          INSERT INTO legwork_rates SELECT 'k' || token % 50, token, 1, token FROM legwork_slots;
@@ -164,6 +165,7 @@ fn a_unique_key_is_taken_moved_and_freed_by_its_own_key() {
     }
     // An insert has no plan to speak of: it goes by the primary key or fails there.
     assert_eq!(plan(&conn, unique::TAKE), "");
+    assert_uses(&conn, unique::LET_GO, BY_ID);
     for sql in [unique::REPLACE, unique::WAITING, unique::UNBLOCK, unique::BLOCK] {
         assert_uses(&conn, sql, BY_ID);
     }

@@ -39,6 +39,7 @@ fn as_shown(table: &str) -> String {
 
 fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
     let time = |at: Option<Micros>| at.map(from_micros);
+    let args = text::shown(row, 10)?.unwrap_or_default();
     let tags = text::shown(row, 11)?;
     let meta = text::shown(row, 12)?;
     let done: Option<i64> = row.get(13)?;
@@ -60,7 +61,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         started_at: time(row.get(7)?),
         finished_at: time(row.get(8)?),
         attempts: row.get(9)?,
-        args: text::shown(row, 10)?.unwrap_or_default(),
+        limits: limits::shown(text::shown(row, 23)?.as_deref(), &args),
+        args,
         tags: json_or_empty(tags),
         meta: json_or_empty(meta),
         progress,
@@ -68,13 +70,10 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         reason: row.get(17)?,
         cancel_requested: row.get(18)?,
         crashes: row.get(19)?,
-        unique_key: row.get(20)?,
+        unique_key: text::shown(row, 20)?,
         gate: row.get(21)?,
         expires_at: time(row.get(22)?),
-        limits: limits::read(row.get::<_, Option<String>>(23)?.as_deref())
-            .map(|limits| limits.limits)
-            .unwrap_or_default(),
-        waits_on: row.get(24)?,
+        waits_on: text::shown(row, 24)?,
         flow: row.get::<_, Option<i64>>(25)?.map(FlowId),
         parents_left: row.get::<_, Option<i64>>(26)?.unwrap_or(0).unsigned_abs(),
         cause: row.get::<_, Option<i64>>(27)?.map(JobId),

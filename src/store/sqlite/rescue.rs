@@ -10,7 +10,7 @@
 use rusqlite::{Row, params};
 
 use super::book::Book;
-use super::ends::{WITH_ITS_FLOW, keep_of};
+use super::ends::{self, WITH_ITS_FLOW, keep_of};
 use super::errors::storing;
 use super::finish::{AttemptRow, Move, add_attempt, move_claimed};
 use super::lanes::Key;
@@ -168,16 +168,32 @@ impl Book {
             None => self.ready(job.lane, job.key),
         }
         if job.cancel_requested {
-            return self.cancel_given_back(job.key.id, "cancelled while running", now, keep);
+            return self.cancel_given_back(job, "cancelled while running", now, keep);
         }
         if job.started_at.is_some()
             && let Some(unique) = &job.unique
             && let Some(newer) = unique::wait_again(&self.conn, job.key.id, unique, now)?
         {
             let reason = unique::superseded(newer);
-            self.cancel_given_back(job.key.id, &reason, now, keep)?;
+            self.cancel_given_back(job, &reason, now, keep)?;
         }
         Ok(())
+    }
+
+    /// A job that was to stop when its process died, or that a newer one has taken the place of, is
+    /// not started again.
+    fn cancel_given_back(
+        &mut self,
+        job: &Held,
+        reason: &str,
+        now: Micros,
+        keep: Retention,
+    ) -> Result<()> {
+        let id = job.key.id;
+        let Some(mut live) = ends::live(&self.conn, id)? else { return Ok(()) };
+        // Though that attempt is not counted.
+        live.never_started &= job.started_at.is_none();
+        self.end_live(id, live, ends::Why::reason(reason), now, keep)
     }
 
     fn quarantine(

@@ -191,11 +191,13 @@ CREATE INDEX legwork_next_look ON legwork_lines (look_at);
 -- Which job holds a unique key. Slot 0 is the holder; where one may run beside one that waits
 -- (unique_hold 4), it is the one that waits, and slot 1 the one that runs.
 CREATE TABLE legwork_unique (
-    key   TEXT NOT NULL,
-    slot  INTEGER NOT NULL CHECK (slot IN (0, 1)),
-    job   INTEGER NOT NULL,
-    until INTEGER,                      -- the end of a period; it outlives the job
-    PRIMARY KEY (key, slot)
+    key    TEXT NOT NULL,
+    slot   INTEGER NOT NULL CHECK (slot IN (0, 1)),
+    job    INTEGER NOT NULL,
+    until  INTEGER,                     -- the end of a period, which outlives the job, and its
+    period INTEGER,                     -- length: if more than twice that is left, a clock was wrong
+    PRIMARY KEY (key, slot),
+    CHECK ((until IS NULL) = (period IS NULL))
 ) STRICT, WITHOUT ROWID;
 -- Serves: which periods are over.
 CREATE INDEX legwork_unique_until ON legwork_unique (until) WHERE until IS NOT NULL;

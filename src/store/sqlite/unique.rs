@@ -20,11 +20,19 @@ use crate::rules::unique::{Hold, Key};
 use crate::state::State;
 use crate::unique::{Conflict, Enqueued};
 
-/// Takes the key, or takes it over from a period that is over.
+/// Takes the key, or takes it over from a period that is over; also from one that more than twice its
+/// length is left of: the clock was ahead when it began.
 pub(super) const TAKE: &str = "
-INSERT INTO legwork_unique (key, slot, job, until) VALUES (?1, 0, ?2, ?3)
-    ON CONFLICT (key, slot) DO UPDATE SET job = excluded.job, until = excluded.until
- WHERE legwork_unique.until <= ?4";
+INSERT INTO legwork_unique (key, slot, job, until, period) VALUES (?1, 0, ?2, ?3, ?3 - ?4)
+    ON CONFLICT (key, slot) DO UPDATE
+   SET job = excluded.job, until = excluded.until, period = excluded.period
+ WHERE legwork_unique.until <= ?4 OR legwork_unique.until - ?4 > 2 * legwork_unique.period";
+/// A holder whose time to start is over holds nothing, though nobody has ended it yet.
+pub(super) const LET_GO: &str = "
+UPDATE legwork_jobs SET unique_key = NULL, unique_hold = NULL
+ WHERE id = (SELECT job FROM legwork_unique WHERE key = ?1 AND slot = 0)
+   AND instance IS NULL AND expires_at <= ?2";
+const EMPTY_SLOT: &str = "DELETE FROM legwork_unique WHERE key = ?1 AND slot = 0";
 /// The one that runs goes before the one that waits.
 pub(super) const HOLDER: &str =
     "SELECT job FROM legwork_unique WHERE key = ?1 ORDER BY slot DESC LIMIT 1";
@@ -34,16 +42,15 @@ pub(super) const START: &str =
     "UPDATE OR IGNORE legwork_unique SET slot = 1 WHERE key = ?1 AND slot = 0 AND job = ?2";
 pub(super) const WAIT_AGAIN: &str =
     "UPDATE OR IGNORE legwork_unique SET slot = 0 WHERE key = ?1 AND slot = 1 AND job = ?2";
-/// A suspect keeps its state and a retry its time; one that is blocked by its key stays so, while a
-/// line is left: its limits are new.
+/// It is new work: nothing that became of the old arguments counts against it. One that is blocked by
+/// its key or by parents stays so, while a line is left: its limits are new.
 pub(super) const REPLACE: &str = "
 UPDATE legwork_jobs
-   SET lane = ?2, priority = ?4, args = ?6, options = ?7, tags = ?8, meta = ?9,
-       limits = ?11, waits_on = NULL, waits_as = NULL,
-       state = CASE WHEN crashes IS NOT NULL THEN 3
-                    WHEN state = 5 OR state = 2 AND waits_on IS NULL THEN state ELSE ?3 END,
-       run_at = CASE state WHEN 5 THEN run_at ELSE ?5 END,
-       expires_at = CASE WHEN state = 5 OR crashes IS NOT NULL THEN NULL ELSE ?10 END
+   SET lane = ?2, priority = ?4, run_at = ?5, args = ?6, options = ?7, tags = ?8, meta = ?9,
+       expires_at = ?10, limits = ?11, waits_on = NULL, waits_as = NULL,
+       attempts = 0, first_started_at = NULL, crashes = NULL, has_steps = NULL,
+       progress_done = NULL, progress_total = NULL, message = NULL,
+       state = CASE WHEN state = 2 AND waits_on IS NULL THEN state ELSE ?3 END
  WHERE id = ?1 AND instance IS NULL";
 const LINE_OF: &str = "SELECT waits_on FROM legwork_jobs WHERE id = ?1";
 pub(super) const WAITING: &str = "
@@ -123,7 +130,9 @@ pub(super) fn take(
     let keeps_last = key.hold == Hold::KeepLast;
     if running.is_none() || keeps_last {
         let values = params![key.name, id, key.until, row.enqueued_at];
-        if run(conn, TAKE, values)? == 1 {
+        if run(conn, TAKE, values)? == 1
+            || let_go(conn, key, row.enqueued_at)? && run(conn, TAKE, values)? == 1
+        {
             let state = if running.is_some() { State::Blocked } else { row.state };
             return Ok(Taken::Insert(state));
         }
@@ -147,6 +156,15 @@ pub(super) fn take(
         },
     };
     Ok(taken)
+}
+
+/// Takes the key from a job that has expired; `false`: there is none.
+fn let_go(conn: &Connection, key: &Key, now: Micros) -> Result<bool> {
+    let expired = run(conn, LET_GO, params![key.name, now])? == 1;
+    if expired {
+        run(conn, EMPTY_SLOT, [&key.name])?;
+    }
+    Ok(expired)
 }
 
 /// `None`: it no longer waits.

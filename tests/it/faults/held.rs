@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use legwork::{Error, Event, Jobs, NewJob, Outcome, Pool, State};
+use legwork::{Error, Event, Jobs, NewJob, Outcome, Pool, Scope, State};
 use serde_json::json;
 
 use super::{Ledger, all, assert_sound, pass};
@@ -227,4 +227,30 @@ fn a_snapshot_kept_for_30_s_under_load_is_told_and_the_wal_is_bounded_after_it()
     engine.stop(SOON).unwrap();
     drop((engine, jobs));
     assert_sound(&place.path);
+}
+
+#[test]
+fn a_job_whose_start_fails_ends_by_it_and_holds_up_nobody() {
+    let place = place();
+    let jobs = place.open();
+    let engine = acting(&jobs, |_, _| Ok(Outcome::Done));
+    let engine = engine.pool(Pool::new(["*"]).workers(2)).start().unwrap();
+    let spoiled = "CREATE TRIGGER app BEFORE UPDATE OF state ON legwork_jobs
+                    WHEN NEW.state = 4 AND NEW.args = '{\"n\":7}'
+                   BEGIN SELECT RAISE(ABORT, 'of the app'); END";
+    place.connect().execute_batch(spoiled).unwrap();
+    jobs.pause(Scope::All).unwrap();
+    let of = |n| jobs.enqueue(Act { n }).unwrap();
+    let ids: Vec<_> = [1, 7, 2, 7, 3].map(of).into();
+    jobs.resume(Scope::All).unwrap();
+    for (at, &id) in ids.iter().enumerate() {
+        let job = jobs.wait(id, SOON).unwrap();
+        if at % 2 == 0 {
+            assert_eq!(job.state, State::Completed);
+        } else {
+            assert_eq!(job.state, State::Cancelled);
+            assert!(job.reason.unwrap().contains("of the app"));
+        }
+    }
+    engine.stop(SOON).unwrap();
 }

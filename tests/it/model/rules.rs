@@ -41,8 +41,22 @@ pub(super) struct Model {
 /// beside it.
 #[derive(Default)]
 pub(super) struct Slots {
-    waits: Option<(i64, Option<OffsetDateTime>)>,
+    waits: Option<(i64, Option<Period>)>,
     runs: Option<i64>,
+}
+
+/// How long a period holds a key.
+#[derive(Clone, Copy)]
+struct Period {
+    until: OffsetDateTime,
+    length: Duration,
+}
+
+impl Period {
+    /// Its end has come, or it began by a clock that was ahead.
+    fn is_over(self, now: OffsetDateTime) -> bool {
+        self.until <= now || self.until - now > 2 * self.length
+    }
 }
 
 pub(super) struct Known {
@@ -79,8 +93,8 @@ impl Model {
         if let Some(rule) = new.unique {
             let slots = &mut self.keys[rule.key];
             let keeps_last = rule.held == Held::KeepLast;
-            let over = |until: Option<OffsetDateTime>| until.is_some_and(|until| until <= self.now);
-            let free = slots.waits.is_none_or(|(_, until)| over(until));
+            let over = |period: Option<Period>| period.is_some_and(|it| it.is_over(self.now));
+            let free = slots.waits.is_none_or(|(_, period)| over(period));
             if !free || (slots.runs.is_some() && !keeps_last) {
                 let waiting = slots.waits.map(|(id, _)| id);
                 let holder =
@@ -94,11 +108,14 @@ impl Model {
                     _ => Ok(holder),
                 };
             }
-            let until = match rule.held {
-                Held::Period(period) => Some(self.now + seconds(period)),
+            let period = match rule.held {
+                Held::Period(length) => {
+                    let length = seconds(length);
+                    Some(Period { until: self.now + length, length })
+                }
                 _ => None,
             };
-            slots.waits = Some((id, until));
+            slots.waits = Some((id, period));
             if slots.runs.is_some() {
                 state = State::Blocked;
             }
@@ -133,14 +150,10 @@ impl Model {
         (job.queue, job.kind, job.priority) = (QUEUES[new.queue], new.kind, new.priority);
         job.gated = new.gated;
         job.expires_at = new.expires.map(|within| run_at + seconds(within));
-        match job.state {
-            // It keeps its time, and has started before.
-            State::Retrying => job.expires_at = None,
-            State::Blocked => job.run_at = run_at,
-            _ => {
-                job.run_at = run_at;
-                job.state = if new.delay > 0 { State::Scheduled } else { State::Ready };
-            }
+        // It is new work.
+        (job.run_at, job.attempts, job.steps) = (run_at, 0, 0);
+        if job.state != State::Blocked {
+            job.state = if new.delay > 0 { State::Scheduled } else { State::Ready };
         }
     }
 
@@ -183,7 +196,7 @@ impl Model {
         let now = self.now;
         let Some((key, held)) = self.jobs[&id].key else { return true };
         let slots = &mut self.keys[key];
-        let over = |(_, until): (i64, Option<OffsetDateTime>)| until.is_some_and(|u| u <= now);
+        let over = |(_, it): (i64, Option<Period>)| it.is_some_and(|it| it.is_over(now));
         match held {
             Held::Finished | Held::Period(_) => return true,
             Held::Started if slots.waits.is_none_or(over) => slots.waits = Some((id, None)),
@@ -214,7 +227,7 @@ impl Model {
         }
         let now = self.now;
         let over =
-            |slots: &Slots| slots.waits.and_then(|(_, until)| until).is_some_and(|u| u <= now);
+            |slots: &Slots| slots.waits.and_then(|(_, it)| it).is_some_and(|it| it.until <= now);
         self.period_over |= self.keys.iter().any(over);
     }
 
@@ -342,10 +355,10 @@ impl Model {
         let Some((key, held)) = self.jobs[&id].key else { return Ok(State::Ready) };
         let now = self.now;
         let slots = &mut self.keys[key];
-        let free = slots.waits.is_none_or(|(_, until)| until.is_some_and(|until| until <= now));
+        let free = slots.waits.is_none_or(|(_, it)| it.is_some_and(|it| it.is_over(now)));
         if let Held::Period(_) = held {
             if free {
-                slots.waits = Some((id, Some(now)));
+                slots.waits = Some((id, Some(Period { until: now, length: Duration::ZERO })));
                 return Ok(State::Ready);
             }
             let holder = slots.runs.or(slots.waits.map(|(id, _)| id));

@@ -70,6 +70,7 @@ impl Writer {
     ) -> Result<Answers, Failed> {
         let may_claim = may_claim && self.held.is_empty();
         let mut answers = Answers { whole: may_claim, ..Answers::default() };
+        self.book.careful = care == Care::Careful;
         let applied = self.apply(group, care, may_claim, &mut answers);
         let committed = applied
             .map_err(|error| (error, false))

@@ -329,14 +329,15 @@ impl Writer {
     }
 
     fn is_due(&self) -> bool {
-        self.book.lanes.has_pools()
-            && self.trouble.is_none()
-            && (self.book.was_cut_short()
-                || self.book.flows.settling
-                || [self.book.next_due, self.book.next_expiry, self.next_look()]
-                    .iter()
-                    .flatten()
-                    .any(|at| *at <= self.settings.clock.micros()))
+        if !self.book.lanes.has_pools() || self.trouble.is_some() {
+            return false;
+        }
+        let now = self.settings.clock.micros();
+        let alarms = [self.book.next_due, self.book.next_expiry, self.next_look()];
+        self.book.was_cut_short()
+            || self.book.flows.settling
+            || self.book.clock_went_back(now)
+            || alarms.iter().flatten().any(|at| *at <= now)
     }
 
     /// When to look unasked at a line that only the time moves on: not at once with all others.

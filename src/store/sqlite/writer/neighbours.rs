@@ -12,6 +12,7 @@ use super::group::{Answers, Group, Mail};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::store::sqlite::doorbell::{self, Bell, Ringer};
+use crate::store::sqlite::ends::Why;
 use crate::store::sqlite::lock_file::{InstanceLock, is_dead, side_directory};
 use crate::store::{ClaimRef, InstanceId, Notice, Taken};
 
@@ -240,8 +241,8 @@ impl Writer {
         // That was for these, and for whatever went back to its queue before the cancel was seen.
         for claim in &answers.unclaimed {
             if self.book.is_free_and_asked(claim.id)? {
-                let reason = "cancelled while running";
-                self.book.cancel_given_back(claim.id.0, reason, now, keep)?;
+                let why = Why::reason("cancelled while running");
+                self.book.end_waiting(claim.id.0, why, now, keep)?;
                 answers.cancelled.push(claim.id);
             }
         }
