@@ -30,7 +30,8 @@ pub enum Overdue {
     Wait,
     /// Report it, count the attempt as failed, make its later finish void, and open a
     /// replacement worker (at most as many as the pool has workers). The job may then run again
-    /// while the abandoned thread is still at it.
+    /// while the abandoned thread is still at it, and so may another one with its unique key; its slots
+    /// of limits it keeps until the thread ends.
     Abandon,
 }
 

@@ -251,10 +251,8 @@ impl Book {
                 self.read_cron_stamp(anew)?;
             }
         }
-        if !self.lanes.has_pools() {
-            // Nobody tells those that run nothing what has changed.
-            self.read_edges()?;
-        }
+        // Whether there are any is known to each process by itself alone.
+        self.read_edges()?;
         self.read_roster()?;
         self.version = Some(version);
         self.all_anew = false;
@@ -318,7 +316,6 @@ impl Book {
         let flow = self.first(flows::NEXT_PRUNE)?;
         let pruned = self.first(NEXT_PRUNE)?.filter(|at| *at < Micros::MAX);
         self.next_prune = pruned.into_iter().chain(over).chain(flow).min();
-        self.read_edges()?;
         Ok(())
     }
 
@@ -433,13 +430,14 @@ impl Book {
         self.starts_limited |= !self.nexts.is_empty();
         self.made_ready.extend(self.nexts.drain().map(|(_, lane)| lane));
         if !self.others.is_empty() {
-            for &lane in &self.made_ready {
+            // A new lane, too: another process may be the one that makes its first job ready.
+            for &lane in self.made_ready.iter().chain(&self.created) {
                 self.counter.lane_changed(lane);
             }
             if self.rules_moved {
                 self.counter.rules += 1;
             }
-            let moved = self.rules_moved || !self.made_ready.is_empty();
+            let moved = self.rules_moved || !self.made_ready.is_empty() || !self.created.is_empty();
             self.news_for_others |= !self.made_ready.is_empty();
             self.counter_moved |= moved;
         }

@@ -1,15 +1,21 @@
 //! Flows, seen from inside: what falls into one transaction, and what is left for the next.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
 use super::book::Book;
 use super::demand::Demand;
 use super::flows;
 use super::migrate;
-use crate::clock::Micros;
+use crate::clock::{Micros, Random};
 use crate::flow::{Batch, EnqueuedFlow, NewFlow};
 use crate::id::JobId;
 use crate::new_job::{NewJob, NewRow, Retention};
+use crate::rules::queues::Queues;
 use crate::state::State;
-use crate::store::{Control, Controlled};
+use crate::store::{Control, Controlled, PoolSpec};
 
 const NOW: Micros = 1_000_000;
 
@@ -23,7 +29,7 @@ fn row(job: NewJob) -> NewRow {
 
 /// A file in its first transaction.
 fn book() -> Book {
-    let conn = rusqlite::Connection::open_in_memory().unwrap();
+    let conn = Connection::open_in_memory().unwrap();
     migrate::migrate(&conn).unwrap();
     let mut book = Book::new(conn);
     assert!(book.begin().unwrap());
@@ -105,4 +111,79 @@ fn of_a_flow_that_is_pruned_in_part_nothing_comes_back() {
     // Whatever the time, and the cap: the rest goes with the next bite.
     assert_eq!(book.prune_flow(NOW, 200).unwrap(), Some(100));
     assert_eq!((book.count("legwork_history"), book.count("legwork_flows")), (0, 0));
+}
+
+/// Two processes, each with an engine on the file.
+fn two(file: &Path) -> [Book; 2] {
+    let open = || {
+        let conn = Connection::open(file).unwrap();
+        conn.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+        conn
+    };
+    migrate::migrate(&open()).unwrap();
+    let mut books = [open(), open()].map(Book::new);
+    for (instance, book) in (8..).zip(&mut books) {
+        let spec = PoolSpec {
+            instance,
+            queues: Queues::parse(&[]).unwrap(),
+            kinds: Arc::new(["k".to_owned()].into()),
+        };
+        book.open_pool(1, spec);
+        assert!(book.begin().unwrap());
+        let sql =
+            "INSERT INTO legwork_instances (id, lock_file, lock_inode, db_path, db_inode, boot_id,
+                                                  pid, pid_start, pid_space, started_at)
+                   VALUES (?1, '', 1, '', 1, '', 1, 1, 1, 1)";
+        book.conn.execute(sql, [instance]).unwrap();
+        book.set_own(instance, true);
+        book.roster_moved();
+        book.commit().unwrap();
+    }
+    for book in &mut books {
+        book.transaction(|_| ());
+    }
+    books
+}
+
+impl Book {
+    fn transaction<T>(&mut self, work: impl FnOnce(&mut Book) -> T) -> T {
+        assert!(self.begin().unwrap());
+        let done = work(self);
+        self.settle(NOW, Retention::default()).unwrap();
+        self.advance(NOW).unwrap();
+        self.commit().unwrap();
+        done
+    }
+}
+
+#[test]
+fn children_that_one_process_enqueues_hear_of_an_end_in_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let [mut one, mut other] = two(&dir.path().join("test.db"));
+    let both = |book: &mut Book| {
+        let parent = book.insert_one(job());
+        (parent, book.insert_one(job().after([parent])))
+    };
+    let (parent, _) = one.transaction(both);
+    // The other one cancels and prunes them: there are no edges any more.
+    other.transaction(|book| book.cancel_one(parent));
+    other.transaction(|book| book.prune(Micros::MAX - 1, 0).unwrap());
+    assert_eq!(other.count("legwork_edges"), 0);
+    let (parent, child) = one.transaction(both);
+    other.transaction(|book| book.cancel_one(parent));
+    let ended = super::control::finished(&other.conn, child).unwrap();
+    assert_eq!(ended.map(|child| child.state), Some(State::Cancelled));
+}
+
+#[test]
+fn a_job_of_a_new_lane_is_claimed_by_whoever_makes_it_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    let [mut one, mut other] = two(&dir.path().join("test.db"));
+    let later = std::time::Duration::from_secs(1);
+    let id = one.transaction(|book| book.insert_one(job().queue("new").delay(later)));
+    let claimed = other.transaction(|book| {
+        book.make_due_ready(2 * NOW).unwrap();
+        book.claim(1, NOW, &Random::seeded(1), Retention::default(), &mut Vec::new()).unwrap()
+    });
+    assert_eq!(claimed.map(|claimed| claimed.claim.id), Some(id));
 }
