@@ -44,7 +44,8 @@ pub trait Job: Serialize + DeserializeOwned + 'static {
     /// characters, and the same for as long as such jobs wait.
     const KIND: &'static str;
 
-    /// Former kinds whose jobs this type still runs.
+    /// Former kinds whose jobs this type still runs. Unique keys that are made of arguments have the kind
+    /// in them: a job that waits under a former kind does not count against a new one.
     const ALIASES: &'static [&'static str] = &[];
 
     /// What the app hands to its jobs: [`EngineBuilder::state`](crate::EngineBuilder::state). `()`

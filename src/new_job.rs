@@ -329,8 +329,8 @@ impl NewJob {
         self
     }
 
-    /// Takes queue, priority, delay, tags and retention from these options, in place of what was set
-    /// before; what follows wins over them. For jobs made without their type: see
+    /// Takes queue, priority, delay, tags, retention, gate, expiry, unique rule and limits from these
+    /// options, in place of what was set before; what follows wins over them. For jobs made without their type: see
     /// [`Jobs::known_options`](crate::Jobs::known_options).
     pub fn options(mut self, options: JobOptions) -> NewJob {
         self.queue = options.queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned());

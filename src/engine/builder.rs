@@ -152,7 +152,8 @@ impl<S: Send + Sync + 'static> EngineBuilder<S> {
     /// whenever the answer changes: `true` opens it, `false` closes it. A probe that panics is
     /// logged, and the gate left as it is. When the engine stops the gate stays as it was.
     ///
-    /// A probe should answer within its interval: while it does not return no other is asked. Under a
+    /// A probe should answer within its interval: while it does not return no other is asked, and the
+    /// first time the engine does not start. Give one that asks a network a time-out of its own. Under a
     /// stopped clock probes are asked as it is turned, by a manual engine with each
     /// [`run_due`](ManualEngine::run_due).
     ///

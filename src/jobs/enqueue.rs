@@ -28,7 +28,8 @@ thread_local! {
 
 impl Jobs {
     /// Enqueues a job. When it returns, the job is committed, and durable as far as the
-    /// [`Durability`] says.
+    /// [`Durability`] says. If its unique key is taken the id is that of the job that has it;
+    /// [`enqueue_each`](Jobs::enqueue_each) tells which it was.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad name, start time or policy; [`Error::NotUnique`] if another job

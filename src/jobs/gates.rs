@@ -52,7 +52,9 @@ impl Jobs {
         self.refuse_inside_transaction(verb)?;
         name::check("gate name", &name)?;
         let control = if open { Control::OpenGate } else { Control::CloseGate };
-        self.0.store.control(control(name.clone()))?;
+        if !self.0.store.control(control(name.clone()))?.gate_moved {
+            return Ok(());
+        }
         log::info!("legwork: {verb} {name:?}");
         self.tell(|| match open {
             true => Event::GateOpened { name },

@@ -32,10 +32,21 @@ fn space(rate: &Rate) -> Micros {
     Micros::try_from(space.max(1)).unwrap_or(Micros::MAX)
 }
 
-/// The room of a rate that is evenly spaced. `free_at`: when its key is free again, as of its last
-/// start.
-pub(crate) fn paced(rate: &Rate, free_at: Option<Micros>, now: Micros) -> Room {
-    let base = base(rate, free_at, now);
+/// A key that is evenly spaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Paced {
+    /// Its last start.
+    pub(crate) since: Micros,
+    /// When it is free again.
+    pub(crate) free_at: Micros,
+}
+
+/// A clock that goes back by less is waited for.
+const STEP: Micros = 1_000_000;
+
+/// The room of a rate that is evenly spaced.
+pub(crate) fn paced(rate: &Rate, last: Option<Paced>, now: Micros) -> Room {
+    let base = base(rate, last, now);
     if base > now {
         return Room { starts: 0, next: base };
     }
@@ -44,16 +55,19 @@ pub(crate) fn paced(rate: &Rate, free_at: Option<Micros>, now: Micros) -> Room {
     Room { starts, next: base.saturating_add(space(rate).saturating_mul(i64::from(starts))) }
 }
 
-fn base(rate: &Rate, free_at: Option<Micros>, now: Micros) -> Micros {
+fn base(rate: &Rate, last: Option<Paced>, now: Micros) -> Micros {
     let earliest = now.saturating_sub(slack(rate));
-    // What is later than any start could have made it is of a clock that was ahead, and counts for nothing.
-    let latest = now.saturating_add(rate.per).saturating_add(space(rate));
-    free_at.filter(|at| *at <= latest).unwrap_or(earliest).max(earliest)
+    // A start that lies ahead was made by a clock that was, and counts for nothing.
+    let free_at = last.filter(|last| last.since <= now.saturating_add(STEP)).map(|last| {
+        // A heavier job, or one with other numbers, holds this one up by no more than its own time.
+        last.free_at.min(last.since.saturating_add(rate.per).saturating_add(space(rate)))
+    });
+    free_at.map_or(earliest, |at| at.max(earliest))
 }
 
 /// When the key is free again after a start now.
-pub(crate) fn paced_after(rate: &Rate, free_at: Option<Micros>, now: Micros) -> Micros {
-    base(rate, free_at, now).saturating_add(space(rate))
+pub(crate) fn paced_after(rate: &Rate, last: Option<Paced>, now: Micros) -> Micros {
+    base(rate, last, now).saturating_add(space(rate))
 }
 
 /// The time as which a start in a burst counts: the end of the hundredth of the time after its own.
@@ -131,20 +145,17 @@ mod tests {
 
     /// Starts whatever may, at each of these times.
     fn starts(rate: &Rate, times: impl Iterator<Item = Micros>) -> Vec<Micros> {
-        let (mut free_at, mut spent, mut starts) = (None, Vec::<Spent>::new(), Vec::new());
+        let (mut last, mut spent, mut starts) = (None, Vec::<Spent>::new(), Vec::new());
         for now in times {
             loop {
                 spent.retain(|spent| spent.at > now - rate.per);
-                let room = if rate.burst {
-                    windowed(rate, &spent, now)
-                } else {
-                    paced(rate, free_at, now)
-                };
+                let room =
+                    if rate.burst { windowed(rate, &spent, now) } else { paced(rate, last, now) };
                 assert!(room.next > now, "{room:?} at {now}");
                 if room.starts == 0 {
                     break;
                 }
-                free_at = Some(paced_after(rate, free_at, now));
+                last = Some(Paced { since: now, free_at: paced_after(rate, last, now) });
                 let at = counts_as(rate, now);
                 match spent.last_mut().filter(|last| last.at == at) {
                     Some(last) => last.weight += rate.weight,
@@ -224,16 +235,24 @@ mod tests {
         assert_eq!(windowed(&burst, &[], 1_020_000).starts, 1);
 
         let pace = rate(10, 1, false);
-        let free_at = Some(paced_after(&pace, None, 0));
-        let room = paced(&pace, free_at, 10_000);
-        assert_eq!((room.starts, paced(&pace, free_at, room.next).starts), (0, 1));
+        let last = Some(Paced { since: 0, free_at: paced_after(&pace, None, 0) });
+        let room = paced(&pace, last, 10_000);
+        assert_eq!((room.starts, paced(&pace, last, room.next).starts), (0, 1));
     }
 
     #[test]
     fn a_clock_that_leaps_back_stops_nobody_for_long() {
         let pace = rate(10, 1, false);
-        assert_eq!(paced(&pace, Some(1_000 * SECOND), 0).starts, 1);
-        assert!(paced(&pace, Some(SECOND), 0).next <= SECOND);
+        let last = |since| Some(Paced { since, free_at: since + SECOND / 10 });
+        assert_eq!(paced(&pace, last(1_000 * SECOND), 0).starts, 1);
+        let room = paced(&pace, last(SECOND), SECOND / 2);
+        assert_eq!(
+            (room.starts, room.next),
+            (0, SECOND + SECOND / 10),
+            "a small step is waited for"
+        );
+        let slow = Some(Paced { since: 0, free_at: 100 * SECOND });
+        assert_eq!(paced(&pace, slow, 2 * SECOND).starts, 1, "it goes by its own numbers");
         let later = [Spent { at: 1_000 * SECOND, weight: 10 }];
         assert_eq!(windowed(&rate(10, 1, true), &later, 0).starts, 10);
     }

@@ -276,6 +276,8 @@ pub(crate) struct Controlled {
     /// Jobs that cannot run again, since this parent of theirs has not completed.
     pub(crate) held_by_parent: Vec<(JobId, JobId)>,
     pub(crate) flow: Option<EnqueuedFlow>,
+    /// A gate was closed or opened that was not so before.
+    pub(crate) gate_moved: bool,
     /// Running jobs that were marked; whoever holds them must be told.
     pub(crate) asked: Vec<ClaimRef>,
     #[cfg(feature = "cron")]

@@ -157,6 +157,13 @@ fn opening_a_gate_starts_all_that_waits() {
     assert_eq!(told.try_iter().count(), 1_000);
     wait_for(&events, |event| matches!(event, Event::GateClosed { name } if name == "online"));
     wait_for(&events, |event| matches!(event, Event::GateOpened { name } if name == "online"));
+    // What changes nothing is told to nobody.
+    jobs.open_gate("online").unwrap();
+    jobs.close_gate("other").unwrap();
+    jobs.close_gate("other").unwrap();
+    let told = std::iter::from_fn(|| events.try_recv())
+        .filter(|event| matches!(event, Event::GateOpened { .. } | Event::GateClosed { .. }));
+    assert_eq!(told.count(), 1);
 }
 
 #[test]

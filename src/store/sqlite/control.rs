@@ -116,8 +116,8 @@ impl Book {
             }
             Control::Pause(scope) => self.set_pause(PAUSE, scope, Some(now))?,
             Control::Resume(scope) => self.set_pause(RESUME, scope, None)?,
-            Control::CloseGate(name) => self.set_gate(name, Some(now))?,
-            Control::OpenGate(name) => self.set_gate(name, None)?,
+            Control::CloseGate(name) => done.gate_moved = self.set_gate(name, Some(now))?,
+            Control::OpenGate(name) => done.gate_moved = self.set_gate(name, None)?,
             Control::EnqueueFlow(flow) => done.flow = Some(self.enqueue_flow(flow, now, keep)?),
             #[cfg(feature = "cron")]
             Control::Cron(order) => done.cron = self.cron(order, now)?,

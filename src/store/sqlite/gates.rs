@@ -40,7 +40,8 @@ impl Book {
     }
 
     /// Closes a gate at a time, or opens it (`None`); nothing happens to one that is so already.
-    pub(super) fn set_gate(&mut self, name: &str, closed_at: Option<Micros>) -> Result<()> {
+    /// `false`: it was so already.
+    pub(super) fn set_gate(&mut self, name: &str, closed_at: Option<Micros>) -> Result<bool> {
         let changed = match closed_at {
             Some(at) => self
                 .conn
@@ -50,10 +51,11 @@ impl Book {
         }
         .map_err(storing)?;
         if changed == 0 {
-            return Ok(());
+            return Ok(false);
         }
         self.rules_changed();
-        self.read_pauses()
+        self.read_pauses()?;
+        Ok(true)
     }
 
     /// The state of a job of this lane, as people see it.

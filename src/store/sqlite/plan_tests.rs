@@ -37,7 +37,8 @@ fn file() -> Connection {
                 CASE i % 3 WHEN 0 THEN 1 END FROM n;
          WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
          INSERT INTO legwork_slots SELECT 'k' || i % 50, i % 7, i, i FROM n;
-         INSERT INTO legwork_rates SELECT 'k' || token % 50, token, 1, token FROM legwork_slots;
+         INSERT INTO legwork_rates SELECT 'k' || token % 50, token, 1, token,
+                CASE token WHEN 0 THEN 0 END FROM legwork_slots;
          INSERT INTO legwork_lines SELECT 'rate:k' || token, token FROM legwork_slots;
          UPDATE legwork_jobs SET state = 2 + id % 2, limits = '{}', waits_on = 'limit:k' || id % 20,
                                  waits_as = '{}', crashes = NULL
@@ -183,7 +184,7 @@ fn what_a_limit_has_taken_is_counted_by_its_key() {
     let conn = file();
     assert_uses(&conn, limits::TAKEN, "PRIMARY KEY (key=?)");
     assert_uses(&conn, limits::FREE_SLOT, "PRIMARY KEY (key=? AND instance=? AND token=?)");
-    assert_uses(&conn, limits::FREE_AT, "PRIMARY KEY (key=? AND at=?)");
+    assert_uses(&conn, limits::PACED, "PRIMARY KEY (key=? AND at=?)");
     assert_uses(&conn, limits::SPENT, "PRIMARY KEY (key=? AND at>?)");
     assert_uses(&conn, limits::NO_LONGER_COUNTS, "PRIMARY KEY (key=? AND at>? AND at<?)");
     assert_uses(&conn, limits::RATES_OVER, "legwork_rates_over (until<?)");

@@ -175,7 +175,9 @@ CREATE TABLE legwork_rates (
     at     INTEGER NOT NULL,
     weight INTEGER NOT NULL,
     until  INTEGER NOT NULL,
-    PRIMARY KEY (key, at)
+    since  INTEGER,                     -- of a key that is evenly spaced: its last start
+    PRIMARY KEY (key, at),
+    CHECK ((at = 0) = (since IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 -- Serves: what no longer counts.
 CREATE INDEX legwork_rates_over ON legwork_rates (until);
