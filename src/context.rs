@@ -354,15 +354,14 @@ impl<S> Context<S> {
     /// return or by [`finish_in`](Context::finish_in)): both or neither. A job that fails,
     /// snoozes or is interrupted enqueues nothing. One whose unique key is taken by then is not
     /// enqueued, or replaces the one that has it; the end is recorded all the same. If it was to be
-    /// refused, a line of the log and [`Event::NotUnique`](crate::Event::NotUnique) say so.
+    /// refused, a line of the log and [`Event::NotUnique`](crate::Event::NotUnique) say so. If a parent that
+    /// it names is deleted before the end, the end cannot be recorded, and this job fails by that.
     ///
     /// # Errors
     /// As [`Jobs::enqueue`], for what can be known before the end.
     pub fn enqueue_with_finish(&self, job: impl Into<NewJob>) -> Result<()> {
-        let mut row = self.attempt.jobs.prepare(job.into())?;
-        row.report_conflict();
-        self.attempt.said().children.push(row);
-        Ok(())
+        let row = self.attempt.jobs.prepare(job.into())?;
+        self.with_finish(row)
     }
 
     /// The flow whose member the job is, or that it is a callback of.
@@ -387,7 +386,14 @@ impl<S> Context<S> {
         let Some(flow) = self.attempt.flow else {
             return Err(Error::invalid("member", "this job is no member of a flow"));
         };
-        let mut row = self.attempt.jobs.prepare_member(FlowId(flow), job.into())?;
+        let row = self.attempt.jobs.prepare_member(FlowId(flow), job.into())?;
+        self.with_finish(row)
+    }
+
+    fn with_finish(&self, mut row: NewRow) -> Result<()> {
+        for &parent in &row.parents {
+            self.attempt.jobs.get(parent)?;
+        }
         row.report_conflict();
         self.attempt.said().children.push(row);
         Ok(())

@@ -373,8 +373,12 @@ pub(crate) struct FlowRow {
 const MOST_PROPERTIES: usize = 64 * 1024;
 
 impl NewFlow {
-    /// Checks everything; `prepare` makes a row of a job.
-    pub(crate) fn into_row(self, prepare: impl Fn(NewJob) -> Result<NewRow>) -> Result<FlowRow> {
+    /// Checks everything. `look` is the middleware, `prepare` makes a row of a job.
+    pub(crate) fn into_row(
+        self,
+        look: impl Fn(NewJob) -> Result<NewJob>,
+        prepare: impl Fn(NewJob) -> Result<NewRow>,
+    ) -> Result<FlowRow> {
         let plan = self.0;
         name::check("flow name", &plan.name)?;
         if plan.stranger {
@@ -393,12 +397,13 @@ impl NewFlow {
         }
         let mut members = Vec::with_capacity(plan.members.len());
         for (job, parents) in plan.members {
-            let row = prepare(job.or_after_failure(plan.after_failure))?;
+            let row = prepare(look(job.or_after_failure(plan.after_failure))?)?;
             members.push((row, parents));
         }
         let mut callbacks = Vec::new();
         for (upon, job) in plan.callbacks {
             // What is wrong with it is told now, and not when nobody is there.
+            let job = look(job)?;
             if !prepare(job.clone())?.parents.is_empty() {
                 let why = "a callback has no parents: by the time it is enqueued they may be gone";
                 return Err(Error::invalid("parents", why));
@@ -417,7 +422,7 @@ mod tests {
     use super::*;
 
     fn row(flow: impl Into<NewFlow>) -> Result<FlowRow> {
-        flow.into().into_row(|job| job.into_row(1_000, 3_000))
+        flow.into().into_row(Ok, |job| job.into_row(1_000, 3_000))
     }
 
     fn job() -> NewJob {

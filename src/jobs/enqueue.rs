@@ -125,8 +125,12 @@ impl Jobs {
 
     /// Checks a job and fixes its times.
     pub(crate) fn prepare(&self, job: NewJob) -> Result<NewRow> {
-        let job = self.0.on_enqueue.iter().try_fold(job, |job, look| look(job))?;
-        job.into_row(self.clock().micros(), self.0.max_args)
+        self.looked_at(job)?.into_row(self.clock().micros(), self.0.max_args)
+    }
+
+    /// The job as the middleware for enqueues leaves it.
+    pub(crate) fn looked_at(&self, job: NewJob) -> Result<NewJob> {
+        self.0.on_enqueue.iter().try_fold(job, |job, look| look(job))
     }
 
     /// Enqueues a job on the app's own connection to the same file, in its open transaction: the

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::flow::{EnqueuedFlow, FlowPage, FlowRecord, FlowState, NewFlow};
+use crate::flow::{EnqueuedFlow, FlowPage, FlowRecord, FlowRow, FlowState, NewFlow};
 use crate::id::{FlowId, JobId};
 use crate::new_job::{NewJob, NewRow};
 use crate::record::{Changed, Filter, JobRecord};
@@ -40,7 +40,7 @@ impl Jobs {
     /// [`Conflict`](crate::Conflict).
     pub fn enqueue_flow(&self, flow: impl Into<NewFlow>) -> Result<EnqueuedFlow> {
         self.refuse_inside_transaction("enqueue_flow")?;
-        let flow = flow.into().into_row(|job| self.prepare(job))?;
+        let flow = self.flow_row(flow.into())?;
         let names: Vec<(String, String)> =
             flow.members.iter().map(|(row, _)| (row.kind.clone(), row.queue.clone())).collect();
         let done = self.store().control(Control::EnqueueFlow(Box::new(flow)))?;
@@ -62,7 +62,7 @@ impl Jobs {
         conn: &Connection,
         flow: impl Into<NewFlow>,
     ) -> Result<EnqueuedFlow> {
-        let flow = flow.into().into_row(|job| self.prepare(job))?;
+        let flow = self.flow_row(flow.into())?;
         self.store().insert_flow_in(conn, &flow)
     }
 
@@ -83,6 +83,11 @@ impl Jobs {
             .map(|job| self.prepare_member(flow, job.into()))
             .collect::<Result<Vec<_>>>()?;
         Ok(self.insert(rows)?.iter().map(|done| done.id()).collect())
+    }
+
+    fn flow_row(&self, flow: NewFlow) -> Result<FlowRow> {
+        let now = self.clock().micros();
+        flow.into_row(|job| self.looked_at(job), |job| job.into_row(now, self.0.max_args))
     }
 
     pub(crate) fn prepare_member(&self, flow: FlowId, job: NewJob) -> Result<NewRow> {

@@ -80,8 +80,9 @@ pub(crate) fn counts_as(rate: &Rate, now: Micros) -> Micros {
 
 /// The room of a rate that may come in a burst. `spent`: what counts less than `per` ago, in order.
 pub(crate) fn windowed(rate: &Rate, spent: &[Spent], now: Micros) -> Room {
-    // What counts later than the present hundredth is from before a leap of the clock.
-    let counted = spent.iter().filter(|spent| spent.at <= counts_as(rate, now));
+    // What counts later than that was started by a clock that was ahead.
+    let latest = counts_as(rate, now).saturating_add(rate.per);
+    let counted = spent.iter().filter(|spent| spent.at <= latest);
     let used: u64 = counted.clone().map(|spent| u64::from(spent.weight)).sum();
     let (most, weight) = (u64::from(rate.most), u64::from(rate.weight.max(1)));
     let starts = most.saturating_sub(used) / weight;
@@ -253,7 +254,8 @@ mod tests {
         );
         let slow = Some(Paced { since: 0, free_at: 100 * SECOND });
         assert_eq!(paced(&pace, slow, 2 * SECOND).starts, 1, "it goes by its own numbers");
-        let later = [Spent { at: 1_000 * SECOND, weight: 10 }];
-        assert_eq!(windowed(&rate(10, 1, true), &later, 0).starts, 10);
+        let burst = |at| windowed(&rate(10, 1, true), &[Spent { at, weight: 10 }], 0);
+        assert_eq!(burst(1_000 * SECOND).starts, 10);
+        assert_eq!((burst(SECOND / 2).starts, burst(SECOND / 2).next), (0, SECOND + SECOND / 2));
     }
 }

@@ -646,3 +646,50 @@ fn a_callback_names_no_parents_and_cannot_keep_a_member_from_its_end() {
     jobs.cancel(flow.members[0]).unwrap();
     assert_eq!(here.flow(flow.id), FlowState::Cancelled);
 }
+
+#[test]
+fn a_child_of_two_comes_back_only_if_neither_was_deleted() {
+    let place = place();
+    let here = Ran::at(&place);
+    here.set_bad([1]);
+    let first = here.jobs().enqueue(act(1)).unwrap();
+    let second = here.jobs().enqueue(act(2).delay(DAY)).unwrap();
+    let child = here.jobs().enqueue(act(3).after([first, second])).unwrap();
+    assert_eq!(here.run(), [1]);
+    assert_eq!(here.state(child), State::Cancelled);
+    here.jobs().delete(second).unwrap();
+    here.set_bad([]);
+    here.jobs().retry(first).unwrap();
+    assert_eq!(here.run(), [1]);
+    assert_eq!(here.state(child), State::Cancelled, "its other parent never ran");
+}
+
+#[test]
+fn a_callback_whose_key_is_taken_is_not_taken_for_the_one_that_has_it() {
+    let place = place();
+    let here = Ran::at(&place);
+    let keyed = || act(9).unique_key("owner");
+    let holder = here.jobs().enqueue(keyed().delay(DAY)).unwrap();
+    let flow = here.jobs().enqueue_flow(Batch::new("b").add(act(1)).on_finish(keyed())).unwrap();
+    assert_eq!(here.run(), [1]);
+    assert_eq!(here.flow(flow.id), FlowState::Completed);
+    let called: i64 = place
+        .connect()
+        .query_row("SELECT count(id) FROM legwork_callbacks", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!((called, here.state(holder)), (0, State::Scheduled));
+}
+
+#[test]
+fn middleware_for_enqueues_sees_members_and_callbacks() {
+    let place = place();
+    let clock = stopped_clock();
+    let traced = |job: NewJob| Ok(job.meta("trace", "7"));
+    let jobs = place.builder().clock(clock).on_enqueue(traced).open().unwrap();
+    let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).manual().unwrap();
+    jobs.enqueue_flow(Batch::new("b").add(act(1)).on_finish(act(2))).unwrap();
+    engine.run_due().unwrap();
+    let all = jobs.list(&Filter::new(), None, 10).unwrap().jobs;
+    assert_eq!(all.len(), 2);
+    assert!(all.iter().all(|job| job.meta.get("trace").is_some_and(|trace| trace == "7")));
+}

@@ -96,12 +96,12 @@ impl Book {
         match control {
             Control::Retry(ids) => {
                 for &id in ids {
-                    self.retry(id, false, now, &mut done)?;
+                    self.retry(id, false, now, keep, &mut done)?;
                 }
             }
             Control::RetryAnew(ids) => {
                 for &id in ids {
-                    self.retry(id, true, now, &mut done)?;
+                    self.retry(id, true, now, keep, &mut done)?;
                 }
             }
             Control::Cancel { ids, reason } => {
@@ -132,7 +132,14 @@ impl Book {
             .map_err(storing)
     }
 
-    fn retry(&mut self, id: JobId, anew: bool, now: Micros, done: &mut Controlled) -> Result<()> {
+    fn retry(
+        &mut self,
+        id: JobId,
+        anew: bool,
+        now: Micros,
+        keep: Retention,
+        done: &mut Controlled,
+    ) -> Result<()> {
         let live = ends::live(&self.conn, id.0)?;
         let finished = if live.is_none() { finished(&self.conn, id)? } else { None };
         let (state, lane, priority) = match (&live, &finished) {
@@ -157,6 +164,11 @@ impl Book {
             && flows::is_going(&self.conn, flow)?
         {
             done.skipped.push((id, None));
+            return Ok(());
+        }
+        // Those that its completion lets go on need not wait for what it does now.
+        if state == State::Completed && !self.have_heard(id, now, keep)? {
+            done.skipped.push((id, Some(state)));
             return Ok(());
         }
         let mut becomes = State::Ready;
@@ -248,6 +260,14 @@ impl Book {
         Ok(())
     }
 
+    /// Whether all children of a finished job have heard how it has ended.
+    fn have_heard(&mut self, id: JobId, now: Micros, keep: Retention) -> Result<bool> {
+        if self.flows.unsettled.contains(&id.0) {
+            self.settle(now, keep)?;
+        }
+        Ok(!(self.flows.settling && edges::is_settling(&self.conn, id.0)?))
+    }
+
     fn delete(
         &mut self,
         id: JobId,
@@ -270,11 +290,7 @@ impl Book {
                     done.skipped.push((id, None));
                     return Ok(());
                 };
-                if self.flows.unsettled.contains(&id.0) {
-                    self.settle(now, keep)?;
-                }
-                if self.flows.settling && edges::is_settling(&self.conn, id.0)? {
-                    // Its children have still to see how it has ended.
+                if !self.have_heard(id, now, keep)? {
                     done.skipped.push((id, Some(finished.state)));
                     return Ok(());
                 }

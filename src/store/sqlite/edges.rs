@@ -49,14 +49,18 @@ UPDATE legwork_jobs SET state = ?2, waits_on = ?3, waits_as = ?4 WHERE id = ?1";
 /// How many parents a job still waits for.
 pub(super) const LEFT: &str = "
 SELECT count(*) FROM legwork_edges INDEXED BY legwork_parents WHERE child = ?1 AND done = 0";
-/// A parent for which a job waits in vain.
+/// A parent for which a job waits in vain: it has failed, was cancelled, or is not there at all.
 pub(super) const IN_VAIN: &str = "
 SELECT edge.parent FROM legwork_edges AS edge INDEXED BY legwork_parents
- CROSS JOIN legwork_history AS parent ON parent.id = edge.parent
+  LEFT JOIN legwork_history AS parent ON parent.id = edge.parent
  WHERE edge.child = ?1 AND edge.done = 0 AND edge.anyway = 0
-   AND parent.state IN (7, 8) LIMIT 1";
+   AND (parent.state IN (7, 8)
+        OR parent.id IS NULL AND NOT EXISTS (SELECT 1 FROM legwork_jobs WHERE id = edge.parent))
+ LIMIT 1";
 const CAUSE: &str = "SELECT cause FROM legwork_history WHERE id = ?1 AND state = 8";
 const SET_CAUSE: &str = "UPDATE legwork_history SET cause = ?2 WHERE id = ?1";
+const CAUSE_IS_GONE: &str =
+    "UPDATE legwork_history SET cause = ?2 WHERE id = ?1 AND cause IS NOT NULL";
 const WAIT_FOR_PARENTS: &str = "
 UPDATE legwork_jobs SET parents_left = ?2 WHERE id = ?1";
 const NEXT_SETTLING: &str = "SELECT job, after FROM legwork_settling ORDER BY job LIMIT 1";
@@ -214,7 +218,8 @@ fn tell_children(
             .collect()
         })
         .map_err(storing)?;
-    if children.is_empty() {
+    // At most jobs' ends nobody waits.
+    if children.is_empty() && after == 0 {
         return Ok((0, None));
     }
     let stands = standing(conn, parent)?;
@@ -232,6 +237,9 @@ fn tell_children(
                     let why = Why { reason: &reason(parent, stands), cause: Some(parent) };
                     cancel_waiting(conn, child, job, why, now, keep, effects)?;
                     effects.cancelled.push(JobId(child));
+                } else if stands == Standing::Gone {
+                    // Another parent's return does not bring it back.
+                    run(conn, CAUSE_IS_GONE, [child, parent])?;
                 }
             }
         }

@@ -21,6 +21,7 @@ use crate::flow::{FlowState, Upon};
 use crate::id::{FlowId, JobId};
 use crate::new_job::{Overrides, Retention};
 use crate::state::State;
+use crate::unique::Enqueued;
 
 /// When a member of a flow may be pruned: with its flow only.
 pub(super) const WITH_ITS_FLOW: Micros = Micros::MAX;
@@ -235,8 +236,7 @@ impl Book {
             let rows = std::slice::from_ref(&row);
             let done = self.operation(|book| {
                 let done = book.insert(rows, &mut Demand::default())?;
-                done.iter()
-                    .try_for_each(|done| flows::called_back(&book.conn, flow, upon, done.id()))
+                done.iter().try_for_each(|done| called_back(&book.conn, flow, upon, done))
             });
             match done {
                 Ok(()) => {}
@@ -319,12 +319,22 @@ pub(super) fn carry_out_on(
     }
     for Callback { flow, upon, row } in effects.callbacks {
         match enqueue::insert_on(conn, &row, keep) {
-            Ok(done) => flows::called_back(conn, flow, upon, done.id())?,
+            Ok(done) => called_back(conn, flow, upon, &done)?,
             Err(error) if errors::of_the_file(&error) => return Err(error),
             Err(error) => not_called_back(flow, upon, &error),
         }
     }
     Ok(())
+}
+
+fn called_back(conn: &Connection, flow: i64, upon: Upon, done: &Enqueued) -> Result<()> {
+    match done {
+        Enqueued::New(id) | Enqueued::Replaced(id) => flows::called_back(conn, flow, upon, *id),
+        Enqueued::Existing(holder) | Enqueued::Rejected { holder } => {
+            log::warn!(flow = flow; "legwork: the {} callback is not enqueued: job {holder} has its unique key", upon.word());
+            Ok(())
+        }
+    }
 }
 
 /// The end of a member does not fail for it: the callback was checked with its flow.

@@ -41,8 +41,12 @@ const CALLED_BACK: &str = "UPDATE legwork_callbacks SET id = ?3 WHERE flow = ?1 
 pub(super) const CALLBACK_OF: &str =
     "SELECT flow FROM legwork_callbacks INDEXED BY legwork_callback_jobs WHERE id = ?1";
 pub(super) const NEXT_PRUNE: &str = "
-SELECT prune_at FROM legwork_flows INDEXED BY legwork_next_flow_prune
- WHERE prune_at IS NOT NULL ORDER BY prune_at LIMIT 1";
+SELECT prune_at FROM legwork_flows AS flow INDEXED BY legwork_next_flow_prune
+ WHERE prune_at IS NOT NULL
+   AND NOT EXISTS (SELECT 1 FROM legwork_callbacks AS callback
+                    CROSS JOIN legwork_jobs AS job ON job.id = callback.id
+                    WHERE callback.flow = flow.id)
+ ORDER BY prune_at LIMIT 1";
 /// The flows that may be pruned, without those whose callbacks have not finished, and those that have
 /// members of whose end others have still to hear.
 pub(super) const EXPIRED: &str = "

@@ -57,7 +57,7 @@ impl Book {
 
     fn batch(&mut self, members: usize) -> EnqueuedFlow {
         let batch = (0..members).fold(Batch::new("b"), |batch, _| batch.add(job()));
-        let flow = NewFlow::from(batch).into_row(|job| job.into_row(NOW, 100)).unwrap();
+        let flow = NewFlow::from(batch).into_row(Ok, |job| job.into_row(NOW, 100)).unwrap();
         self.enqueue_flow(&flow, NOW, Retention::default()).unwrap()
     }
 
@@ -78,6 +78,37 @@ fn a_parent_that_ends_and_is_deleted_in_one_transaction_is_heard_of_before() {
     book.next_transaction();
     let ended = super::control::finished(&book.conn, child).unwrap();
     assert_eq!(ended.map(|child| child.state), Some(State::Cancelled));
+}
+
+#[test]
+fn a_parent_that_completes_and_is_run_again_in_one_transaction_has_done_its_part() {
+    let mut book = book();
+    let parent = book.insert_one(job());
+    let child = book.insert_one(job().after([parent]));
+    book.next_transaction();
+    book.cancel_one(parent);
+    let completed = "UPDATE legwork_history SET state = 6 WHERE id = ?1";
+    book.conn.execute(completed, [parent.0]).unwrap();
+    book.do_now(&Control::Retry(vec![parent]));
+    book.cancel_one(parent);
+    book.next_transaction();
+    let child = super::ends::live(&book.conn, child.0).unwrap();
+    assert_eq!(child.map(|child| child.state), Some(State::Ready));
+}
+
+#[test]
+fn a_deleted_parent_is_forgotten_however_many_children_it_had() {
+    for children in [super::edges::BITE, super::edges::BITE + 1] {
+        let mut book = book();
+        let parent = book.insert_one(job());
+        let rows: Vec<NewRow> = (0..children).map(|_| row(job().after([parent]))).collect();
+        book.insert(&rows, &mut Demand::default()).unwrap();
+        book.next_transaction();
+        book.do_now(&Control::Delete(vec![parent]));
+        book.next_transaction();
+        book.next_transaction();
+        assert_eq!((book.count("legwork_jobs"), book.count("legwork_edges")), (0, 0), "{children}");
+    }
 }
 
 #[test]

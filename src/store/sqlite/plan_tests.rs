@@ -230,7 +230,9 @@ fn a_flow_counts_in_its_row_and_finds_its_members_in_their_index() {
     assert_uses(&conn, flows::CALLBACKS, "PRIMARY KEY (flow=?)");
     assert_uses(&conn, flows::CALLBACK_OF, "legwork_callback_jobs (id=?)");
     assert_uses(&conn, flows::NEXT_PRUNE, "legwork_next_flow_prune");
-    assert_uses(&conn, flows::EXPIRED, "legwork_next_flow_prune (prune_at>? AND prune_at<?)");
+    // It walks over what is left to settle, too: a few rows, if any.
+    let expired = plan(&conn, flows::EXPIRED);
+    assert!(expired.contains("legwork_next_flow_prune (prune_at>? AND prune_at<?)"), "{expired}");
     assert_uses(&conn, flows::MEMBERS, "legwork_finished_members (flow=?)");
     for (finished, index) in [(false, "legwork_members"), (true, "legwork_finished_members")] {
         let filter = Filter::new().flow(FlowId(1));
