@@ -6,6 +6,9 @@ pub mod architecture {}
 #[doc = include_str!("lifecycle.md")]
 pub mod lifecycle {}
 
+#[doc = include_str!("claiming.md")]
+pub mod claiming {}
+
 #[doc = include_str!("scheduling.md")]
 pub mod scheduling {}
 
