@@ -240,7 +240,7 @@ fn insert_steps(conn: &Connection, row: &NewRow, keep: Retention) -> Result<Enqu
     // First a write, even if it changes nothing: what is read next cannot grow old.
     conn.prepare_cached(TAKE_LOCK).and_then(|mut take| take.execute([])).map_err(storing)?;
     let mut counter = Counter::read(conn)?;
-    let (lane, _) = find_or_create_lane(conn, &row.queue, &row.kind, row.gate())?;
+    let (lane, is_new) = find_or_create_lane(conn, &row.queue, &row.kind, row.gate())?;
     let id = counter.last_job + 1;
     let taken = match &row.unique {
         None => Taken::Insert(row.state),
@@ -272,7 +272,8 @@ fn insert_steps(conn: &Connection, row: &NewRow, keep: Retention) -> Result<Enqu
             (instead, lane)
         }
     };
-    if let Some(lane) = changed {
+    // A new lane is told to others even if the job does not come into it.
+    if let Some(lane) = changed.or(is_new.then_some(lane)) {
         limits::advance_on(conn, lines, row.enqueued_at, &mut counter)?;
         counter.lane_changed(lane);
         counter.rules += 1;

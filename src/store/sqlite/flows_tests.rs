@@ -218,3 +218,23 @@ fn a_job_of_a_new_lane_is_claimed_by_whoever_makes_it_ready() {
     });
     assert_eq!(claimed.map(|claimed| claimed.claim.id), Some(id));
 }
+
+#[test]
+fn a_lane_that_was_made_for_a_job_that_did_not_come_is_known_to_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("test.db");
+    let [mut one, mut other] = two(&file);
+    one.transaction(|book| book.insert_one(job().unique_key("k")));
+    // The app's own connection, and a key that is taken.
+    let app = Connection::open(&file).unwrap();
+    let taken = row(job().queue("new").unique_key("k"));
+    super::enqueue::insert_on(&app, &taken, Retention::default()).unwrap();
+    let later = std::time::Duration::from_secs(1);
+    let new = job().queue("new").priority(-1).delay(later);
+    let id = one.transaction(|book| book.insert_one(new));
+    let claimed = other.transaction(|book| {
+        book.make_due_ready(2 * NOW).unwrap();
+        book.claim(1, NOW, &Random::seeded(1), Retention::default(), &mut Vec::new()).unwrap()
+    });
+    assert_eq!(claimed.map(|claimed| claimed.claim.id), Some(id));
+}

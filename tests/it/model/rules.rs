@@ -1,46 +1,108 @@
 //! The model: what the rules say of every job, kept in memory.
 
-use super::*;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
 
-impl Kind {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Kind::Copy => "copy",
-            Kind::Send => "send",
+use legwork::{Conflict, FlowState, Scope, State};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::steps::*;
+use super::world::{Enqueue, Refused};
+
+pub struct Model {
+    pub pools: Pools,
+    pub now: OffsetDateTime,
+    pub last_id: i64,
+    pub jobs: BTreeMap<i64, Known>,
+    pub paused: HashSet<Scope>,
+    pub gate_closed: bool,
+    pub keys: [Slots; 2],
+    /// Some key's period is over. It may have been pruned by now, or not: that goes by real time.
+    pub period_over: bool,
+    /// The last start by each key's even rate, and all by its burst.
+    paced: [Option<OffsetDateTime>; 2],
+    pub bursts: [Vec<OffsetDateTime>; 2],
+    pub flows: BTreeMap<i64, Flow>,
+    /// Jobs of whose end, or return, their children have still to hear.
+    unsettled: BTreeSet<i64>,
+    cron: Ticks,
+}
+
+/// A flow, as its members count in it.
+pub struct Flow {
+    pending: usize,
+    failed: usize,
+    cancelled: usize,
+    called_back: bool,
+}
+
+impl Flow {
+    pub fn counts(&self) -> [u64; 3] {
+        [self.pending, self.failed, self.cancelled].map(|count| count as u64)
+    }
+
+    pub fn state(&self) -> FlowState {
+        match (self.pending, self.failed, self.cancelled) {
+            (1.., ..) => FlowState::Running,
+            (_, 1.., _) => FlowState::Failed,
+            (_, _, 1..) => FlowState::Cancelled,
+            _ => FlowState::Completed,
         }
     }
 
-    /// Attempts in all, and the seconds between them.
-    pub(super) fn retries(self) -> (u32, u64) {
-        match self {
-            Kind::Copy => (3, 7),
-            Kind::Send => (2, 0),
-        }
-    }
-
-    pub(super) fn options(self) -> JobOptions {
-        let (attempts, delay) = self.retries();
-        JobOptions::new()
-            .retry(Retry::fixed(Duration::from_secs(delay)).attempts(attempts).jitter(0.0))
+    fn count(&mut self, state: State, by: isize) {
+        let counter = match state {
+            State::Failed => &mut self.failed,
+            State::Cancelled => &mut self.cancelled,
+            _ => return,
+        };
+        *counter = counter.strict_add_signed(by);
     }
 }
 
-pub(super) struct Model {
-    pub(super) pools: Pools,
-    pub(super) now: OffsetDateTime,
-    pub(super) last_id: i64,
-    pub(super) jobs: BTreeMap<i64, Known>,
-    pub(super) paused: HashSet<Scope>,
-    pub(super) gate_closed: bool,
-    pub(super) keys: [Slots; 2],
-    /// Some key's period is over. It may have been pruned by now, or not: that goes by real time.
-    pub(super) period_over: bool,
+/// The cron entry; its times are seconds since 1970.
+struct Ticks {
+    settled: i64,
+    fired: HashSet<i64>,
+    paused: bool,
+    asked: usize,
+}
+
+/// A parent, for the child that waits for it.
+struct Edge {
+    parent: i64,
+    anyway: bool,
+    done: bool,
+}
+
+/// How a parent stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Standing {
+    Unfinished,
+    Finished(State),
+    Gone,
+}
+
+enum Fate {
+    Wait,
+    Go,
+    Cancel,
+}
+
+fn fate(parent: Standing, anyway: bool) -> Fate {
+    match parent {
+        Standing::Unfinished => Fate::Wait,
+        Standing::Finished(State::Completed) => Fate::Go,
+        _ if anyway => Fate::Go,
+        _ => Fate::Cancel,
+    }
 }
 
 /// Who has a key: the one that waits, or has it altogether, with the end of a period; the one that runs
 /// beside it.
 #[derive(Default)]
-pub(super) struct Slots {
+pub struct Slots {
     waits: Option<(i64, Option<Period>)>,
     runs: Option<i64>,
 }
@@ -59,39 +121,110 @@ impl Period {
     }
 }
 
-pub(super) struct Known {
-    pub(super) queue: &'static str,
+pub struct Known {
+    pub queue: &'static str,
     kind: Kind,
     priority: i64,
-    pub(super) run_at: OffsetDateTime,
-    pub(super) state: State,
-    pub(super) attempts: u32,
+    pub run_at: OffsetDateTime,
+    pub state: State,
+    pub attempts: u32,
     /// Attempts that were recorded as failed, and as interrupted.
-    pub(super) recorded: (usize, usize),
+    pub recorded: (usize, usize),
     gated: bool,
     expires_at: Option<OffsetDateTime>,
     key: Option<(usize, Held)>,
     /// How many are stored.
     steps: usize,
+    pub limit: Option<Limited>,
+    parents: Vec<Edge>,
+    /// The parent whose end has cancelled it.
+    cause: Option<i64>,
+    flow: Option<i64>,
+    /// Somebody has asked it to stop as it ran.
+    pub told_to_stop: bool,
 }
 
-pub(super) fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
+impl Known {
+    /// For how many parents it waits.
+    pub fn parents_left(&self) -> u64 {
+        if self.state.is_finished() {
+            return 0;
+        }
+        self.parents.iter().filter(|edge| !edge.done).count() as u64
+    }
 }
 
 impl Model {
-    pub(super) fn pick(&self, pick: Pick) -> i64 {
+    pub fn new(pools: Pools, now: OffsetDateTime) -> Model {
+        Model {
+            pools,
+            now,
+            last_id: 0,
+            jobs: BTreeMap::new(),
+            paused: HashSet::new(),
+            gate_closed: false,
+            keys: [Slots::default(), Slots::default()],
+            period_over: false,
+            paced: [None, None],
+            bursts: [Vec::new(), Vec::new()],
+            flows: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            cron: Ticks {
+                settled: now.unix_timestamp(),
+                fired: HashSet::new(),
+                paused: false,
+                asked: 0,
+            },
+        }
+    }
+
+    /// Whether something counts no longer that would count again if the clock were set back.
+    pub fn forgets(&self) -> bool {
+        self.period_over || self.bursts.iter().any(|starts| !starts.is_empty())
+    }
+
+    pub fn pick(&self, pick: Pick) -> i64 {
         // One past the last: no such job.
         1 + i64::try_from(pick).unwrap() % (self.last_id + 1)
     }
 
     /// What an enqueue answers.
-    pub(super) fn enqueue(&mut self, new: &New) -> Enqueue {
+    pub fn enqueue(&mut self, new: &New) -> Enqueue {
+        let done = self.insert(new, None);
+        self.settle();
+        done
+    }
+
+    /// Enqueues a flow; its id, and those of its members.
+    pub fn enqueue_flow(&mut self, plan: &Plan) -> (i64, Vec<i64>) {
+        self.last_id += 1;
+        let flow = self.last_id;
+        let counts =
+            Flow { pending: plan.members.len(), failed: 0, cancelled: 0, called_back: false };
+        self.flows.insert(flow, counts);
+        let mut members = Vec::new();
+        for &(queue, kind) in &plan.members {
+            let mut new = New::plain(queue, kind);
+            if plan.chained
+                && let Some(&parent) = members.last()
+            {
+                new.after = Some(After { parent: parent as usize, anyway: plan.anyway });
+            }
+            members.push(self.insert(&new, Some(flow)).unwrap());
+        }
+        if members.is_empty() {
+            self.call_back(flow);
+        }
+        (flow, members)
+    }
+
+    fn insert(&mut self, new: &New, flow: Option<i64>) -> Enqueue {
         let id = self.last_id + 1;
         let run_at = self.now + seconds(new.delay);
         let mut state = if new.delay > 0 { State::Scheduled } else { State::Ready };
+        let mut takes = None;
         if let Some(rule) = new.unique {
-            let slots = &mut self.keys[rule.key];
+            let slots = &self.keys[rule.key];
             let keeps_last = rule.held == Held::KeepLast;
             let over = |period: Option<Period>| period.is_some_and(|it| it.is_over(self.now));
             let free = slots.waits.is_none_or(|(_, period)| over(period));
@@ -100,7 +233,8 @@ impl Model {
                 let holder =
                     if keeps_last { waiting } else { slots.runs.or(waiting) }.expect("it is taken");
                 return match rule.conflict {
-                    Conflict::Reject => Err(holder),
+                    Conflict::Reject if new.way == Way::View => Err(Refused::TakenBySomebody),
+                    Conflict::Reject => Err(Refused::Taken(holder)),
                     Conflict::Replace | Conflict::KeepLast => {
                         self.replace(holder, new);
                         Ok(holder)
@@ -115,10 +249,30 @@ impl Model {
                 }
                 _ => None,
             };
-            slots.waits = Some((id, period));
+            takes = Some((rule.key, period));
             if slots.runs.is_some() {
                 state = State::Blocked;
             }
+        }
+        let mut parents = Vec::new();
+        if let Some(After { parent, anyway }) = new.after {
+            let parent = parent as i64;
+            let standing = self.standing(parent);
+            if standing == Standing::Gone {
+                return Err(Refused::NoParent(parent));
+            }
+            let fate = fate(standing, anyway);
+            if matches!(fate, Fate::Cancel) {
+                self.unsettled.insert(parent);
+            }
+            let done = matches!(fate, Fate::Go);
+            if !done {
+                state = State::Blocked;
+            }
+            parents.push(Edge { parent, anyway, done });
+        }
+        if let Some((key, period)) = takes {
+            self.keys[key].waits = Some((id, period));
         }
         self.last_id = id;
         self.jobs.insert(
@@ -135,9 +289,208 @@ impl Model {
                 expires_at: new.expires.map(|within| run_at + seconds(within)),
                 key: new.unique.map(|rule| (rule.key, rule.held)),
                 steps: 0,
+                limit: new.limit,
+                parents,
+                cause: None,
+                flow,
+                told_to_stop: false,
             },
         );
         Ok(id)
+    }
+
+    // ---- parents, children and flows ---------------------------------------------------------
+
+    fn standing(&self, parent: i64) -> Standing {
+        match self.jobs.get(&parent) {
+            None => Standing::Gone,
+            Some(job) if job.state.is_finished() => Standing::Finished(job.state),
+            Some(_) => Standing::Unfinished,
+        }
+    }
+
+    /// Lets children hear how their parents stand.
+    pub fn settle(&mut self) {
+        while let Some(parent) = self.unsettled.pop_first() {
+            let stands = self.standing(parent);
+            let waits = |job: &Known| job.parents.iter().any(|it| it.parent == parent && !it.done);
+            let children: Vec<i64> =
+                self.jobs.iter().filter(|(_, job)| waits(job)).map(|(&id, _)| id).collect();
+            for child in children {
+                self.tell_child(child, parent, stands);
+            }
+            if stands == Standing::Gone {
+                self.forget_parent(parent);
+            }
+        }
+    }
+
+    fn forget_parent(&mut self, parent: i64) {
+        self.jobs.values_mut().for_each(|job| job.parents.retain(|edge| edge.parent != parent));
+    }
+
+    fn tell_child(&mut self, child: i64, parent: i64, stands: Standing) {
+        let now = self.now;
+        let job = self.jobs.get_mut(&child).unwrap();
+        let edge = job.parents.iter_mut().find(|edge| edge.parent == parent).unwrap();
+        match fate(stands, edge.anyway) {
+            Fate::Wait => self.come_back(child, parent),
+            Fate::Go => {
+                edge.done = true;
+                if !job.state.is_finished() && job.parents_left() == 0 {
+                    job.state = if job.run_at > now { State::Scheduled } else { State::Ready };
+                }
+            }
+            Fate::Cancel if !job.state.is_finished() => self.end_waiting(child, Some(parent)),
+            Fate::Cancel => {
+                if stands == Standing::Gone && job.cause.is_some() {
+                    job.cause = Some(parent);
+                }
+            }
+        }
+    }
+
+    /// The parent for which a job waits in vain.
+    fn waits_in_vain_for(&self, child: i64) -> Option<i64> {
+        let in_vain = |edge: &&Edge| match self.standing(edge.parent) {
+            Standing::Finished(State::Failed | State::Cancelled) | Standing::Gone => {
+                !edge.done && !edge.anyway
+            }
+            _ => false,
+        };
+        self.jobs[&child].parents.iter().find(in_vain).map(|edge| edge.parent)
+    }
+
+    fn come_back(&mut self, child: i64, parent: i64) {
+        let job = &self.jobs[&child];
+        if job.state != State::Cancelled || job.cause != Some(parent) {
+            return;
+        }
+        if let Some(other) = self.waits_in_vain_for(child) {
+            self.jobs.get_mut(&child).unwrap().cause = Some(other);
+            return;
+        }
+        if self.revive(child).is_ok() {
+            self.run_again(child, State::Blocked);
+        }
+    }
+
+    /// A finished job is to run again.
+    fn run_again(&mut self, id: i64, state: State) {
+        let job = self.jobs.get_mut(&id).unwrap();
+        if let Some(flow) = job.flow {
+            let flow = self.flows.get_mut(&flow).unwrap();
+            flow.pending += 1;
+            flow.count(job.state, -1);
+        }
+        if job.state == State::Completed {
+            job.steps = 0;
+        }
+        (job.state, job.attempts, job.run_at) = (state, 0, self.now);
+        (job.expires_at, job.cause, job.told_to_stop) = (None, None, false);
+        self.unsettled.insert(id);
+    }
+
+    /// A job that waits ends.
+    fn end_waiting(&mut self, id: i64, cause: Option<i64>) {
+        let job = self.jobs.get_mut(&id).unwrap();
+        let (key, never_started) = (job.key, job.attempts == 0);
+        (job.state, job.cause) = (State::Cancelled, cause);
+        self.free(id, key, never_started);
+        let flow = self.jobs[&id].flow;
+        self.ended(id, flow, State::Cancelled);
+    }
+
+    fn ended(&mut self, id: i64, flow: Option<i64>, state: State) {
+        self.unsettled.insert(id);
+        let Some(flow) = flow else { return };
+        let counts = self.flows.get_mut(&flow).unwrap();
+        counts.pending -= 1;
+        counts.count(state, 1);
+        if counts.pending == 0 {
+            self.call_back(flow);
+        }
+    }
+
+    fn call_back(&mut self, flow: i64) {
+        let called = &mut self.flows.get_mut(&flow).unwrap().called_back;
+        if !std::mem::replace(called, true) {
+            self.insert(&New::plain(0, Kind::Copy), None).unwrap();
+        }
+    }
+
+    // ---- cron --------------------------------------------------------------------------------
+
+    pub fn ask_cron(&mut self) {
+        self.cron.asked += 1;
+    }
+
+    pub fn pause_cron(&mut self, paused: bool) {
+        if !paused && self.cron.paused {
+            self.cron.settled = self.now.unix_timestamp();
+        }
+        self.cron.paused = paused;
+    }
+
+    /// The engine looks at its entry.
+    fn look_at_cron(&mut self) {
+        for _ in 0..std::mem::take(&mut self.cron.asked) {
+            self.insert(&New::plain(0, Kind::Copy), None).unwrap();
+        }
+        if self.cron.paused {
+            return;
+        }
+        let now = self.now.unix_timestamp();
+        if self.cron.settled - now >= 60 {
+            self.cron.settled = now;
+        }
+        while self.next_tick(self.cron.settled) <= now {
+            self.cron.settled = self.next_tick(self.cron.settled);
+            if self.cron.fired.insert(self.cron.settled) {
+                self.insert(&New::plain(0, Kind::Copy), None).unwrap();
+            }
+        }
+    }
+
+    fn next_tick(&self, after: i64) -> i64 {
+        (after.div_euclid(TICK as i64) + 1) * TICK as i64
+    }
+
+    /// The clock goes forward, and the entry fires on the way.
+    pub fn advance(&mut self, by: u64) {
+        let end = self.now + seconds(by);
+        loop {
+            self.look_at_cron();
+            let next = self.next_tick(self.cron.settled);
+            if self.cron.paused || next > end.unix_timestamp() {
+                break;
+            }
+            self.now = OffsetDateTime::from_unix_timestamp(next).unwrap();
+            self.turn();
+        }
+        self.now = end;
+        self.turn();
+    }
+
+    // ---- limits ------------------------------------------------------------------------------
+
+    /// Whether a limit lets one more start now.
+    fn has_room(&self, limit: Limited) -> bool {
+        let per = seconds(PER[limit.key]);
+        match limit.terms {
+            Terms::AtOnce => !self.jobs.values().any(|job| {
+                let same = |it: Limited| (it.key, it.terms) == (limit.key, Terms::AtOnce);
+                job.state == State::Running && job.limit.is_some_and(same)
+            }),
+            // A start that lies ahead by more than a second was made by a wrong clock.
+            Terms::Paced => self.paced[limit.key].is_none_or(|last| {
+                self.now >= last + per || last > self.now + Duration::from_secs(1)
+            }),
+            // Up to two hundredths later than it was.
+            Terms::Burst => !self.bursts[limit.key]
+                .iter()
+                .any(|&at| at + per + Duration::from_secs(1) > self.now),
+        }
     }
 
     /// A job that waits becomes the new one; a running or finished one stays as it is.
@@ -151,7 +504,7 @@ impl Model {
         job.gated = new.gated;
         job.expires_at = new.expires.map(|within| run_at + seconds(within));
         // It is new work.
-        (job.run_at, job.attempts, job.steps) = (run_at, 0, 0);
+        (job.run_at, job.attempts, job.steps, job.limit) = (run_at, 0, 0, new.limit);
         if job.state != State::Blocked {
             job.state = if new.delay > 0 { State::Scheduled } else { State::Ready };
         }
@@ -176,10 +529,15 @@ impl Model {
     }
 
     /// An attempt starts.
-    fn start(&mut self, id: i64) {
+    pub fn start(&mut self, id: i64) {
         let job = self.jobs.get_mut(&id).unwrap();
         job.expires_at = None;
         job.state = State::Running;
+        match job.limit {
+            Some(Limited { key, terms: Terms::Paced, .. }) => self.paced[key] = Some(self.now),
+            Some(Limited { key, terms: Terms::Burst, .. }) => self.bursts[key].push(self.now),
+            _ => {}
+        }
         let Some((key, held)) = job.key else { return };
         let slots = &mut self.keys[key];
         if slots.waits.is_some_and(|(waits, _)| waits == id) {
@@ -210,21 +568,22 @@ impl Model {
 
     /// What has fallen due is ready, and stays so if the clock is set back; what could not start in time
     /// has ended.
-    pub(super) fn turn(&mut self) {
+    pub fn turn(&mut self) {
         let mut expired = Vec::new();
         for (&id, job) in &mut self.jobs {
             if matches!(job.state, State::Scheduled | State::Retrying) && job.run_at <= self.now {
                 job.state = State::Ready;
             }
             let waits = !job.state.is_finished() && job.state != State::Running;
-            if waits && job.expires_at.is_some_and(|at| at <= self.now) {
-                job.state = State::Cancelled;
-                expired.push((id, job.key));
+            if let Some(at) = job.expires_at.filter(|&at| waits && at <= self.now) {
+                expired.push((at, id));
             }
         }
-        for (id, key) in expired {
-            self.free(id, key, true);
+        expired.sort_unstable();
+        for (_, id) in expired {
+            self.end_waiting(id, None);
         }
+        self.settle();
         let now = self.now;
         let over =
             |slots: &Slots| slots.waits.and_then(|(_, it)| it).is_some_and(|it| it.until <= now);
@@ -232,7 +591,7 @@ impl Model {
     }
 
     /// As it is shown.
-    pub(super) fn shown(&self, job: &Known) -> State {
+    pub fn shown(&self, job: &Known) -> State {
         match job.state {
             State::Ready if job.gated && self.gate_closed => State::Blocked,
             state => state,
@@ -246,30 +605,50 @@ impl Model {
             || self.paused.contains(&Scope::Kind(job.kind.name().to_owned()))
     }
 
-    /// The job that runs next: of the first pool, of its first queue, that have any.
-    pub(super) fn next(&self) -> Option<i64> {
-        self.pools.iter().find_map(|queues| {
-            self.jobs
+    /// The job that runs next: of the first pool, of its first queue, that have any. Those before it whose
+    /// limits have no room are passed by, or end.
+    pub fn claim(&mut self) -> Option<i64> {
+        let next = self.pools.iter().find_map(|queues| self.claim_for(queues));
+        self.settle();
+        next
+    }
+
+    fn claim_for(&mut self, queues: &[&str]) -> Option<i64> {
+        loop {
+            let first = self
+                .jobs
                 .iter()
                 .filter(|(_, job)| job.state == State::Ready && !self.is_paused(job))
+                .filter(|(_, job)| {
+                    job.limit.is_none_or(|limit| !limit.waits || self.has_room(limit))
+                })
                 .filter_map(|(&id, job)| {
                     let rank =
                         queues.iter().position(|&queue| queue == "*" || queue == job.queue)?;
                     Some((rank, job.priority, job.run_at, id))
                 })
                 .min()
-                .map(|(.., id)| id)
-        })
+                .map(|(.., id)| id)?;
+            match self.jobs[&first].limit {
+                Some(limit) if !self.has_room(limit) => self.end_waiting(first, None),
+                _ => return Some(first),
+            }
+        }
     }
 
     /// The steps that run when the job comes to so many.
-    pub(super) fn steps_of(&self, id: i64, count: usize) -> Vec<&'static str> {
+    pub fn steps_of(&self, id: i64, count: usize) -> Vec<&'static str> {
         STEPS[..count].iter().skip(self.jobs[&id].steps).copied().collect()
     }
 
     /// A job runs; what it has enqueued meanwhile.
-    pub(super) fn run(&mut self, id: i64, run: Run) -> Option<Enqueue> {
+    pub fn run(&mut self, id: i64, run: Run) -> Option<Enqueue> {
         self.start(id);
+        self.end(id, run)
+    }
+
+    /// A job that was started does what it is told; what it has enqueued meanwhile.
+    pub fn end(&mut self, id: i64, run: Run) -> Option<Enqueue> {
         self.now += seconds(run.takes);
         self.turn();
         let enqueued = run.meanwhile.map(|new| self.enqueue(&new));
@@ -285,7 +664,7 @@ impl Model {
             End::Done => State::Completed,
             End::Heed if !run.cancelled => State::Completed,
             // Cancelled meanwhile and not completed: it is not tried again, whatever it says.
-            _ if run.cancelled => State::Cancelled,
+            _ if run.cancelled || job.told_to_stop => State::Cancelled,
             End::Heed | End::Cancel => State::Cancelled,
             End::Fatal => State::Failed,
             End::Fail | End::Panic if job.attempts + 1 >= attempts => State::Failed,
@@ -302,7 +681,8 @@ impl Model {
         };
         job.attempts += failed + u32::from(job.state == State::Completed);
         job.recorded.0 += failed as usize;
-        job.recorded.1 += usize::from(matches!(run.end, End::Crash));
+        job.recorded.1 += usize::from(run.end == End::Crash);
+        job.told_to_stop = false;
         let key = job.key;
         job.steps = if job.state == State::Completed { 0 } else { job.steps.max(run.steps) };
         if !job.state.is_finished() && !self.wait_again(id) {
@@ -310,43 +690,49 @@ impl Model {
             let job = self.jobs.get_mut(&id).unwrap();
             (job.state, job.run_at) = (State::Cancelled, run_at);
         }
-        if self.jobs[&id].state.is_finished() {
+        let (state, flow) = (self.jobs[&id].state, self.jobs[&id].flow);
+        if state.is_finished() {
             self.free(id, key, false);
+            self.ended(id, flow, state);
         }
+        self.settle();
         enqueued
     }
 
     /// What a verb answers: done, or why not.
-    pub(super) fn control(&mut self, id: i64, verb: Verb) -> Answer {
-        let Some(job) = self.jobs.get(&id) else { return Answer::NotFound };
+    pub fn control(&mut self, id: i64, verb: Verb) -> Answer {
+        let Some(job) = self.jobs.get_mut(&id) else { return Answer::NotFound };
         let (state, key, never_started) = (job.state, job.key, job.attempts == 0);
-        let waits = !state.is_finished();
         match verb {
-            Verb::Cancel if waits => {
-                self.jobs.get_mut(&id).unwrap().state = State::Cancelled;
-                self.free(id, key, never_started);
-            }
-            Verb::Retry if state.is_finished() || state == State::Retrying => {
-                let mut becomes = State::Ready;
-                if state.is_finished() {
-                    match self.revive(id) {
-                        Ok(state) => becomes = state,
-                        Err(holder) => return Answer::NotUnique(holder),
-                    }
+            Verb::Cancel if state == State::Running => job.told_to_stop = true,
+            Verb::Cancel if !state.is_finished() => self.end_waiting(id, None),
+            Verb::Retry if state.is_finished() => {
+                if let Some(parent) = self.waits_in_vain_for(id) {
+                    return Answer::HeldByParent(parent);
                 }
-                let now = self.now;
-                let job = self.jobs.get_mut(&id).unwrap();
-                (job.state, job.attempts, job.run_at) = (becomes, 0, now);
-                job.expires_at = None;
+                let waits = self.jobs[&id].parents.iter().any(|edge| !edge.done);
+                match self.revive(id) {
+                    Ok(_) if waits => self.run_again(id, State::Blocked),
+                    Ok(state) => self.run_again(id, state),
+                    Err(holder) => return Answer::NotUnique(holder),
+                }
             }
-            Verb::Delete => {
+            Verb::Retry if state == State::Retrying => {
+                (job.state, job.attempts, job.run_at) = (State::Ready, 0, self.now);
+            }
+            Verb::Delete if state != State::Running => {
+                let flow = job.flow;
                 self.jobs.remove(&id);
-                if waits {
+                if state.is_finished() {
+                    self.forget_parent(id);
+                } else {
                     self.free(id, key, never_started);
+                    self.ended(id, flow, State::Cancelled);
                 }
             }
             _ => return Answer::WrongState(self.shown(&self.jobs[&id])),
         }
+        self.settle();
         Answer::Done
     }
 
@@ -373,17 +759,28 @@ impl Model {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Verb {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Verb {
     Cancel,
     Retry,
     Delete,
 }
 
-#[derive(Debug, PartialEq)]
-pub(super) enum Answer {
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
     Done,
     NotFound,
     WrongState(State),
     NotUnique(i64),
+    HeldByParent(i64),
+}
+
+impl Answer {
+    /// A job that could run but for a limit may be shown as either.
+    pub fn blurred(self) -> Answer {
+        match self {
+            Answer::WrongState(State::Blocked) => Answer::WrongState(State::Ready),
+            answer => answer,
+        }
+    }
 }
