@@ -23,8 +23,10 @@ pub(super) struct Seat<'a> {
     pub(super) waiting: usize,
     /// Where jobs may be put ahead.
     pub(super) tray: Option<&'a Tray>,
-    /// Room in the tray for jobs of a lane, as last asked.
+    /// Room in the tray for jobs of a lane, as last asked, without what is given here.
     room: Option<(LaneId, usize)>,
+    /// How many have been put ahead here.
+    given_ahead: usize,
 }
 
 impl<'a> Seat<'a> {
@@ -34,19 +36,17 @@ impl<'a> Seat<'a> {
         waiting: usize,
         tray: Option<&'a Tray>,
     ) -> Seat<'a> {
-        Seat { pool, instance, waiting, tray, room: None }
+        Seat { pool, instance, waiting, tray, room: None, given_ahead: 0 }
     }
 
     fn has_room(&mut self, lane: LaneId) -> bool {
         let Some(tray) = self.tray else { return false };
-        match self.room {
-            Some((of, room)) if of == lane => room > 0,
-            _ => {
-                let room = tray.room(lane);
-                self.room = Some((lane, room));
-                room > 0
-            }
-        }
+        let room = match self.room {
+            Some((of, room)) if of == lane => room,
+            _ => tray.room(lane),
+        };
+        self.room = Some((lane, room));
+        room > self.given_ahead
     }
 }
 
@@ -119,9 +119,7 @@ impl<'a> Demand<'a> {
                 None
             }
             None => {
-                if let Some((_, room)) = &mut seat.room {
-                    *room -= 1;
-                }
+                seat.given_ahead += 1;
                 let (priority, run_at) = (row.priority, row.run_at);
                 Some(Place { rank: taker.rank, priority, run_at, id: born.claim.id.0 })
             }
@@ -147,5 +145,50 @@ impl<'a> Demand<'a> {
             first_started_at: None,
         };
         self.given.push(Given { pool: seat.pool, place, claimed });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::PoolSpec;
+    use crate::store::sqlite::book::Book;
+    use crate::store::sqlite::migrate;
+    use crate::{new_job::NewJob, rules::queues::Queues};
+
+    fn job(kind: &str) -> NewRow {
+        NewJob::of_kind_json(kind, "{}").into_row(1_000_000, 100).unwrap()
+    }
+
+    #[test]
+    fn a_bulk_of_kinds_in_turn_puts_no_more_ahead_than_the_tray_takes() {
+        let conn = rusqlite::Connection::open_in_memory().unwrap();
+        migrate::migrate(&conn).unwrap();
+        let mut book = Book::new(conn);
+        let spec = PoolSpec {
+            instance: 1,
+            queues: Queues::parse(&[]).unwrap(),
+            kinds: Arc::new(["a".to_owned(), "b".to_owned()].into()),
+        };
+        book.open_pool(1, spec);
+        assert!(book.begin().unwrap());
+        let tray = Tray::default();
+        tray.set_workers(1);
+        // One job of each kind, which is short.
+        for kind in ["a", "b"] {
+            let seat = Seat::new(1, 1, 1, Some(&tray));
+            let mut demand = Demand::new(vec![seat], 0);
+            book.insert(&[job(kind)], &mut demand).unwrap();
+            let claimed = &demand.given[0].claimed;
+            tray.began(claimed);
+            tray.ended(claimed.claim);
+        }
+        let room = tray.room(1).max(tray.room(2));
+        assert!(room > 0);
+        let rows: Vec<NewRow> = ["a", "b"].into_iter().cycle().take(4 * room).map(job).collect();
+        let mut demand = Demand::new(vec![Seat::new(1, 1, 0, Some(&tray))], 0);
+        book.insert(&rows, &mut demand).unwrap();
+        let given = demand.given.len();
+        assert!((1..=room).contains(&given), "{given} of {room}");
     }
 }

@@ -160,7 +160,8 @@ impl Group {
         self.rescue |= other.rescue;
     }
 
-    /// The group split into its operations, finishes first.
+    /// The group split into its operations, in the order in which they are applied: after its finish
+    /// an attempt's notes would find no claim. Finishes come before whatever makes the file grow.
     pub(super) fn split(self) -> impl Iterator<Item = Group> {
         let one = Group::default;
         let finishes =
@@ -173,8 +174,8 @@ impl Group {
         let saves = self.saves.into_iter().map(move |op| Group { saves: vec![op], ..one() });
         let notes = self.notes.into_iter().map(move |op| Group { notes: vec![op], ..one() });
         // Starts are collected again until they are known.
-        let work = finishes.chain(saves).chain(inserts).chain(controls);
-        work.chain(joins).chain(leaves).chain(notes)
+        let work = notes.chain(saves).chain(finishes).chain(inserts).chain(controls);
+        work.chain(leaves).chain(joins)
     }
 }
 

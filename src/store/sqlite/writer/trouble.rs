@@ -12,7 +12,7 @@ use crate::store::Notice;
 
 impl Writer {
     /// A full disk or an I/O error has undone the whole group: its operations are tried one by
-    /// one, finishes first, so that one that cannot be written does not take the others along. Nor
+    /// one, notes and finishes first, so that one that cannot be written does not take the others along. Nor
     /// does a claim: those are left out, and tried again with the next look.
     pub(super) fn recover(&mut self, group: Group, failed: Failed) {
         if failed.at_commit {
