@@ -15,16 +15,21 @@
 //! A lane is part of the place in a line, since what is next in one that is paused must not keep those
 //! of other lanes from going on.
 
+mod lines;
+
+#[cfg(test)]
+pub(super) use self::lines::{FIRST_WAITING, HOW_MANY_NEXT, LOOKS_DUE, MAKE_NEXT, NEXT_GROUP};
+pub(super) use self::lines::{NEXT_LOOK, advance_on};
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::book::Book;
-use super::counter::Counter;
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::limit::{Limit, Limits, OnBusy, Rate, Terms};
-use crate::rules::limit::{Paced, Room, Spent, counts_as, paced, paced_after, turn, windowed};
+use crate::rules::limit::{Paced, Room, Spent, counts_as, paced, paced_after, windowed};
 use crate::state::State;
 use crate::store::ClaimRef;
 
@@ -63,51 +68,20 @@ DELETE FROM legwork_rates WHERE (key, at) IN (
     SELECT key, at FROM legwork_rates INDEXED BY legwork_rates_over
      WHERE until <= ?1 ORDER BY until LIMIT (?2+0))";
 
-/// The next lane with the same numbers in a line, then the next numbers. Two, since SQLite would walk
-/// all that are equal for `(waits_as, lane) > (?2, ?3)`.
-pub(super) const NEXT_GROUP: [&str; 2] = [
-    "SELECT waits_as, lane FROM legwork_jobs INDEXED BY legwork_waiting
-      WHERE waits_on = ?1 AND waits_as = ?2 AND lane > ?3 ORDER BY lane LIMIT 1",
-    "SELECT waits_as, lane FROM legwork_jobs INDEXED BY legwork_waiting
-      WHERE waits_on = ?1 AND waits_as > ?2 AND ?3 = ?3 ORDER BY waits_as, lane LIMIT 1",
-];
-pub(super) const HOW_MANY_NEXT: &str = "
-SELECT count(*) FROM (
-    SELECT 1 FROM legwork_jobs INDEXED BY legwork_waiting
-     WHERE waits_on = ?1 AND waits_as = ?2 AND lane = ?3 AND state = 3 LIMIT (?4+0))";
 pub(super) const HOW_MANY_BEFORE: &str = "
 SELECT count(*) FROM (
     SELECT 1 FROM legwork_jobs INDEXED BY legwork_waiting
      WHERE waits_on = ?1 AND waits_as = ?2 AND lane = ?3 AND state = 3
        AND (priority, run_at, id) < (?5, ?6, ?7) LIMIT (?4+0))";
-pub(super) const FIRST_WAITING: &str = "
-SELECT id, priority, run_at, crashes IS NOT NULL FROM legwork_jobs INDEXED BY legwork_waiting
- WHERE waits_on = ?1 AND waits_as = ?2 AND lane = ?3 AND state = 2
- ORDER BY priority, run_at, id LIMIT (?4+0)";
-pub(super) const MAKE_NEXT: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
 pub(super) const WAIT: &str =
     "UPDATE legwork_jobs SET state = 2, waits_on = ?2, waits_as = ?3 WHERE id = ?1";
 const RESOLVE: &str = "UPDATE legwork_jobs SET limits = ?2 WHERE id = ?1";
 pub(super) const LEAVE_LINE: &str =
     "UPDATE legwork_jobs SET waits_on = NULL, waits_as = NULL WHERE id = ?1";
 
-pub(super) const NEXT_LOOK: &str = "
-SELECT look_at FROM legwork_lines INDEXED BY legwork_next_look ORDER BY look_at LIMIT 1";
-pub(super) const LOOKS_DUE: &str = "
-SELECT line FROM legwork_lines INDEXED BY legwork_next_look
- WHERE look_at <= ?1 ORDER BY look_at LIMIT 256";
-const LOOK_AT: &str = "
-INSERT INTO legwork_lines (line, look_at) VALUES (?1, ?2)
-    ON CONFLICT (line) DO UPDATE SET look_at = excluded.look_at WHERE look_at <> excluded.look_at";
-/// The clock was ahead when these were set; a look more does no harm.
-pub(super) const LOOK_AGAIN: &str = "UPDATE legwork_lines SET look_at = ?1 WHERE look_at > ?1";
-const DO_NOT_LOOK: &str = "DELETE FROM legwork_lines WHERE line = ?1";
 /// The lanes of whoever waits in a line.
 pub(super) const LANES_THAT_WAIT: &str = "
 SELECT lane FROM legwork_jobs INDEXED BY legwork_waiting WHERE waits_on IS NOT NULL";
-
-/// A clock that goes back by less is waited for.
-const STEP: Micros = 1_000_000;
 
 /// So many of a line are next at once: a start makes the one behind them next.
 pub(super) const MOST_NEXT: u32 = 64;
@@ -124,21 +98,6 @@ impl InLine {
         let terms = serde_json::to_string(&limit.terms).expect("numbers are JSON");
         InLine { line: limit.line(), terms }
     }
-}
-
-/// A job that has left the state of waiting in its line.
-pub(super) struct Next {
-    pub(super) lane: LaneId,
-    pub(super) place: Key,
-    pub(super) suspect: bool,
-}
-
-/// What moving a line on has come to.
-#[derive(Default)]
-pub(super) struct Advanced {
-    pub(super) next: Vec<Next>,
-    /// When to look again; `None`: not for the time alone.
-    pub(super) look_at: Option<Micros>,
 }
 
 /// Reads what was stored; what another hand has broken limits nothing.
@@ -283,106 +242,6 @@ pub(super) fn release(conn: &Connection, claim: ClaimRef, limits: &Limits) -> Re
     Ok(lines)
 }
 
-/// Restores the invariant in one line.
-pub(super) fn advance(conn: &Connection, line: &str, now: Micros) -> Result<Advanced> {
-    let mut advanced = Advanced::default();
-    let Some((_, key)) = line.split_once(':') else { return Ok(advanced) };
-    let (mut seen, mut lane) = (String::new(), LaneId::MIN);
-    while let Some(group) = next_group(conn, line, &seen, lane)? {
-        (seen, lane) = group;
-        if let Some(terms) = terms(&seen) {
-            advance_group(conn, line, key, &seen, &terms, lane, now, &mut advanced)?;
-        }
-    }
-    match advanced.look_at {
-        Some(at) => run(conn, LOOK_AT, params![line, at])?,
-        None => run(conn, DO_NOT_LOOK, [line])?,
-    };
-    Ok(advanced)
-}
-
-fn next_group(
-    conn: &Connection,
-    line: &str,
-    terms: &str,
-    lane: LaneId,
-) -> Result<Option<(String, LaneId)>> {
-    for sql in NEXT_GROUP {
-        let group = conn
-            .prepare_cached(sql)
-            .and_then(|mut ask| {
-                ask.query_row(params![line, terms, lane], |row| Ok((row.get(0)?, row.get(1)?)))
-                    .optional()
-            })
-            .map_err(storing)?;
-        if group.is_some() {
-            return Ok(group);
-        }
-    }
-    Ok(None)
-}
-
-fn terms(text: &str) -> Option<Terms> {
-    serde_json::from_str(text)
-        .map_err(|error| log::error!("legwork: a line that cannot be read: {error}"))
-        .ok()
-}
-
-#[allow(clippy::too_many_arguments, reason = "a group is five of them")]
-fn advance_group(
-    conn: &Connection,
-    line: &str,
-    key: &str,
-    text: &str,
-    terms: &Terms,
-    lane: LaneId,
-    now: Micros,
-    advanced: &mut Advanced,
-) -> Result<()> {
-    let room = room(conn, key, terms, now)?;
-    let may = room.starts.min(MOST_NEXT);
-    let have = number(conn, HOW_MANY_NEXT, params![line, text, lane, may.max(1)])?;
-    let have = u32::try_from(have.unwrap_or(0)).unwrap_or(u32::MAX);
-    let wanted = may.saturating_sub(have);
-    let mut ask = conn.prepare_cached(FIRST_WAITING).map_err(storing)?;
-    let first = ask
-        .query_map(params![line, text, lane, wanted.max(1)], |row| {
-            let place = Key { id: row.get(0)?, priority: row.get(1)?, run_at: row.get(2)? };
-            Ok(Next { lane, place, suspect: row.get(3)? })
-        })
-        .and_then(Iterator::collect::<rusqlite::Result<Vec<Next>>>)
-        .map_err(storing)?;
-    if wanted == 0 {
-        // The start of one that is next names the line again; otherwise only the time does.
-        if have == 0 && !first.is_empty() && room.next < Micros::MAX {
-            let at = room.next.max(now.saturating_add(1));
-            advanced.look_at = Some(advanced.look_at.map_or(at, |look| look.min(at)));
-        }
-        return Ok(());
-    }
-    for next in first {
-        run(conn, MAKE_NEXT, [next.place.id])?;
-        advanced.next.push(next);
-    }
-    Ok(())
-}
-
-/// Moves lines on, on a connection of the app; `true`: somebody may go on.
-pub(super) fn advance_on(
-    conn: &Connection,
-    lines: Vec<String>,
-    now: Micros,
-    counter: &mut Counter,
-) -> Result<bool> {
-    let mut news = false;
-    for line in lines {
-        let advanced = advance(conn, &line, now)?;
-        news |= advanced.look_at.is_some() || !advanced.next.is_empty();
-        advanced.next.iter().for_each(|next| counter.lane_changed(next.lane));
-    }
-    Ok(news)
-}
-
 /// Makes the keys of a job's limits of its arguments, if that is still to be done.
 ///
 /// # Errors
@@ -428,78 +287,6 @@ pub(super) fn prune(conn: &Connection, now: Micros, limit: u64) -> Result<u64> {
 }
 
 impl Book {
-    /// Something in this line may go on: it has more room, or one that was next is not any more.
-    pub(super) fn moves_on(&mut self, line: impl Into<String>) {
-        self.lines.insert(line.into());
-    }
-
-    /// Whether the clock has been set back, so that times to look may lie too far ahead.
-    pub(super) fn clock_went_back(&self, now: Micros) -> bool {
-        self.next_look.is_some() && now < self.clock_seen.saturating_sub(STEP)
-    }
-
-    /// Moves on all lines that were named, and those whose time has come.
-    pub(super) fn advance(&mut self, now: Micros) -> Result<()> {
-        if self.clock_went_back(now) {
-            self.look_at_all_lines(now)?;
-        }
-        self.clock_seen = now;
-        if self.next_look.is_some_and(|at| at <= now) {
-            let mut ask = self.conn.prepare_cached(LOOKS_DUE).map_err(storing)?;
-            let due = ask.query_map([now], |row| row.get(0)).and_then(Iterator::collect);
-            let due: Vec<String> = due.map_err(storing)?;
-            drop(ask);
-            self.lines.extend(due);
-            self.next_look = None;
-            self.advance_named(now)?;
-            self.next_look = number(&self.conn, NEXT_LOOK, [])?;
-            return Ok(());
-        }
-        self.advance_named(now)
-    }
-
-    /// The times to look are of a clock that was ahead, or may be.
-    pub(super) fn look_at_all_lines(&mut self, now: Micros) -> Result<()> {
-        run(&self.conn, LOOK_AGAIN, [now])?;
-        self.next_look = number(&self.conn, NEXT_LOOK, [])?;
-        Ok(())
-    }
-
-    fn advance_named(&mut self, now: Micros) -> Result<()> {
-        while let Some(line) = self.lines.pop_first() {
-            let advanced = advance(&self.conn, &line, now)?;
-            for Next { lane, place, suspect } in advanced.next {
-                if suspect {
-                    self.suspect_ready(lane);
-                    continue;
-                }
-                // Others need not know of one that is claimed with this very transaction.
-                self.lanes.lower(lane, place);
-                self.nexts.insert(place.id, lane);
-            }
-            if let Some(at) = advanced.look_at {
-                self.look_at(at);
-            }
-        }
-        Ok(())
-    }
-
-    fn look_at(&mut self, at: Micros) {
-        self.rules_moved = true;
-        if !self.lanes.has_pools() {
-            // The alarm is for others to set.
-            self.news_for_others();
-        }
-        self.next_look = Some(self.next_look.map_or(at, |look| look.min(at)));
-    }
-
-    /// How much later than the first of all instances this process looks at the next line.
-    pub(super) fn turn_to_look(&self) -> Micros {
-        let (Some(at), false) = (self.next_look, self.others.is_empty()) else { return 0 };
-        let own: Vec<i64> = self.own.iter().copied().collect();
-        turn(&own, self.others.iter().map(|other| other.id), at)
-    }
-
     /// An attempt has ended, and with it what it took up. `unknown`: nobody knows which limits it has.
     pub(super) fn release(
         &mut self,

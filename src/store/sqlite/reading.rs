@@ -1,0 +1,103 @@
+//! What is read of the file, on the store's readers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+#[cfg(feature = "cron")]
+use super::cron;
+use super::{Store, gates, instance, kinds, query};
+use crate::clock::Micros;
+use crate::error::Result;
+use crate::id::JobId;
+use crate::record::{
+    AttemptRecord, Filter, GateRecord, InstanceRecord, JobRecord, LogLine, Page, Scope, Stats,
+};
+use crate::store::InstanceId;
+#[cfg(feature = "cron")]
+use crate::store::cron::CronRow;
+
+impl Store {
+    pub(crate) fn get(&self, id: JobId) -> Result<Option<JobRecord>> {
+        query::get(&*self.reader()?, id)
+    }
+
+    pub(crate) fn list(
+        &self,
+        filter: &Filter,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Page> {
+        query::list(&*self.reader()?, filter, before, limit)
+    }
+
+    pub(crate) fn count(&self, filter: &Filter) -> Result<u64> {
+        query::count(&*self.reader()?, filter)
+    }
+
+    pub(crate) fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>> {
+        query::attempts(&*self.reader()?, id)
+    }
+
+    pub(crate) fn logs(&self, id: JobId) -> Result<Vec<LogLine>> {
+        query::logs(&*self.reader()?, id)
+    }
+
+    pub(crate) fn stats(&self) -> Result<Stats> {
+        query::stats(&*self.reader()?, self.settings().clock.micros())
+    }
+
+    pub(crate) fn oldest_ready(&self) -> Result<Option<Duration>> {
+        query::oldest_ready(&*self.reader()?, self.settings().clock.micros())
+    }
+
+    /// What is paused.
+    pub(crate) fn paused(&self) -> Result<Vec<Scope>> {
+        query::paused(&*self.reader()?)
+    }
+
+    /// The closed gates, and those that jobs have named.
+    pub(crate) fn gates(&self) -> Result<Vec<GateRecord>> {
+        gates::all(&*self.reader()?)
+    }
+
+    /// When the next waiting job falls due.
+    pub(crate) fn next_due(&self) -> Result<Option<Micros>> {
+        query::next_due(&*self.reader()?)
+    }
+
+    /// All cron entries, by name.
+    #[cfg(feature = "cron")]
+    pub(crate) fn crons(&self) -> Result<Vec<CronRow>> {
+        cron::rows(&*self.reader()?)
+    }
+
+    /// One cron entry.
+    #[cfg(feature = "cron")]
+    pub(crate) fn cron(&self, name: &str) -> Result<Option<CronRow>> {
+        cron::row(&*self.reader()?, name)
+    }
+
+    /// The numbers of all instances in the file.
+    pub(crate) fn instance_numbers(&self) -> Result<Vec<InstanceId>> {
+        instance::numbers(&*self.reader()?)
+    }
+
+    pub(crate) fn instances(&self) -> Result<Vec<InstanceRecord>> {
+        instance::records(&*self.reader()?, self.path())
+    }
+
+    /// All kinds that engines have recorded, with their options as JSON.
+    pub(crate) fn kinds(&self) -> Result<HashMap<String, String>> {
+        kinds::all(&*self.reader()?)
+    }
+
+    /// The options of one kind as JSON.
+    pub(crate) fn kind(&self, kind: &str) -> Result<Option<String>> {
+        kinds::one(&*self.reader()?, kind)
+    }
+
+    /// Shows every job that is not finished, with its kind and arguments.
+    pub(crate) fn each_pending(&self, visit: &mut dyn FnMut(JobId, &str, &str)) -> Result<()> {
+        kinds::each_pending(&*self.reader()?, visit)
+    }
+}
