@@ -69,8 +69,8 @@ pub(crate) const fn next(from: State, change: Change) -> Option<State> {
     match (from, change) {
         (Scheduled | Retrying, Change::Due) => Some(Ready),
         (Ready, Change::Block) => Some(Blocked),
-        (Blocked, Change::Unblock) | (Scheduled | Ready, Change::Replace) => Some(Ready),
-        (Blocked, Change::UnblockLater) | (Scheduled | Ready, Change::ReplaceLater) => {
+        (Blocked, Change::Unblock) | (Scheduled | Ready | Retrying, Change::Replace) => Some(Ready),
+        (Blocked, Change::UnblockLater) | (Scheduled | Ready | Retrying, Change::ReplaceLater) => {
             Some(Scheduled)
         }
         (Ready, Change::Start) => Some(Running),
