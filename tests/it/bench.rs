@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// The figures that each experiment must give.
-const EXPERIMENTS: [(&str, &[&str]); 16] = [
+const EXPERIMENTS: [(&str, &[&str]); 17] = [
     ("enqueue", &["p50", "p99"]),
     ("enqueue-many-callers", &["16 callers", "64 callers"]),
     ("bulk", &["2000 in one call"]),
@@ -26,6 +26,7 @@ const EXPERIMENTS: [(&str, &[&str]); 16] = [
             "the same, to another process, p99",
         ],
     ),
+    ("flows", &["a fan-out of 500 with a join", "a chain of 50"]),
     ("history", &["20000 finished"]),
     ("neighbour", &["p50", "p99", "longest", "legwork meanwhile"]),
     ("idle", &["3 s, wake-ups", "3 s, written"]),
@@ -130,6 +131,11 @@ fn a_backlog_is_measured() {
 #[test]
 fn limits_are_measured() {
     runs("limits");
+}
+
+#[test]
+fn flows_are_measured() {
+    runs("flows");
 }
 
 #[test]

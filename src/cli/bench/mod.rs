@@ -13,6 +13,7 @@ mod drain;
 mod enqueue;
 mod error;
 mod figure;
+mod flows;
 mod growth;
 mod limits;
 mod measure;
@@ -63,7 +64,7 @@ struct Experiment {
     run: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const EXPERIMENTS: [Experiment; 16] = [
+const EXPERIMENTS: [Experiment; 17] = [
     Experiment {
         name: "enqueue",
         about: "one caller, one durable job at a time",
@@ -109,6 +110,11 @@ const EXPERIMENTS: [Experiment; 16] = [
         name: "limits",
         about: "jobs that wait for one key: 100,000 of them and 100, the next start, wake-ups",
         run: limits::limits,
+    },
+    Experiment {
+        name: "flows",
+        about: "a fan-out of 10,000 jobs with a join, and a chain of 1,000",
+        run: flows::flows,
     },
     Experiment {
         name: "history",
