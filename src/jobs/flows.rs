@@ -123,7 +123,8 @@ impl Jobs {
         self.cancel(Filter::new().flow(id))
     }
 
-    /// Runs the members of a flow again that have failed. Those come back that were cancelled for it.
+    /// Runs the members of a flow again that have failed. Those come back that were cancelled for it; those that
+    /// have expired, were discarded, or that somebody has cancelled do not.
     ///
     /// # Errors
     /// [`Error::NoFlow`].
