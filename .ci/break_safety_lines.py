@@ -53,7 +53,7 @@ BREAKS = [
         'match self.run("BEGIN IMMEDIATE")',
         'match self.run("BEGIN")',
         IT,
-        "enqueue::transactions_of_several_threads_beside_plain_verbs_each_start_their_jobs",
+        "enqueue::transactions::transactions_of_several_threads_beside_plain_verbs_each_start_their_jobs",
         always=True,
     ),
     Break(

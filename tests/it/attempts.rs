@@ -1,15 +1,14 @@
 //! Attempts: how they end, and what follows.
 
+mod overdue;
+mod stopped;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
-use legwork::{
-    Context, Event, Failure, Filter, Interrupt, Job, JobOptions, JobResult, NewJob, Outcome,
-    Overdue, Pool, ResultExt, Retry, State,
-};
-use serde::{Deserialize, Serialize};
+use legwork::{Event, Failure, Filter, NewJob, Outcome, Pool, ResultExt, Retry, State};
 
 use crate::common::{SOON, place, stopped_clock, wait_for};
 use crate::scripted::{Act, Gone, RateLimited, acting, acting_with_hook};
@@ -209,183 +208,6 @@ fn a_cancelled_job_that_fails_is_not_retried_and_one_that_completes_is_completed
 }
 
 #[test]
-fn an_attempt_out_of_time_fails_at_its_checkpoint() {
-    let place = place();
-    let jobs = place.builder().clock(stopped_clock()).open().unwrap();
-    let engine = acting(&jobs, |_, cx| {
-        assert_eq!(cx.remaining(), Some(30 * S));
-        cx.checkpoint()?;
-        cx.jobs().clock().advance(31 * S);
-        assert_eq!(cx.remaining(), Some(Duration::ZERO));
-        assert_eq!(cx.checkpoint(), Err(Interrupt::TimedOut));
-        cx.checkpoint()?;
-        Ok(Outcome::Done)
-    })
-    .manual()
-    .unwrap();
-    let id = jobs.enqueue(NewJob::new(Act { n: 1 }).timeout(30 * S)).unwrap();
-    engine.run_due().unwrap();
-    let job = jobs.get(id).unwrap();
-    assert_eq!((job.state, job.attempts), (State::Retrying, 1));
-    assert_eq!(jobs.attempts(id).unwrap()[0].error, "the attempt ran out of time");
-}
-
-#[test]
-fn an_attempt_that_goes_on_after_its_time_out_is_reported_as_stuck() {
-    let place = place();
-    let clock = stopped_clock();
-    let jobs = place.builder().clock(clock.clone()).open().unwrap();
-    let events = jobs.events();
-    let (go, gone) = bounded::<()>(1);
-    let engine = acting(&jobs, move |_, _| {
-        gone.recv_timeout(SOON)?;
-        Ok(Outcome::Done)
-    })
-    .stuck_grace(5 * S)
-    .start()
-    .unwrap();
-    let id = jobs.enqueue(NewJob::new(Act { n: 1 }).timeout(30 * S)).unwrap();
-    wait_for(&events, |event| matches!(event, Event::Started { .. }));
-    clock.advance(36 * S);
-    let stuck = wait_for(&events, |event| matches!(event, Event::Stuck { .. }));
-    let expected = Event::Stuck { id, kind: "act".into(), running: 36 * S, abandoned: false };
-    assert_eq!(stuck, expected);
-    go.send(()).unwrap();
-    assert_eq!(jobs.wait(id, SOON).unwrap().state, State::Completed, "waiting for it paid");
-    engine.stop(SOON).unwrap();
-}
-
-/// A job whose overdue attempts are abandoned.
-#[derive(Serialize, Deserialize)]
-struct Endless;
-
-struct Hold {
-    started: crossbeam_channel::Sender<u32>,
-    go: crossbeam_channel::Receiver<()>,
-}
-
-impl Job for Endless {
-    const KIND: &'static str = "endless";
-    type State = Hold;
-
-    fn options() -> JobOptions {
-        JobOptions::new()
-            .timeout(30 * S)
-            .overdue(Overdue::Abandon)
-            .retry(Retry::fixed(Duration::ZERO).attempts(2))
-    }
-
-    fn perform(&self, cx: &Context<Hold>) -> JobResult {
-        cx.state().started.send(cx.attempt())?;
-        if cx.attempt() == 1 {
-            cx.state().go.recv_timeout(SOON)?;
-            assert_eq!(cx.checkpoint(), Err(Interrupt::TimedOut));
-        }
-        Ok(Outcome::Done)
-    }
-}
-
-#[test]
-fn an_abandoned_attempt_counts_as_failed_is_fenced_and_its_worker_replaced() {
-    let place = place();
-    let clock = stopped_clock();
-    let jobs = place.builder().clock(clock.clone()).open().unwrap();
-    let (started, starts) = unbounded();
-    let (go, gone) = bounded::<()>(1);
-    let engine = legwork::Engine::builder(&jobs)
-        .register_with::<Endless>(Hold { started, go: gone })
-        .pool(Pool::new(["*"]).workers(1))
-        .start()
-        .unwrap();
-    let id = jobs.enqueue(Endless).unwrap();
-    assert_eq!(starts.recv_timeout(SOON).unwrap(), 1);
-    clock.advance(60 * S);
-    // The one worker is held up; the second attempt runs in its replacement.
-    assert_eq!(starts.recv_timeout(SOON).unwrap(), 2);
-    let job = jobs.wait(id, SOON).unwrap();
-    assert_eq!((job.state, job.attempts), (State::Completed, 2));
-    let attempts = jobs.attempts(id).unwrap();
-    assert_eq!(attempts.len(), 1);
-    assert!(attempts[0].error.starts_with("abandoned: still running"), "{}", attempts[0].error);
-
-    // The late finish of the first attempt changes nothing, and its thread is not one too many.
-    go.send(()).unwrap();
-    engine.run_until_empty().unwrap();
-    assert_eq!(engine.stop(SOON).unwrap(), []);
-    assert_eq!(jobs.get(id).unwrap(), job);
-    assert_eq!(jobs.health().unwrap().workers, 0);
-}
-
-#[test]
-fn stop_interrupts_jobs_that_listen_and_their_attempt_is_not_counted() {
-    let place = place();
-    let jobs = place.open();
-    let (started, has_started) = bounded(1);
-    let engine = acting(&jobs, move |_, cx| {
-        started.send(()).unwrap();
-        cx.wait(SOON)?;
-        Ok(Outcome::Done)
-    })
-    .start()
-    .unwrap();
-    let id = jobs.enqueue(Act { n: 1 }).unwrap();
-    has_started.recv_timeout(SOON).unwrap();
-    assert_eq!(engine.stop(Duration::ZERO).unwrap(), []);
-    let job = jobs.get(id).unwrap();
-    assert_eq!((job.state, job.attempts), (State::Ready, 0));
-    let attempts = jobs.attempts(id).unwrap();
-    assert_eq!(attempts[0].error, "interrupted: the engine was stopped");
-    assert!(!attempts[0].counted);
-}
-
-#[test]
-fn stop_waits_its_grace_for_jobs_to_complete() {
-    let place = place();
-    let jobs = place.open();
-    let (started, has_started) = bounded(1);
-    let (go, gone) = bounded::<()>(1);
-    let engine = acting(&jobs, move |_, _| {
-        started.send(()).unwrap();
-        gone.recv_timeout(SOON)?;
-        Ok(Outcome::Done)
-    })
-    .on_stopping(move || go.send(()).unwrap())
-    .start()
-    .unwrap();
-    let id = jobs.enqueue(Act { n: 1 }).unwrap();
-    has_started.recv_timeout(SOON).unwrap();
-    assert_eq!(engine.stop(SOON).unwrap(), []);
-    assert_eq!(jobs.get(id).unwrap().state, State::Completed);
-}
-
-#[test]
-fn stop_returns_the_jobs_that_will_not_stop_and_they_stay_claimed_until_they_end() {
-    let place = place();
-    let jobs = place.open();
-    let (started, has_started) = bounded(1);
-    let (go, gone) = bounded::<()>(1);
-    let engine = acting(&jobs, move |_, _| {
-        started.send(()).unwrap();
-        gone.recv_timeout(SOON)?;
-        Ok(Outcome::Done)
-    })
-    .start()
-    .unwrap();
-    let id = jobs.enqueue(Act { n: 1 }).unwrap();
-    has_started.recv_timeout(SOON).unwrap();
-    assert_eq!(engine.stop(Duration::ZERO).unwrap(), [id]);
-    drop(engine);
-
-    // Another engine does not take it: its thread is still at it.
-    let other = acting(&jobs, |_, _| panic!("run twice at once")).manual().unwrap();
-    assert_eq!(other.run_due().unwrap(), 0);
-    assert_eq!(jobs.get(id).unwrap().state, State::Running);
-
-    go.send(()).unwrap();
-    assert_eq!(jobs.wait(id, SOON).unwrap().state, State::Completed, "its finish still counts");
-}
-
-#[test]
 fn progress_message_log_and_output_are_kept_with_the_job() {
     let place = place();
     let jobs = place.open();
@@ -464,28 +286,6 @@ fn middleware_stands_around_every_attempt_and_can_decide_in_its_place() {
     let id = jobs.enqueue(NewJob::new(Act { n: 7 }).meta("trace", "t1")).unwrap();
     engine.run_due().unwrap();
     assert_eq!(jobs.get(id).unwrap().state, State::Cancelled);
-}
-
-#[test]
-fn an_abandoned_worker_is_replaced_in_its_own_pool_whatever_the_pools_are_called() {
-    let place = place();
-    let clock = stopped_clock();
-    let jobs = place.builder().clock(clock.clone()).open().unwrap();
-    let (started, starts) = unbounded();
-    let (go, gone) = bounded::<()>(1);
-    let engine = legwork::Engine::builder(&jobs)
-        .register_with::<Endless>(Hold { started, go: gone })
-        .pool(Pool::new(["mail"]).workers(1))
-        .pool(Pool::new(["mail-slow"]).workers(1))
-        .start()
-        .unwrap();
-    let id = jobs.enqueue(NewJob::new(Endless).queue("mail-slow")).unwrap();
-    assert_eq!(starts.recv_timeout(SOON).unwrap(), 1);
-    clock.advance(60 * S);
-    assert_eq!(starts.recv_timeout(SOON).unwrap(), 2, "in the replacement");
-    jobs.wait(id, SOON).unwrap();
-    assert_eq!(engine.stop(Duration::ZERO).unwrap(), [id], "its first thread is still at it");
-    go.send(()).unwrap();
 }
 
 #[derive(Debug)]

@@ -1,7 +1,9 @@
 //! A job that finishes in the app's own transaction: its effects there happen exactly once.
 
+mod killed;
+mod returned;
+
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -13,7 +15,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::common::{self, Child, Place, SOON, place, say, stopped_clock, wait_for};
+use crate::common::{Place, SOON, place, say, stopped_clock, wait_for};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS effects (job INTEGER NOT NULL)";
 
@@ -40,8 +42,6 @@ fn made() -> (Place, Jobs) {
     (place, jobs)
 }
 
-// ---- killed around the commit ------------------------------------------------------------
-
 /// Leaves one row in `effects`, in the transaction that finishes it.
 #[derive(Serialize, Deserialize)]
 struct Effect {}
@@ -62,273 +62,7 @@ impl Job for Effect {
     }
 }
 
-#[test]
-#[ignore = "child process of `each_effect_happens_once_...`"]
-fn effect_child() {
-    let Some(db) = common::child_file() else {
-        return;
-    };
-    let jobs = Jobs::open(&db).unwrap();
-    connect(&db).execute_batch(TABLE).unwrap();
-    let engine = Engine::builder(&jobs)
-        .register_with::<Effect>(db)
-        .pool(Pool::new(["*"]).workers(2))
-        // Killed on purpose, and mostly in the middle of a job.
-        .crash_limit(0)
-        .start()
-        .unwrap();
-    while common::child_role() == "for ever" {
-        let ids = jobs.enqueue_many((0..3).map(|_| Effect {})).unwrap();
-        ids.iter().for_each(|id| say(&format!("acked {id}")));
-        for id in ids {
-            jobs.wait(id, SOON).unwrap();
-        }
-    }
-    engine.run_until_empty().unwrap();
-    engine.stop(SOON).unwrap();
-}
-
-fn ids<'a>(lines: &'a [String], word: &'a str) -> impl Iterator<Item = JobId> + 'a {
-    lines.iter().filter_map(move |line| line.strip_prefix(word)?.trim().parse().ok())
-}
-
-#[test]
-fn each_effect_happens_once_however_often_its_process_is_killed_around_the_commit() {
-    const ROUNDS: usize = 100;
-    let place = place();
-    let seed = fastrand::u64(..);
-    eprintln!("seed {seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut acked = Vec::new();
-    // Jobs that were cut off between saying "before" and "after", by whether they had committed.
-    let mut cut_off = [0, 0];
-    for _ in 0..ROUNDS {
-        let child = Child::start("finish_in::effect_child", &place.path, "for ever");
-        let word = if random.u8(..) < 200 { "before" } else { "after" };
-        let mut left = random.usize(1..6);
-        let mut lines = Vec::new();
-        while left > 0 {
-            let line = child.line().expect("the child lives until it is killed");
-            left -= usize::from(line.starts_with(word));
-            lines.push(line);
-        }
-        lines.extend(child.kill());
-        acked.extend(ids(&lines, "acked"));
-        for id in ids(&lines, "before").filter(|id| !ids(&lines, "after").any(|done| done == *id)) {
-            let committed = effects(&place, id);
-            assert!(committed <= 1, "job {id} had {committed} effects");
-            cut_off[usize::from(committed == 1)] += 1;
-        }
-    }
-    Child::start("finish_in::effect_child", &place.path, "to the end").end();
-
-    eprintln!(
-        "{ROUNDS} kills, {} jobs, cut off before and after the commit: {cut_off:?}",
-        acked.len()
-    );
-    let jobs = place.open();
-    let conn = place.connect();
-    let mut ask = conn.prepare("SELECT job FROM effects ORDER BY job").unwrap();
-    let rows = ask.query_map([], |row| row.get(0).map(JobId)).unwrap();
-    let rows: Vec<JobId> = rows.collect::<Result<_, _>>().unwrap();
-    assert!(rows.is_sorted_by(|one, next| one < next), "a job had its effect twice");
-    for id in &acked {
-        assert!(rows.contains(id), "job {id} had no effect");
-    }
-    assert_eq!(jobs.count(&Filter::new().state(State::Completed)).unwrap(), rows.len() as u64);
-    assert_eq!(jobs.count(&Filter::new()).unwrap(), rows.len() as u64);
-    // Otherwise the kills have missed the commits, and nothing was tested.
-    assert!(cut_off[0] > 0 && cut_off[1] > 0, "{cut_off:?}");
-    let check: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(check, "ok");
-}
-
-// ---- what the row says, whatever is returned -----------------------------------------------
-
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
-enum Then {
-    Commit,
-    RollBack,
-    CommitAndFail,
-    CommitAndFailForGood,
-    CommitAndPanic,
-    CommitAndSnooze,
-    RollBackAndFail,
-    FinishWithoutTransaction,
-    FinishTwice,
-}
-
-/// Does as it is told; tells the test what `finish_in` has said.
-#[derive(Serialize, Deserialize)]
-struct Told {
-    then: Then,
-}
-
-struct Test {
-    db: PathBuf,
-    tell: mpsc::Sender<Said>,
-    gave_up: mpsc::Sender<JobId>,
-}
-
-impl Job for Told {
-    const KIND: &'static str = "told";
-    type State = Test;
-
-    fn options() -> JobOptions {
-        JobOptions::new().retry(Retry::fixed(Duration::ZERO).attempts(1))
-    }
-
-    fn perform(&self, cx: &Context<Test>) -> JobResult {
-        let mut conn = connect(&cx.state().db);
-        if self.then == Then::FinishWithoutTransaction {
-            cx.state().tell.send(cx.finish_in(&conn)).unwrap();
-            return Ok(Outcome::Done);
-        }
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        tx.execute("INSERT INTO effects (job) VALUES (?1)", [cx.id().0])?;
-        cx.output("done")?;
-        cx.enqueue_with_finish(NewJob::of_kind("child", json!({})))?;
-        cx.state().tell.send(cx.finish_in(&tx)).unwrap();
-        if self.then == Then::FinishTwice {
-            cx.state().tell.send(cx.finish_in(&tx)).unwrap();
-        }
-        if matches!(self.then, Then::RollBack | Then::RollBackAndFail) {
-            tx.rollback()?;
-        } else {
-            tx.commit()?;
-        }
-        match self.then {
-            Then::CommitAndFail | Then::RollBackAndFail => Err(Failure::msg("as told")),
-            Then::CommitAndFailForGood => Err(Failure::msg("as told").into_fatal()),
-            Then::CommitAndPanic => panic!("as told"),
-            Then::CommitAndSnooze => Ok(Outcome::snooze(Duration::ZERO)),
-            _ => Ok(Outcome::Done),
-        }
-    }
-
-    fn gave_up(&self, cx: &Context<Test>, _: &Failure) {
-        cx.state().gave_up.send(cx.id()).unwrap();
-    }
-}
-
-/// Runs one job to its end.
-struct Ran {
-    place: Place,
-    jobs: Jobs,
-    id: JobId,
-    said: Vec<Said>,
-    gave_up: bool,
-}
-
-fn run(then: Then) -> Ran {
-    let (place, jobs) = made();
-    let (tell, told) = mpsc::channel();
-    let (gave_up, given_up) = mpsc::channel();
-    let engine = Engine::builder(&jobs)
-        .register_with::<Told>(Test { db: place.path.clone(), tell, gave_up })
-        .pool(Pool::new(["*"]).workers(1))
-        .start()
-        .unwrap();
-    let id = jobs.enqueue(Told { then }).unwrap();
-    jobs.wait(id, SOON).unwrap();
-    engine.stop(SOON).unwrap();
-    let gave_up = given_up.try_recv().is_ok();
-    Ran { place, jobs, id, said: told.try_iter().collect(), gave_up }
-}
-
-impl Ran {
-    fn children(&self) -> u64 {
-        self.jobs.count(&Filter::new().kind("child")).unwrap()
-    }
-
-    fn completed(&self) {
-        let job = self.jobs.get(self.id).unwrap();
-        assert_eq!((job.state, job.attempts, job.reason), (State::Completed, 1, None));
-        assert_eq!(job.output.as_deref(), Some("\"done\""));
-        assert_eq!(self.jobs.attempts(self.id).unwrap(), []);
-        assert_eq!(effects(&self.place, self.id), 1);
-        assert_eq!(self.children(), 1);
-        assert!(!self.gave_up, "a completed job has not given up");
-    }
-
-    fn failed(&self, reason: &str) {
-        let job = self.jobs.get(self.id).unwrap();
-        assert_eq!((job.state, job.attempts), (State::Failed, 1));
-        assert!(job.reason.unwrap().contains(reason));
-        assert_eq!(effects(&self.place, self.id), 0);
-        assert_eq!(self.children(), 0);
-        assert!(self.gave_up);
-    }
-}
-
-#[test]
-fn wait_returns_once_the_transaction_has_committed_with_effects_and_children() {
-    let ran = run(Then::Commit);
-    assert!(matches!(ran.said[..], [Ok(())]));
-    ran.completed();
-}
-
-#[test]
-fn a_transaction_that_rolls_back_is_a_failed_attempt_without_effects_and_children() {
-    run(Then::RollBack).failed("not committed");
-    run(Then::RollBackAndFail).failed("as told");
-}
-
-#[test]
-fn a_job_whose_transaction_committed_is_completed_whatever_it_returns() {
-    for then in [
-        Then::CommitAndFail,
-        Then::CommitAndFailForGood,
-        Then::CommitAndPanic,
-        Then::CommitAndSnooze,
-    ] {
-        run(then).completed();
-    }
-}
-
-#[test]
-fn finishing_without_an_open_transaction_is_refused() {
-    let ran = run(Then::FinishWithoutTransaction);
-    assert!(matches!(ran.said[..], [Err(Error::Invalid { what: "connection", .. })]));
-    // And changes nothing: the job completes by its return.
-    assert_eq!(ran.jobs.get(ran.id).unwrap().state, State::Completed);
-}
-
-#[test]
-fn finishing_twice_in_one_transaction_is_a_lost_claim_the_second_time() {
-    let ran = run(Then::FinishTwice);
-    assert!(matches!(ran.said[..], [Ok(()), Err(Error::LostClaim(id))] if id == ran.id));
-    ran.completed();
-}
-
-#[test]
-fn finishing_on_another_file_is_foreign() {
-    #[derive(Serialize, Deserialize)]
-    struct Elsewhere;
-
-    impl Job for Elsewhere {
-        const KIND: &'static str = "elsewhere";
-        type State = PathBuf;
-
-        fn perform(&self, cx: &Context<PathBuf>) -> JobResult {
-            let mut conn = connect(cx.state());
-            let tx = conn.transaction()?;
-            match cx.finish_in(&tx) {
-                Err(Error::Foreign { .. }) => Ok(Outcome::Done),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    let (here, there) = (place(), place());
-    drop(there.open());
-    let jobs = here.open();
-    let engine =
-        Engine::builder(&jobs).register_with::<Elsewhere>(there.path.clone()).start().unwrap();
-    let id = jobs.enqueue(Elsewhere).unwrap();
-    assert_eq!(jobs.wait(id, SOON).unwrap().state, State::Completed);
-    engine.stop(SOON).unwrap();
-}
+// ---- the last lines ----------------------------------------------------------------------
 
 /// Says something and ends at once, by its return or in a transaction.
 #[derive(Serialize, Deserialize)]

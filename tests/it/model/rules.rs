@@ -1,12 +1,19 @@
 //! The model: what the rules say of every job, kept in memory.
 
+mod cron;
+mod flows;
+mod keys;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use legwork::{Conflict, FlowState, Scope, State};
+use legwork::{Conflict, Scope, State};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use self::cron::Ticks;
+use self::flows::{Edge, Fate, Flow, Standing, fate};
+use self::keys::{Period, Slots};
 use super::steps::*;
 use super::world::{Enqueue, Refused};
 
@@ -27,98 +34,6 @@ pub struct Model {
     /// Jobs of whose end, or return, their children have still to hear.
     unsettled: BTreeSet<i64>,
     cron: Ticks,
-}
-
-/// A flow, as its members count in it.
-pub struct Flow {
-    pending: usize,
-    failed: usize,
-    cancelled: usize,
-    called_back: bool,
-}
-
-impl Flow {
-    pub fn counts(&self) -> [u64; 3] {
-        [self.pending, self.failed, self.cancelled].map(|count| count as u64)
-    }
-
-    pub fn state(&self) -> FlowState {
-        match (self.pending, self.failed, self.cancelled) {
-            (1.., ..) => FlowState::Running,
-            (_, 1.., _) => FlowState::Failed,
-            (_, _, 1..) => FlowState::Cancelled,
-            _ => FlowState::Completed,
-        }
-    }
-
-    fn count(&mut self, state: State, by: isize) {
-        let counter = match state {
-            State::Failed => &mut self.failed,
-            State::Cancelled => &mut self.cancelled,
-            _ => return,
-        };
-        *counter = counter.strict_add_signed(by);
-    }
-}
-
-/// The cron entry; its times are seconds since 1970.
-struct Ticks {
-    settled: i64,
-    fired: HashSet<i64>,
-    paused: bool,
-    asked: usize,
-}
-
-/// A parent, for the child that waits for it.
-struct Edge {
-    parent: i64,
-    anyway: bool,
-    done: bool,
-}
-
-/// How a parent stands.
-#[derive(Clone, Copy, PartialEq)]
-enum Standing {
-    Unfinished,
-    Finished(State),
-    Gone,
-}
-
-enum Fate {
-    Wait,
-    Go,
-    Cancel,
-}
-
-fn fate(parent: Standing, anyway: bool) -> Fate {
-    match parent {
-        Standing::Unfinished => Fate::Wait,
-        Standing::Finished(State::Completed) => Fate::Go,
-        _ if anyway => Fate::Go,
-        _ => Fate::Cancel,
-    }
-}
-
-/// Who has a key: the one that waits, or has it altogether, with the end of a period; the one that runs
-/// beside it.
-#[derive(Default)]
-pub struct Slots {
-    waits: Option<(i64, Option<Period>)>,
-    runs: Option<i64>,
-}
-
-/// How long a period holds a key.
-#[derive(Clone, Copy)]
-struct Period {
-    until: OffsetDateTime,
-    length: Duration,
-}
-
-impl Period {
-    /// Its end has come, or it began by a clock that was ahead.
-    fn is_over(self, now: OffsetDateTime) -> bool {
-        self.until <= now || self.until - now > 2 * self.length
-    }
 }
 
 pub struct Known {
@@ -169,12 +84,7 @@ impl Model {
             bursts: [Vec::new(), Vec::new()],
             flows: BTreeMap::new(),
             unsettled: BTreeSet::new(),
-            cron: Ticks {
-                settled: now.unix_timestamp(),
-                fired: HashSet::new(),
-                paused: false,
-                asked: 0,
-            },
+            cron: Ticks::from(now),
         }
     }
 
@@ -193,29 +103,6 @@ impl Model {
         let done = self.insert(new, None);
         self.settle();
         done
-    }
-
-    /// Enqueues a flow; its id, and those of its members.
-    pub fn enqueue_flow(&mut self, plan: &Plan) -> (i64, Vec<i64>) {
-        self.last_id += 1;
-        let flow = self.last_id;
-        let counts =
-            Flow { pending: plan.members.len(), failed: 0, cancelled: 0, called_back: false };
-        self.flows.insert(flow, counts);
-        let mut members = Vec::new();
-        for &(queue, kind) in &plan.members {
-            let mut new = New::plain(queue, kind);
-            if plan.chained
-                && let Some(&parent) = members.last()
-            {
-                new.after = Some(After { parent: parent as usize, anyway: plan.anyway });
-            }
-            members.push(self.insert(&new, Some(flow)).unwrap());
-        }
-        if members.is_empty() {
-            self.call_back(flow);
-        }
-        (flow, members)
     }
 
     fn insert(&mut self, new: &New, flow: Option<i64>) -> Enqueue {
@@ -299,179 +186,6 @@ impl Model {
         Ok(id)
     }
 
-    // ---- parents, children and flows ---------------------------------------------------------
-
-    fn standing(&self, parent: i64) -> Standing {
-        match self.jobs.get(&parent) {
-            None => Standing::Gone,
-            Some(job) if job.state.is_finished() => Standing::Finished(job.state),
-            Some(_) => Standing::Unfinished,
-        }
-    }
-
-    /// Lets children hear how their parents stand.
-    pub fn settle(&mut self) {
-        while let Some(parent) = self.unsettled.pop_first() {
-            let stands = self.standing(parent);
-            let waits = |job: &Known| job.parents.iter().any(|it| it.parent == parent && !it.done);
-            let children: Vec<i64> =
-                self.jobs.iter().filter(|(_, job)| waits(job)).map(|(&id, _)| id).collect();
-            for child in children {
-                self.tell_child(child, parent, stands);
-            }
-            if stands == Standing::Gone {
-                self.forget_parent(parent);
-            }
-        }
-    }
-
-    fn forget_parent(&mut self, parent: i64) {
-        self.jobs.values_mut().for_each(|job| job.parents.retain(|edge| edge.parent != parent));
-    }
-
-    fn tell_child(&mut self, child: i64, parent: i64, stands: Standing) {
-        let now = self.now;
-        let job = self.jobs.get_mut(&child).unwrap();
-        let edge = job.parents.iter_mut().find(|edge| edge.parent == parent).unwrap();
-        match fate(stands, edge.anyway) {
-            Fate::Wait => self.come_back(child, parent),
-            Fate::Go => {
-                edge.done = true;
-                if !job.state.is_finished() && job.parents_left() == 0 {
-                    job.state = if job.run_at > now { State::Scheduled } else { State::Ready };
-                }
-            }
-            Fate::Cancel if !job.state.is_finished() => self.end_waiting(child, Some(parent)),
-            Fate::Cancel => {
-                if stands == Standing::Gone && job.cause.is_some() {
-                    job.cause = Some(parent);
-                }
-            }
-        }
-    }
-
-    /// The parent for which a job waits in vain.
-    fn waits_in_vain_for(&self, child: i64) -> Option<i64> {
-        let in_vain = |edge: &&Edge| match self.standing(edge.parent) {
-            Standing::Finished(State::Failed | State::Cancelled) | Standing::Gone => {
-                !edge.done && !edge.anyway
-            }
-            _ => false,
-        };
-        self.jobs[&child].parents.iter().find(in_vain).map(|edge| edge.parent)
-    }
-
-    fn come_back(&mut self, child: i64, parent: i64) {
-        let job = &self.jobs[&child];
-        if job.state != State::Cancelled || job.cause != Some(parent) {
-            return;
-        }
-        if let Some(other) = self.waits_in_vain_for(child) {
-            self.jobs.get_mut(&child).unwrap().cause = Some(other);
-            return;
-        }
-        if self.revive(child).is_ok() {
-            self.run_again(child, State::Blocked);
-        }
-    }
-
-    /// A finished job is to run again.
-    fn run_again(&mut self, id: i64, state: State) {
-        let job = self.jobs.get_mut(&id).unwrap();
-        if let Some(flow) = job.flow {
-            let flow = self.flows.get_mut(&flow).unwrap();
-            flow.pending += 1;
-            flow.count(job.state, -1);
-        }
-        if job.state == State::Completed {
-            job.steps = 0;
-        }
-        (job.state, job.attempts, job.run_at) = (state, 0, self.now);
-        (job.expires_at, job.cause, job.told_to_stop) = (None, None, false);
-        self.unsettled.insert(id);
-    }
-
-    /// A job that waits ends.
-    fn end_waiting(&mut self, id: i64, cause: Option<i64>) {
-        let job = self.jobs.get_mut(&id).unwrap();
-        let (key, never_started) = (job.key, job.attempts == 0);
-        (job.state, job.cause) = (State::Cancelled, cause);
-        self.free(id, key, never_started);
-        let flow = self.jobs[&id].flow;
-        self.ended(id, flow, State::Cancelled);
-    }
-
-    fn ended(&mut self, id: i64, flow: Option<i64>, state: State) {
-        self.unsettled.insert(id);
-        let Some(flow) = flow else { return };
-        let counts = self.flows.get_mut(&flow).unwrap();
-        counts.pending -= 1;
-        counts.count(state, 1);
-        if counts.pending == 0 {
-            self.call_back(flow);
-        }
-    }
-
-    fn call_back(&mut self, flow: i64) {
-        let called = &mut self.flows.get_mut(&flow).unwrap().called_back;
-        if !std::mem::replace(called, true) {
-            self.insert(&New::plain(0, Kind::Copy), None).unwrap();
-        }
-    }
-
-    // ---- cron --------------------------------------------------------------------------------
-
-    pub fn ask_cron(&mut self) {
-        self.cron.asked += 1;
-    }
-
-    pub fn pause_cron(&mut self, paused: bool) {
-        if !paused && self.cron.paused {
-            self.cron.settled = self.now.unix_timestamp();
-        }
-        self.cron.paused = paused;
-    }
-
-    /// The engine looks at its entry.
-    fn look_at_cron(&mut self) {
-        for _ in 0..std::mem::take(&mut self.cron.asked) {
-            self.insert(&New::plain(0, Kind::Copy), None).unwrap();
-        }
-        if self.cron.paused {
-            return;
-        }
-        let now = self.now.unix_timestamp();
-        if self.cron.settled - now >= 60 {
-            self.cron.settled = now;
-        }
-        while self.next_tick(self.cron.settled) <= now {
-            self.cron.settled = self.next_tick(self.cron.settled);
-            if self.cron.fired.insert(self.cron.settled) {
-                self.insert(&New::plain(0, Kind::Copy), None).unwrap();
-            }
-        }
-    }
-
-    fn next_tick(&self, after: i64) -> i64 {
-        (after.div_euclid(TICK as i64) + 1) * TICK as i64
-    }
-
-    /// The clock goes forward, and the entry fires on the way.
-    pub fn advance(&mut self, by: u64) {
-        let end = self.now + seconds(by);
-        loop {
-            self.look_at_cron();
-            let next = self.next_tick(self.cron.settled);
-            if self.cron.paused || next > end.unix_timestamp() {
-                break;
-            }
-            self.now = OffsetDateTime::from_unix_timestamp(next).unwrap();
-            self.turn();
-        }
-        self.now = end;
-        self.turn();
-    }
-
     // ---- limits ------------------------------------------------------------------------------
 
     /// Whether a limit lets one more start now.
@@ -510,24 +224,6 @@ impl Model {
         }
     }
 
-    /// A job has ended, or is gone.
-    fn free(&mut self, id: i64, key: Option<(usize, Held)>, never_started: bool) {
-        let Some((key, held)) = key else { return };
-        if matches!(held, Held::Period(_)) && !never_started {
-            return;
-        }
-        let slots = &mut self.keys[key];
-        slots.waits = slots.waits.filter(|(waits, _)| *waits != id);
-        slots.runs = slots.runs.filter(|runs| *runs != id);
-        if held == Held::KeepLast
-            && let Some((next, _)) = slots.waits
-            && let Some(job) = self.jobs.get_mut(&next)
-            && job.state == State::Blocked
-        {
-            job.state = if job.run_at <= self.now { State::Ready } else { State::Scheduled };
-        }
-    }
-
     /// An attempt starts.
     pub fn start(&mut self, id: i64) {
         let job = self.jobs.get_mut(&id).unwrap();
@@ -547,23 +243,6 @@ impl Model {
                 Held::Finished | Held::Period(_) => {}
             }
         }
-    }
-
-    /// A job that has run is to wait again; whether it may.
-    fn wait_again(&mut self, id: i64) -> bool {
-        let now = self.now;
-        let Some((key, held)) = self.jobs[&id].key else { return true };
-        let slots = &mut self.keys[key];
-        let over = |(_, it): (i64, Option<Period>)| it.is_some_and(|it| it.is_over(now));
-        match held {
-            Held::Finished | Held::Period(_) => return true,
-            Held::Started if slots.waits.is_none_or(over) => slots.waits = Some((id, None)),
-            Held::KeepLast if slots.waits.is_none() && slots.runs == Some(id) => {
-                (slots.waits, slots.runs) = (Some((id, None)), None);
-            }
-            Held::Started | Held::KeepLast => {}
-        }
-        slots.waits.is_none_or(|(waits, _)| waits == id)
     }
 
     /// What has fallen due is ready, and stays so if the clock is set back; what could not start in time
@@ -734,28 +413,6 @@ impl Model {
         }
         self.settle();
         Answer::Done
-    }
-
-    /// A finished job takes its key again; or who has it.
-    fn revive(&mut self, id: i64) -> Result<State, i64> {
-        let Some((key, held)) = self.jobs[&id].key else { return Ok(State::Ready) };
-        let now = self.now;
-        let slots = &mut self.keys[key];
-        let free = slots.waits.is_none_or(|(_, it)| it.is_some_and(|it| it.is_over(now)));
-        if let Held::Period(_) = held {
-            if free {
-                slots.waits = Some((id, Some(Period { until: now, length: Duration::ZERO })));
-                return Ok(State::Ready);
-            }
-            let holder = slots.runs.or(slots.waits.map(|(id, _)| id));
-            return holder.filter(|&holder| holder != id).map_or(Ok(State::Ready), Err);
-        }
-        if free && (slots.runs.is_none() || held == Held::KeepLast) {
-            slots.waits = Some((id, None));
-            return Ok(if slots.runs.is_some() { State::Blocked } else { State::Ready });
-        }
-        let holder = slots.waits.map(|(id, _)| id).or(slots.runs);
-        holder.filter(|&holder| holder != id).map_or(Ok(State::Ready), Err)
     }
 }
 
