@@ -61,9 +61,9 @@ pub enum Conflict {
     #[default]
     Ignore,
     /// If the job that has the key still waits, it gets the new arguments, start time, priority,
-    /// queue, tags, metadata and options, and is new work: attempts that the old arguments have used up
-    /// are forgotten, and so is the wait for a retry. One that has been handed to a worker is left alone,
-    /// as with `Ignore`.
+    /// queue, tags, metadata and options. With other arguments, or of another kind, it is new work:
+    /// attempts that the old one has used up are forgotten, and so is its wait for a retry. One that has
+    /// been handed to a worker is left alone, as with `Ignore`.
     Replace,
     /// The enqueue fails with [`Error::NotUnique`](crate::Error::NotUnique).
     Reject,

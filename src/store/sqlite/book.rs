@@ -70,6 +70,8 @@ pub(super) struct Book {
     pub(super) next_expiry: Option<Micros>,
     /// Jobs with an expiry that were claimed here and have not ended: they may come back unstarted.
     pub(super) expiring: HashMap<ClaimRef, Micros>,
+    /// Those of them that this transaction gives back.
+    pub(super) given_back: Vec<ClaimRef>,
     /// When the next finished job may be pruned.
     pub(super) next_prune: Option<Micros>,
     /// When a line is to be looked at that only the time moves on.
@@ -139,6 +141,7 @@ impl Book {
             next_due: None,
             next_expiry: None,
             expiring: HashMap::new(),
+            given_back: Vec::new(),
             next_prune: None,
             next_look: None,
             clock_seen: Micros::MIN,
@@ -273,6 +276,7 @@ impl Book {
         self.run("SAVEPOINT operation").map_err(|error| self.undone(storing(error)))?;
         let (created, litter) = (self.created.len(), self.litter.len());
         let (lines, next_look) = (self.lines.clone(), self.next_look);
+        let (clock_seen, given_back) = (self.clock_seen, self.given_back.len());
         let flows = self.flows.clone();
         let done = work(self).and_then(|value| {
             self.run("RELEASE operation").map_err(storing)?;
@@ -290,6 +294,8 @@ impl Book {
             self.litter.truncate(litter);
             // What it has moved on has not moved, and what others have named still has to.
             (self.lines, self.next_look, self.flows) = (lines, next_look, flows);
+            self.clock_seen = clock_seen;
+            self.given_back.truncate(given_back);
             match error {
                 error if errors::of_the_file(&error) => Undone::Everything(error),
                 error if rolled_back => Undone::Operation(error),
@@ -333,6 +339,9 @@ impl Book {
             let _ = std::fs::remove_file(file);
         }
         let tell = self.news_for_others && !self.others.is_empty();
+        for claim in self.given_back.drain(..) {
+            self.expiring.remove(&claim);
+        }
         self.end_transaction();
         Ok(tell)
     }
@@ -349,6 +358,8 @@ impl Book {
             self.own = own;
         }
         self.end_transaction();
+        // A step of the clock that was seen in it has to be seen again.
+        self.clock_seen = Micros::MAX;
         self.version = None;
         self.roster_read = None;
         self.flows.cancelled.clear();
@@ -374,6 +385,7 @@ impl Book {
         self.created.clear();
         self.litter.clear();
         self.lines.clear();
+        self.given_back.clear();
         self.flows.unsettled.clear();
         self.flows.bitten = false;
         self.nexts.clear();

@@ -10,7 +10,7 @@ use rusqlite::{Row, params};
 
 use super::book::{Book, Undone};
 use super::ends::Why;
-use super::errors::storing;
+use super::errors::{self, storing};
 use super::expiry;
 use super::lanes::{Key, LaneId};
 use super::limits::{self, InLine};
@@ -191,8 +191,8 @@ impl Book {
         Ok(Tried::Nothing)
     }
 
-    /// Claims a job as a start. If that is what makes the transaction fail, the job ends by it: the others
-    /// must not stand still for ever.
+    /// Claims a job as a start. If that is what makes the transaction fail, and by what stands in its row,
+    /// the job ends by it: the others must not stand still for ever. One in a transaction.
     fn start_or_end(
         &mut self,
         lane: LaneId,
@@ -209,7 +209,10 @@ impl Book {
         match self.operation(|book| book.start_now(lane, found, instance, now, keep, ended)) {
             Ok(tried) => Ok(tried),
             Err(Undone::Everything(error)) => Err(error),
+            Err(Undone::Operation(error)) if !errors::may_be_of_one_row(&error) => Err(error),
             Err(Undone::Operation(error)) => {
+                // The next transaction goes on.
+                self.passed_by = expiry::MOST;
                 log::error!(job = id; "legwork: it cannot be started: {error}");
                 let why = format!("it cannot be started: {error}");
                 self.end_waiting(id, Why::reason(&why), now, keep)?;

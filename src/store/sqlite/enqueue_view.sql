@@ -116,9 +116,6 @@ BEGIN
                           AND expires_at <= now.micros);
 
     -- What has held the key until now. (Not by OR REPLACE below: the caller's own OR would outrank it.)
-    UPDATE legwork_jobs SET unique_key = NULL, unique_hold = NULL
-     WHERE id = (SELECT job FROM legwork_unique WHERE key = NEW.unique_key AND slot = 0)
-       AND instance IS NULL AND expires_at <= (SELECT micros FROM legwork_now);
     DELETE FROM legwork_unique WHERE key = NEW.unique_key;
 
     INSERT INTO legwork_lanes (queue, kind, gate)

@@ -30,6 +30,26 @@ pub(super) fn of_the_file(error: &Error) -> bool {
     )
 }
 
+/// Whether an error may be of one row alone: what stands in it breaks a rule, or cannot be read.
+pub(super) fn may_be_of_one_row(error: &Error) -> bool {
+    match error {
+        Error::Invalid { .. } | Error::Json { .. } => true,
+        Error::Sqlite(error) => match error.downcast_ref::<rusqlite::Error>() {
+            Some(rusqlite::Error::SqliteFailure(failure, _)) => {
+                failure.code == ErrorCode::ConstraintViolation
+            }
+            Some(
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::Utf8Error(..),
+            ) => true,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
 /// An error at a `COMMIT`: one of the disk leaves open whether it took effect.
 pub(crate) fn committing(error: rusqlite::Error) -> Error {
     match storing(error) {

@@ -64,7 +64,9 @@ impl Book {
         }
         if started {
             self.expiring.remove(&claim);
-        } else if let Some(at) = self.expiring.remove(&claim) {
+        } else if let Some(&at) = self.expiring.get(&claim) {
+            // Once that is committed.
+            self.given_back.push(claim);
             self.conn
                 .prepare_cached(EXPIRES_AGAIN)
                 .and_then(|mut again| again.execute(params![claim.id.0, at]))

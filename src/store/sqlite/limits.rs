@@ -29,7 +29,7 @@ use super::lanes::{Key, LaneId};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::limit::{Limit, Limits, OnBusy, Rate, Terms};
-use crate::rules::limit::{Paced, Room, Spent, counts_as, paced, paced_after, windowed};
+use crate::rules::limit::{Paced, Room, Spent, counts_as, paced, paced_after, unit, windowed};
 use crate::state::State;
 use crate::store::ClaimRef;
 
@@ -50,12 +50,16 @@ const STRAY_SLOTS: &str = "
 DELETE FROM legwork_slots WHERE instance NOT IN (SELECT id FROM legwork_instances)
 RETURNING key";
 
-pub(super) const PACED: &str = "SELECT since, until FROM legwork_rates WHERE key = ?1 AND at = 0";
+pub(super) const PACED: &str = "SELECT since, until FROM legwork_rates WHERE key = ?1 AND at = ?2";
 pub(super) const SPENT: &str =
     "SELECT at, weight FROM legwork_rates WHERE key = ?1 AND at > ?2 ORDER BY at";
 const PACE: &str = "
-INSERT INTO legwork_rates (key, at, weight, until, since) VALUES (?1, 0, 0, ?2, ?3)
+INSERT INTO legwork_rates (key, at, weight, until, since) VALUES (?1, ?2, 0, ?3, ?4)
     ON CONFLICT (key, at) DO UPDATE SET until = excluded.until, since = excluded.since";
+/// A start counts for the key's other spaces, too.
+pub(super) const PACE_OTHERS: &str = "
+UPDATE legwork_rates SET until = max(until, ?3) - at * ?4, since = ?3
+ WHERE key = ?1 AND at < 0 AND at <> ?2";
 const SPEND: &str = "
 INSERT INTO legwork_rates (key, at, weight, until) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (key, at) DO UPDATE SET weight = weight + excluded.weight,
@@ -130,15 +134,17 @@ fn room(conn: &Connection, key: &str, terms: &Terms, now: Micros) -> Result<Room
             Ok(Room { starts, next: Micros::MAX })
         }
         Terms::Rate(rate) if rate.burst => Ok(windowed(rate, &spent(conn, key, rate, now)?, now)),
-        Terms::Rate(rate) => Ok(paced(rate, last_paced(conn, key)?, now)),
+        Terms::Rate(rate) => Ok(paced(rate, last_paced(conn, key, rate)?, now)),
     }
 }
 
-fn last_paced(conn: &Connection, key: &str) -> Result<Option<Paced>> {
+fn last_paced(conn: &Connection, key: &str, rate: &Rate) -> Result<Option<Paced>> {
     conn.prepare_cached(PACED)
         .and_then(|mut ask| {
-            ask.query_row([key], |row| Ok(Paced { since: row.get(0)?, free_at: row.get(1)? }))
-                .optional()
+            ask.query_row(params![key, -unit(rate)], |row| {
+                Ok(Paced { since: row.get(0)?, free_at: row.get(1)? })
+            })
+            .optional()
         })
         .map_err(storing)
 }
@@ -221,8 +227,10 @@ pub(super) fn take(conn: &Connection, claim: ClaimRef, limits: &Limits, now: Mic
                 run(conn, SPEND, params![key, at, rate.weight, until])?;
             }
             Terms::Rate(rate) => {
-                let free_at = paced_after(rate, last_paced(conn, key)?, now);
-                run(conn, PACE, params![key, free_at, now])?;
+                let (at, weight) = (-unit(rate), rate.weight);
+                let free_at = paced_after(rate, last_paced(conn, key, rate)?, now);
+                run(conn, PACE, params![key, at, free_at, now])?;
+                run(conn, PACE_OTHERS, params![key, at, now, weight])?;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Lines, seen from inside: what the writer keeps of them in memory.
+//! Lines and expiry, seen from inside: what the writer keeps of them in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::new_job::{NewJob, Retention};
 use crate::rules::queues::Queues;
-use crate::store::{Claimed, Control, PoolSpec};
+use crate::store::{Claimed, Control, Finish, PoolSpec, Verdict};
 
 const NOW: Micros = 1_000_000;
 const SECOND: Duration = Duration::from_secs(1);
@@ -99,4 +99,114 @@ fn others_are_rung_for_what_is_next_unless_it_is_claimed_at_once() {
         assert_eq!(claims, claims && claim(&mut book, look).is_some());
         assert_eq!(book.commit().unwrap(), !claims, "rung");
     }
+}
+
+// ---- rates and clocks ------------------------------------------------------------------------
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn hourly() -> NewJob {
+    job().rate("k", 1, HOUR)
+}
+
+fn next_transaction(book: &mut Book, now: Micros) {
+    book.advance(now).unwrap();
+    book.commit().unwrap();
+    assert!(book.begin().unwrap());
+}
+
+#[test]
+fn each_of_two_rates_with_one_key_holds_beside_the_other() {
+    let often = || job().rate("k", 10, SECOND);
+    let (mut book, ids) = with([hourly(), hourly(), often(), often(), often()]);
+    let mut started = Vec::new();
+    for tick in 0..100 {
+        let now = NOW + tick * 50_000;
+        book.advance(now).unwrap();
+        while let Some(claimed) = claim(&mut book, now) {
+            started.push(claimed.claim.id);
+        }
+        next_transaction(&mut book, now);
+    }
+    assert_eq!(
+        started,
+        [ids[0], ids[2], ids[3], ids[4]],
+        "one an hour, and the others at their pace"
+    );
+}
+
+#[test]
+fn a_small_step_back_of_the_clock_gives_no_start_away() {
+    let start = 10_000 * NOW;
+    let (mut book, _) = with([hourly(), hourly()]);
+    assert!(claim(&mut book, start).is_some());
+    next_transaction(&mut book, start);
+    let back = start - 2_000_000;
+    book.advance(back).unwrap();
+    assert!(claim(&mut book, back).is_none());
+}
+
+/// The clock was an hour ahead as one of two started; whether the other one starts soon, if this
+/// happens to the first transaction by the right clock.
+fn starts_after_a_step_back(what: impl FnOnce(&mut Book)) -> bool {
+    let (mut book, _) = with([job().rate("k", 1, SECOND), job().rate("k", 1, SECOND)]);
+    let ahead = NOW + 3_600 * NOW;
+    assert!(claim(&mut book, ahead).is_some());
+    next_transaction(&mut book, ahead);
+    what(&mut book);
+    (1..10).any(|second| {
+        let now = NOW + second * 1_000_000;
+        let looks = book.clock_went_back(now) || book.next_look.is_some_and(|at| at <= now);
+        if looks {
+            book.advance(now).unwrap();
+        }
+        looks && claim(&mut book, now).is_some()
+    })
+}
+
+#[test]
+fn a_step_back_that_is_seen_in_vain_is_seen_again() {
+    assert!(starts_after_a_step_back(|_| {}));
+    assert!(starts_after_a_step_back(|book| moves_on_in_vain(book, NOW)));
+    assert!(starts_after_a_step_back(|book| {
+        book.advance(NOW).unwrap();
+        book.roll_back();
+        assert!(book.begin().unwrap());
+    }));
+}
+
+// ---- expiry ----------------------------------------------------------------------------------
+
+#[test]
+fn a_give_back_that_is_rolled_back_loses_no_expiry() {
+    let (mut book, _) = with([job().expires_after(HOUR)]);
+    let claimed = claim(&mut book, NOW).unwrap();
+    next_transaction(&mut book, NOW);
+    let finish = Finish {
+        claim: claimed.claim,
+        verdict: Verdict::GiveBack { why: None },
+        attempt: 1,
+        worker: Arc::from("w"),
+        started_at: 1,
+        ended_at: NOW,
+        keep: None,
+        progress: None,
+        logs: Vec::new(),
+        children: Vec::new(),
+        unique: None,
+        limits: None,
+        flow: None,
+        keeps_slots: false,
+        has_steps: false,
+        settle: false,
+    };
+    for _ in 0..2 {
+        book.roll_back();
+        assert!(book.begin().unwrap());
+        book.finish(&finish, Retention::default(), &mut Demand::default()).unwrap();
+        let expires = "SELECT expires_at IS NOT NULL FROM legwork_jobs";
+        assert!(book.conn.query_row(expires, [], |row| row.get::<_, bool>(0)).unwrap());
+    }
+    book.commit().unwrap();
+    assert!(book.expiring.is_empty());
 }

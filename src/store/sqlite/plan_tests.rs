@@ -166,8 +166,8 @@ fn a_unique_key_is_taken_moved_and_freed_by_its_own_key() {
     }
     // An insert has no plan to speak of: it goes by the primary key or fails there.
     assert_eq!(plan(&conn, unique::TAKE), "");
-    assert_uses(&conn, unique::LET_GO, BY_ID);
-    for sql in [unique::REPLACE, unique::WAITING, unique::UNBLOCK, unique::BLOCK] {
+    assert_uses(&conn, unique::LET_GO, "PRIMARY KEY (key=? AND slot=?)");
+    for sql in [unique::IS_SAME, unique::REPLACE, unique::WAITING, unique::UNBLOCK, unique::BLOCK] {
         assert_uses(&conn, sql, BY_ID);
     }
 }

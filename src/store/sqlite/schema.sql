@@ -167,9 +167,9 @@ CREATE TABLE legwork_slots (
 -- Serves: what an instance takes up, for its rescue.
 CREATE INDEX legwork_slots_of_instance ON legwork_slots (instance);
 
--- How much has started by a rate. At 0 stands a key that is evenly spaced, and `until` says when it is
--- free again; otherwise what has started at a time (in hundredths of the rate's), for as long
--- as it counts.
+-- How much has started by a rate. Below 0 stands a key that is evenly spaced, by the space between two
+-- starts, and `until` says when it is free again; otherwise what has started at a time (in hundredths of
+-- the rate's), for as long as it counts.
 CREATE TABLE legwork_rates (
     key    TEXT    NOT NULL,
     at     INTEGER NOT NULL,
@@ -177,7 +177,7 @@ CREATE TABLE legwork_rates (
     until  INTEGER NOT NULL,
     since  INTEGER,                     -- of a key that is evenly spaced: its last start
     PRIMARY KEY (key, at),
-    CHECK ((at = 0) = (since IS NOT NULL))
+    CHECK ((at < 0) = (since IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 -- Serves: what no longer counts.
 CREATE INDEX legwork_rates_over ON legwork_rates (until);

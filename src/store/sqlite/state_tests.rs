@@ -144,7 +144,8 @@ fn undergo(book: &mut Book, change: Change) -> Result<()> {
             book.conn.execute("DELETE FROM legwork_unique WHERE slot = 1", []).unwrap();
             let unique = Unique::by_key("k").on_conflict(Conflict::Replace);
             let delay = Duration::from_micros(if change == Change::Replace { 0 } else { 2_000 });
-            let new = NewJob::of_kind("k", serde_json::json!({})).queue("q").unique(unique);
+            let new = serde_json::json!({ "other": "work" });
+            let new = NewJob::of_kind("k", new).queue("q").unique(unique);
             let row = new.delay(delay).into_row(NOW, 1_000)?;
             return book.insert(&[row], &mut Demand::default()).map(drop);
         }

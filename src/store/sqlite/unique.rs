@@ -27,12 +27,13 @@ INSERT INTO legwork_unique (key, slot, job, until, period) VALUES (?1, 0, ?2, ?3
     ON CONFLICT (key, slot) DO UPDATE
    SET job = excluded.job, until = excluded.until, period = excluded.period
  WHERE legwork_unique.until <= ?4 OR legwork_unique.until - ?4 > 2 * legwork_unique.period";
-/// A holder whose time to start is over holds nothing, though nobody has ended it yet.
+/// A holder whose time to start is over holds nothing, though nobody has ended it yet. Its row keeps the
+/// key: with that it takes it again if it is retried.
 pub(super) const LET_GO: &str = "
-UPDATE legwork_jobs SET unique_key = NULL, unique_hold = NULL
- WHERE id = (SELECT job FROM legwork_unique WHERE key = ?1 AND slot = 0)
-   AND instance IS NULL AND expires_at <= ?2";
-const EMPTY_SLOT: &str = "DELETE FROM legwork_unique WHERE key = ?1 AND slot = 0";
+DELETE FROM legwork_unique
+ WHERE key = ?1 AND slot = 0
+   AND EXISTS (SELECT 1 FROM legwork_jobs
+                WHERE id = legwork_unique.job AND instance IS NULL AND expires_at <= ?2)";
 /// The one that runs goes before the one that waits.
 pub(super) const HOLDER: &str =
     "SELECT job FROM legwork_unique WHERE key = ?1 ORDER BY slot DESC LIMIT 1";
@@ -42,15 +43,28 @@ pub(super) const START: &str =
     "UPDATE OR IGNORE legwork_unique SET slot = 1 WHERE key = ?1 AND slot = 0 AND job = ?2";
 pub(super) const WAIT_AGAIN: &str =
     "UPDATE OR IGNORE legwork_unique SET slot = 0 WHERE key = ?1 AND slot = 1 AND job = ?2";
-/// It is new work: nothing that became of the old arguments counts against it. One that is blocked by
-/// its key or by parents stays so, while a line is left: its limits are new.
+/// Whether the new job is the same work as the one that waits: the same kind and arguments.
+pub(super) const IS_SAME: &str = "
+SELECT args = ?3 AND (SELECT kind FROM legwork_lanes WHERE id = lane)
+                   = (SELECT kind FROM legwork_lanes WHERE id = ?2)
+  FROM legwork_jobs WHERE id = ?1 AND instance IS NULL";
+/// One that is blocked by its key or by parents stays so, while a line is left: its limits are new. The
+/// same work (?12) stays suspect, and keeps its attempts and the time of its retry; other work is new.
 pub(super) const REPLACE: &str = "
 UPDATE legwork_jobs
-   SET lane = ?2, priority = ?4, run_at = ?5, args = ?6, options = ?7, tags = ?8, meta = ?9,
-       expires_at = ?10, limits = ?11, waits_on = NULL, waits_as = NULL,
-       attempts = 0, first_started_at = NULL, crashes = NULL, has_steps = NULL,
-       progress_done = NULL, progress_total = NULL, message = NULL,
-       state = CASE WHEN state = 2 AND waits_on IS NULL THEN state ELSE ?3 END
+   SET lane = ?2, priority = ?4, args = ?6, options = ?7, tags = ?8, meta = ?9,
+       limits = ?11, waits_on = NULL, waits_as = NULL,
+       state = CASE WHEN ?12 AND crashes IS NOT NULL THEN 3
+                    WHEN ?12 AND state = 5 OR state = 2 AND waits_on IS NULL THEN state ELSE ?3 END,
+       run_at = CASE WHEN ?12 AND (crashes IS NOT NULL OR state = 5) THEN run_at ELSE ?5 END,
+       expires_at = CASE WHEN ?12 AND (crashes IS NOT NULL OR state = 5) THEN NULL ELSE ?10 END,
+       attempts = CASE WHEN ?12 THEN attempts ELSE 0 END,
+       first_started_at = CASE WHEN ?12 THEN first_started_at END,
+       crashes = CASE WHEN ?12 THEN crashes END,
+       has_steps = CASE WHEN ?12 THEN has_steps END,
+       progress_done = CASE WHEN ?12 THEN progress_done END,
+       progress_total = CASE WHEN ?12 THEN progress_total END,
+       message = CASE WHEN ?12 THEN message END
  WHERE id = ?1 AND instance IS NULL";
 const LINE_OF: &str = "SELECT waits_on FROM legwork_jobs WHERE id = ?1";
 pub(super) const WAITING: &str = "
@@ -131,7 +145,8 @@ pub(super) fn take(
     if running.is_none() || keeps_last {
         let values = params![key.name, id, key.until, row.enqueued_at];
         if run(conn, TAKE, values)? == 1
-            || let_go(conn, key, row.enqueued_at)? && run(conn, TAKE, values)? == 1
+            || run(conn, LET_GO, params![key.name, row.enqueued_at])? == 1
+                && run(conn, TAKE, values)? == 1
         {
             let state = if running.is_some() { State::Blocked } else { row.state };
             return Ok(Taken::Insert(state));
@@ -158,17 +173,9 @@ pub(super) fn take(
     Ok(taken)
 }
 
-/// Takes the key from a job that has expired; `false`: there is none.
-fn let_go(conn: &Connection, key: &Key, now: Micros) -> Result<bool> {
-    let expired = run(conn, LET_GO, params![key.name, now])? == 1;
-    if expired {
-        run(conn, EMPTY_SLOT, [&key.name])?;
-    }
-    Ok(expired)
-}
-
 /// `None`: it no longer waits.
 fn replace(conn: &Connection, holder: i64, lane: LaneId, row: &NewRow) -> Result<Option<Waits>> {
+    let Some(same) = one(conn, IS_SAME, params![holder, lane, row.args])? else { return Ok(None) };
     let values = params![
         holder,
         lane,
@@ -180,7 +187,8 @@ fn replace(conn: &Connection, holder: i64, lane: LaneId, row: &NewRow) -> Result
         row.tags,
         row.meta,
         row.expires_at,
-        row.limits.as_ref().map(limits::to_json)
+        row.limits.as_ref().map(limits::to_json),
+        same
     ];
     let left: Option<String> = conn
         .prepare_cached(LINE_OF)
@@ -190,8 +198,10 @@ fn replace(conn: &Connection, holder: i64, lane: LaneId, row: &NewRow) -> Result
     if run(conn, REPLACE, values)? == 0 {
         return Ok(None);
     }
-    // What is stored of its steps is the work of its old arguments.
-    run(conn, steps::FORGET, [holder])?;
+    if same == 0 {
+        // What is stored of its steps is the work of its old arguments.
+        run(conn, steps::FORGET, [holder])?;
+    }
     Ok(waiting(conn, holder)?.map(|waits| Waits { left, ..waits }))
 }
 

@@ -196,10 +196,9 @@ impl Model {
                 let same = |it: Limited| (it.key, it.terms) == (limit.key, Terms::AtOnce);
                 job.state == State::Running && job.limit.is_some_and(same)
             }),
-            // A start that lies ahead by more than a second was made by a wrong clock.
-            Terms::Paced => self.paced[limit.key].is_none_or(|last| {
-                self.now >= last + per || last > self.now + Duration::from_secs(1)
-            }),
+            // A start that lies further ahead was made by a wrong clock.
+            Terms::Paced => self.paced[limit.key]
+                .is_none_or(|last| self.now >= last + per || last > self.now + per),
             // Up to two hundredths later than it was.
             Terms::Burst => !self.bursts[limit.key]
                 .iter()
@@ -214,11 +213,18 @@ impl Model {
         if job.state.is_finished() || job.state == State::Running {
             return;
         }
+        // All arguments are the same here, so that only another kind is new work.
+        let same = job.kind == new.kind;
         (job.queue, job.kind, job.priority) = (QUEUES[new.queue], new.kind, new.priority);
-        job.gated = new.gated;
-        job.expires_at = new.expires.map(|within| run_at + seconds(within));
-        // It is new work.
-        (job.run_at, job.attempts, job.steps, job.limit) = (run_at, 0, 0, new.limit);
+        (job.gated, job.limit) = (new.gated, new.limit);
+        if same && job.state == State::Retrying {
+            job.expires_at = None;
+            return;
+        }
+        (job.run_at, job.expires_at) = (run_at, new.expires.map(|within| run_at + seconds(within)));
+        if !same {
+            (job.attempts, job.steps) = (0, 0);
+        }
         if job.state != State::Blocked {
             job.state = if new.delay > 0 { State::Scheduled } else { State::Ready };
         }

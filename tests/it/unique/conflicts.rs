@@ -280,3 +280,25 @@ fn what_takes_the_place_of_another_job_is_new_work() {
         assert_eq!(state(jobs, id), State::Completed);
     }
 }
+
+#[test]
+fn the_same_work_asked_for_again_keeps_its_attempts_and_its_wait() {
+    for conflict in [Conflict::Replace, Conflict::KeepLast] {
+        let place = place();
+        let engine = manual(&place, |_, _| Err(Failure::msg("no")));
+        let jobs = engine.jobs();
+        let unique = || key().on_conflict(conflict);
+        let id = jobs.enqueue(keyed(1, unique())).unwrap();
+        for attempt in 1..=3 {
+            assert_eq!(engine.run_due().unwrap(), 1);
+            assert_eq!(jobs.get(id).unwrap().attempts, attempt);
+            if attempt < 3 {
+                assert_eq!(jobs.enqueue(keyed(1, unique()).priority(-1)).unwrap(), id);
+                assert_eq!(state(jobs, id), State::Retrying);
+                assert_eq!(engine.run_due().unwrap(), 0, "its wait is not over");
+            }
+            engine.advance(MINUTE);
+        }
+        assert_eq!(state(jobs, id), State::Failed, "{conflict:?}");
+    }
+}

@@ -3,7 +3,7 @@
 use legwork::{Conflict, Error, Failure, Filter, Outcome, Retention, State};
 
 use super::{DAY, MINUTE, args_of, done, holder, key, keyed, manual, state};
-use crate::common::{place, stopped_clock};
+use crate::common::{SOON, place, stopped_clock};
 use crate::scripted::{Act, acting};
 
 #[test]
@@ -194,6 +194,10 @@ fn a_job_that_can_no_longer_start_holds_its_key_no_longer() {
         let new = jobs.enqueue(keyed(2, unique())).unwrap();
         assert!(new > late, "{conflict:?}");
         let engine = acting(&jobs, |_, _| Ok(Outcome::Done)).manual().unwrap();
+        jobs.wake().unwrap();
+        assert_eq!(jobs.wait(late, SOON).unwrap().state, State::Cancelled);
+        // It has had the key, and cannot have it again beside the new one.
+        assert_eq!(holder(jobs.retry(late).map(|_| late)), new, "{conflict:?}");
         engine.drain().unwrap();
         assert_eq!((state(&jobs, late), state(&jobs, new)), (State::Cancelled, State::Completed));
     }
