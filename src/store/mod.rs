@@ -210,6 +210,28 @@ pub(crate) struct Finish {
 }
 
 impl Finish {
+    /// Of a job of which nothing else is known: it said nothing, and its claim is all that it held.
+    pub(crate) fn bare(claim: ClaimRef, verdict: Verdict, worker: &str, at: Micros) -> Finish {
+        Finish {
+            claim,
+            verdict,
+            attempt: 1,
+            worker: Arc::from(worker),
+            started_at: at,
+            ended_at: at,
+            keep: None,
+            progress: None,
+            logs: Vec::new(),
+            children: Vec::new(),
+            unique: None,
+            limits: None,
+            flow: None,
+            keeps_slots: false,
+            has_steps: false,
+            settle: false,
+        }
+    }
+
     /// The same end as a visible failure: the file refuses to record it as it is.
     pub(crate) fn refused(&self, why: &Error) -> Finish {
         Finish {

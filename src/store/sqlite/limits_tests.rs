@@ -182,24 +182,8 @@ fn a_give_back_that_is_rolled_back_loses_no_expiry() {
     let (mut book, _) = with([job().expires_after(HOUR)]);
     let claimed = claim(&mut book, NOW).unwrap();
     next_transaction(&mut book, NOW);
-    let finish = Finish {
-        claim: claimed.claim,
-        verdict: Verdict::GiveBack { why: None },
-        attempt: 1,
-        worker: Arc::from("w"),
-        started_at: 1,
-        ended_at: NOW,
-        keep: None,
-        progress: None,
-        logs: Vec::new(),
-        children: Vec::new(),
-        unique: None,
-        limits: None,
-        flow: None,
-        keeps_slots: false,
-        has_steps: false,
-        settle: false,
-    };
+    let back = Verdict::GiveBack { why: None };
+    let finish = Finish::bare(claimed.claim, back, "w", NOW);
     for _ in 0..2 {
         book.roll_back();
         assert!(book.begin().unwrap());

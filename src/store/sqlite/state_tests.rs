@@ -75,24 +75,7 @@ fn state_of(book: &Book) -> State {
 }
 
 fn finish(claim: ClaimRef, verdict: Verdict) -> Finish {
-    Finish {
-        claim,
-        verdict,
-        attempt: 1,
-        worker: Arc::from("w"),
-        started_at: 1,
-        ended_at: NOW,
-        keep: None,
-        progress: None,
-        logs: Vec::new(),
-        children: Vec::new(),
-        unique: None,
-        limits: None,
-        flow: None,
-        keeps_slots: false,
-        has_steps: false,
-        settle: false,
-    }
+    Finish { started_at: 1, ..Finish::bare(claim, verdict, "w", NOW) }
 }
 
 fn claim_next(book: &mut Book, pool: u64) -> Result<Option<Claimed>> {

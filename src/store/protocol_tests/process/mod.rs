@@ -362,24 +362,7 @@ fn ending(last: Last) -> Ending {
         true => Verdict::GiveBack { why: None },
         false => Verdict::Complete { output: None },
     };
-    let finish = Finish {
-        claim: claim_of(last.job),
-        verdict,
-        attempt: 1,
-        worker: Arc::from(""),
-        started_at: 0,
-        ended_at: 0,
-        keep: None,
-        progress: None,
-        logs: Vec::new(),
-        children: Vec::new(),
-        unique: None,
-        limits: None,
-        flow: None,
-        keeps_slots: false,
-        has_steps: false,
-        settle: false,
-    };
+    let finish = Finish::bare(claim_of(last.job), verdict, "", 0);
     Ending { finish, told: None }
 }
 

@@ -1,7 +1,6 @@
 //! Answering a group after its commit, and what else follows from it.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Writer;
@@ -142,25 +141,9 @@ impl Writer {
 
     /// Returns a job that was claimed for nobody, with the next group.
     pub(super) fn give_back(&mut self, claim: ClaimRef) {
-        let finish = Finish {
-            claim,
-            verdict: Verdict::GiveBack { why: None },
-            attempt: 1,
-            worker: Arc::from("legwork-writer"),
-            started_at: self.settings.clock.micros(),
-            ended_at: self.settings.clock.micros(),
-            keep: None,
-            progress: None,
-            logs: Vec::new(),
-            children: Vec::new(),
-            unique: None,
-            // Not known here; the store frees by the claim.
-            limits: None,
-            flow: None,
-            keeps_slots: false,
-            has_steps: false,
-            settle: false,
-        };
+        let (back, now) = (Verdict::GiveBack { why: None }, self.settings.clock.micros());
+        // The store frees by the claim what limits it may have taken up.
+        let finish = Finish::bare(claim, back, "legwork-writer", now);
         self.held.push(FinishOperation { finish, told: None, to: None });
         self.trouble.get_or_insert((Instant::now(), Duration::from_millis(10)));
     }
