@@ -233,6 +233,11 @@ impl Limits {
         self.limits.iter().any(|limit| !limit.by.is_empty())
     }
 
+    /// With the keys made of the arguments.
+    pub(crate) fn resolved(&self, args: &str) -> Result<Option<Limits>> {
+        Limits::of(self.limits.clone(), self.on_busy, args)
+    }
+
     /// What a job is stored with: its limits with their keys; `None` for one that has none.
     pub(crate) fn of(list: Vec<Limit>, on_busy: OnBusy, args: &str) -> Result<Option<Limits>> {
         let mut limits: Vec<Limit> = Vec::with_capacity(list.len());

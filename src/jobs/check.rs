@@ -177,9 +177,9 @@ impl Jobs {
         Ok(())
     }
 
-    /// What engines have recorded of a kind's options: queue, priority, delay, tags, retention,
-    /// gate, expiry, unique rule and limits, as the last engine that started had them. `None`: no engine has known the kind. For programs that
-    /// do not have its type; they give it to [`NewJob::options`](crate::NewJob::options).
+    /// What engines have recorded of a kind's options: queue, priority, delay, tags, retention, gate,
+    /// expiry, unique rule and limits, as the last engine that started had them. `None`: no engine has
+    /// known the kind. For programs that do not have its type; they give it to [`NewJob::options`](crate::NewJob::options).
     ///
     /// ```
     /// # use legwork::{Jobs, NewJob};

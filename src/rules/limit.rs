@@ -47,7 +47,7 @@ pub(crate) struct Paced {
 }
 
 /// A clock that goes back by less is waited for.
-const STEP: Micros = 1_000_000;
+pub(crate) const STEP: Micros = 1_000_000;
 
 /// The room of a rate that is evenly spaced.
 pub(crate) fn paced(rate: &Rate, last: Option<Paced>, now: Micros) -> Room {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, unbounded};
+use crossbeam_channel::unbounded;
 use legwork::{Error, Event, Failure, Filter, JobId, NewJob, Outcome, Pool, Scope, State};
 
 use crate::common::{SOON, place, stopped_clock, wait_for};
-use crate::scripted::{Act, acting};
+use crate::scripted::{Act, acting, holding};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -192,15 +192,8 @@ fn resuming_starts_waiting_jobs_at_once_in_parked_workers() {
 fn pausing_lets_running_jobs_go_on() {
     let place = place();
     let jobs = place.open();
-    let (started, has_started) = bounded(1);
-    let (go, gone) = bounded::<()>(1);
-    let engine = acting(&jobs, move |_, _| {
-        started.send(()).unwrap();
-        gone.recv_timeout(SOON)?;
-        Ok(Outcome::Done)
-    })
-    .start()
-    .unwrap();
+    let (engine, has_started, go) = holding(&jobs);
+    let engine = engine.start().unwrap();
     let id = jobs.enqueue(Act { n: 1 }).unwrap();
     has_started.recv_timeout(SOON).unwrap();
     jobs.pause(Scope::All).unwrap();

@@ -1,8 +1,14 @@
 //! A job that does what the test's closure says.
 
-use legwork::{Context, Engine, EngineBuilder, Failure, Job, JobOptions, JobResult, Jobs, Retry};
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use legwork::{
+    Context, Engine, EngineBuilder, Failure, Job, JobOptions, JobResult, Jobs, Outcome, Retry,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::common::SOON;
 
 type Script = dyn Fn(&Act, &Context<Acts>) -> JobResult + Send + Sync;
 type GaveUp = dyn Fn(&Act, &Failure) + Send + Sync;
@@ -53,6 +59,18 @@ pub fn acting(
     script: impl Fn(&Act, &Context<Acts>) -> JobResult + Send + Sync + 'static,
 ) -> EngineBuilder<Acts> {
     acting_with_hook(jobs, script, |_, _| {})
+}
+
+/// An engine whose jobs say that they have begun, and complete once they are told to.
+pub fn holding(jobs: &Jobs) -> (EngineBuilder<Acts>, Receiver<()>, Sender<()>) {
+    let (started, has_started) = bounded(1);
+    let (go, gone) = bounded::<()>(1);
+    let engine = acting(jobs, move |_, _| {
+        started.send(()).unwrap();
+        gone.recv_timeout(SOON)?;
+        Ok(Outcome::Done)
+    });
+    (engine, has_started, go)
 }
 
 pub fn acting_with_hook(

@@ -12,7 +12,7 @@ mod catch_up;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 pub(super) use self::catch_up::NEXT_DUE;
 #[cfg(test)]
@@ -20,6 +20,7 @@ pub(super) use self::catch_up::NEXT_PRUNE;
 
 use super::counter::Counter;
 use super::ends::Flows;
+use super::enqueue::find_or_create_lane;
 use super::errors::{self, storing};
 use super::instance::Instance;
 use super::lanes::{Key, LaneId, Lanes};
@@ -474,29 +475,6 @@ impl Book {
         }
         self.next_prune = Some(self.next_prune.map_or(at, |next| next.min(at)));
     }
-}
-
-const FIND_LANE: &str = "SELECT id FROM legwork_lanes WHERE queue = ?1 AND kind = ?2 AND gate = ?3";
-const CREATE_LANE: &str = "INSERT INTO legwork_lanes (queue, kind, gate) VALUES (?1, ?2, ?3)";
-
-/// Finds or creates a lane on any connection; `true`: created.
-pub(super) fn find_or_create_lane(
-    conn: &Connection,
-    queue: &str,
-    kind: &str,
-    gate: &str,
-) -> Result<(LaneId, bool)> {
-    let found = conn
-        .prepare_cached(FIND_LANE)
-        .and_then(|mut find| find.query_row([queue, kind, gate], |row| row.get(0)).optional())
-        .map_err(storing)?;
-    if let Some(id) = found {
-        return Ok((id, false));
-    }
-    conn.prepare_cached(CREATE_LANE)
-        .and_then(|mut create| create.execute([queue, kind, gate]))
-        .map_err(storing)?;
-    Ok((conn.last_insert_rowid(), true))
 }
 
 pub(super) fn scope_from(scope: &str, name: String) -> Scope {

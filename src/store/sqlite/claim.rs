@@ -235,8 +235,11 @@ impl Book {
     ) -> Result<Tried> {
         let id = found.key.id;
         if let Some(limits) = found.limits.take_if(|limits| limits.is_unresolved()) {
-            match limits::resolve(&self.conn, id, &limits, &found.args)? {
-                Ok(resolved) => found.limits = resolved.map(Arc::new),
+            match limits.resolved(&found.args) {
+                Ok(resolved) => {
+                    limits::rewrite(&self.conn, id, resolved.as_ref())?;
+                    found.limits = resolved.map(Arc::new);
+                }
                 Err(error) => {
                     self.end_waiting(id, Why::reason(&error.to_string()), now, keep)?;
                     ended.push(JobId(id));

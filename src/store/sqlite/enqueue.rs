@@ -1,9 +1,9 @@
 //! Inserting jobs: by the writer, which may hand them to a waiting worker in the same statement, and
 //! on a connection of the app.
 
-use rusqlite::{CachedStatement, Connection, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
-use super::book::{Book, find_or_create_lane};
+use super::book::Book;
 use super::counter::Counter;
 use super::demand::Demand;
 use super::ends::{self, Effects};
@@ -215,6 +215,29 @@ fn mark(conn: &Connection, id: i64, row: &NewRow, left: i64) -> Result<()> {
         flows::become_member(conn, id, flow)?;
     }
     if left > 0 { edges::wait_for_parents(conn, id, left) } else { Ok(()) }
+}
+
+const FIND_LANE: &str = "SELECT id FROM legwork_lanes WHERE queue = ?1 AND kind = ?2 AND gate = ?3";
+const CREATE_LANE: &str = "INSERT INTO legwork_lanes (queue, kind, gate) VALUES (?1, ?2, ?3)";
+
+/// Finds or creates a lane on any connection; `true`: created.
+pub(super) fn find_or_create_lane(
+    conn: &Connection,
+    queue: &str,
+    kind: &str,
+    gate: &str,
+) -> Result<(LaneId, bool)> {
+    let found = conn
+        .prepare_cached(FIND_LANE)
+        .and_then(|mut find| find.query_row([queue, kind, gate], |row| row.get(0)).optional())
+        .map_err(storing)?;
+    if let Some(id) = found {
+        return Ok((id, false));
+    }
+    conn.prepare_cached(CREATE_LANE)
+        .and_then(|mut create| create.execute([queue, kind, gate]))
+        .map_err(storing)?;
+    Ok((conn.last_insert_rowid(), true))
 }
 
 const TAKE_LOCK: &str = "UPDATE legwork_counter SET last_job = last_job WHERE one = 1";

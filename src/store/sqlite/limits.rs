@@ -27,7 +27,7 @@ use super::book::Book;
 use super::errors::storing;
 use super::lanes::{Key, LaneId};
 use crate::clock::Micros;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limit::{Limit, Limits, OnBusy, Rate, Terms};
 use crate::rules::limit::{Paced, Room, Spent, counts_as, paced, paced_after, unit, windowed};
 use crate::state::State;
@@ -79,7 +79,7 @@ SELECT count(*) FROM (
        AND (priority, run_at, id) < (?5, ?6, ?7) LIMIT (?4+0))";
 pub(super) const WAIT: &str =
     "UPDATE legwork_jobs SET state = 2, waits_on = ?2, waits_as = ?3 WHERE id = ?1";
-const RESOLVE: &str = "UPDATE legwork_jobs SET limits = ?2 WHERE id = ?1";
+const REWRITE: &str = "UPDATE legwork_jobs SET limits = ?2 WHERE id = ?1";
 pub(super) const LEAVE_LINE: &str =
     "UPDATE legwork_jobs SET waits_on = NULL, waits_as = NULL WHERE id = ?1";
 
@@ -250,34 +250,16 @@ pub(super) fn release(conn: &Connection, claim: ClaimRef, limits: &Limits) -> Re
     Ok(lines)
 }
 
-/// Makes the keys of a job's limits of its arguments, if that is still to be done.
-///
-/// # Errors
-/// The inner one: such keys cannot be.
-pub(super) fn resolve(
-    conn: &Connection,
-    id: i64,
-    limits: &Limits,
-    args: &str,
-) -> Result<std::result::Result<Option<Limits>, Error>> {
-    let resolved = match Limits::of(limits.limits.clone(), limits.on_busy, args) {
-        Ok(resolved) => resolved,
-        Err(error) => return Ok(Err(error)),
-    };
-    run(conn, RESOLVE, params![id, resolved.as_ref().map(to_json)])?;
-    Ok(Ok(resolved))
+/// Writes the limits of a job anew, once their keys are made.
+pub(super) fn rewrite(conn: &Connection, id: i64, limits: Option<&Limits>) -> Result<()> {
+    run(conn, REWRITE, params![id, limits.map(to_json)]).map(drop)
 }
 
-/// The limits of a job for people; what cannot be read, or made of its arguments, is not shown as it
-/// would be.
+/// The limits of a job for people: as they stand there, if their keys cannot be made of its arguments.
 pub(super) fn shown(limits: Option<&str>, args: &str) -> Vec<Limit> {
-    match read(limits) {
-        Some(limits) if limits.is_unresolved() => {
-            let resolved = Limits::of(limits.limits.clone(), limits.on_busy, args);
-            resolved.ok().flatten().unwrap_or(limits).limits
-        }
-        limits => limits.map(|limits| limits.limits).unwrap_or_default(),
-    }
+    let Some(limits) = read(limits) else { return Vec::new() };
+    let resolved = if limits.is_unresolved() { limits.resolved(args).ok().flatten() } else { None };
+    resolved.unwrap_or(limits).limits
 }
 
 /// Puts a job at the end of its wait for a limit.

@@ -6,7 +6,7 @@ use crossbeam_channel::bounded;
 use legwork::{Outcome, State};
 
 use crate::common::{SOON, place};
-use crate::scripted::{Act, acting};
+use crate::scripted::{Act, acting, holding};
 
 #[test]
 fn stop_interrupts_jobs_that_listen_and_their_attempt_is_not_counted() {
@@ -34,16 +34,8 @@ fn stop_interrupts_jobs_that_listen_and_their_attempt_is_not_counted() {
 fn stop_waits_its_grace_for_jobs_to_complete() {
     let place = place();
     let jobs = place.open();
-    let (started, has_started) = bounded(1);
-    let (go, gone) = bounded::<()>(1);
-    let engine = acting(&jobs, move |_, _| {
-        started.send(()).unwrap();
-        gone.recv_timeout(SOON)?;
-        Ok(Outcome::Done)
-    })
-    .on_stopping(move || go.send(()).unwrap())
-    .start()
-    .unwrap();
+    let (engine, has_started, go) = holding(&jobs);
+    let engine = engine.on_stopping(move || go.send(()).unwrap()).start().unwrap();
     let id = jobs.enqueue(Act { n: 1 }).unwrap();
     has_started.recv_timeout(SOON).unwrap();
     assert_eq!(engine.stop(SOON).unwrap(), []);
@@ -54,15 +46,8 @@ fn stop_waits_its_grace_for_jobs_to_complete() {
 fn stop_returns_the_jobs_that_will_not_stop_and_they_stay_claimed_until_they_end() {
     let place = place();
     let jobs = place.open();
-    let (started, has_started) = bounded(1);
-    let (go, gone) = bounded::<()>(1);
-    let engine = acting(&jobs, move |_, _| {
-        started.send(()).unwrap();
-        gone.recv_timeout(SOON)?;
-        Ok(Outcome::Done)
-    })
-    .start()
-    .unwrap();
+    let (engine, has_started, go) = holding(&jobs);
+    let engine = engine.start().unwrap();
     let id = jobs.enqueue(Act { n: 1 }).unwrap();
     has_started.recv_timeout(SOON).unwrap();
     assert_eq!(engine.stop(Duration::ZERO).unwrap(), [id]);

@@ -6,7 +6,7 @@ use super::{MOST_NEXT, number, room, run};
 use crate::clock::Micros;
 use crate::error::Result;
 use crate::limit::Terms;
-use crate::rules::limit::turn;
+use crate::rules::limit::{STEP, turn};
 use crate::store::sqlite::book::Book;
 use crate::store::sqlite::counter::Counter;
 use crate::store::sqlite::errors::storing;
@@ -42,9 +42,6 @@ INSERT INTO legwork_lines (line, look_at) VALUES (?1, ?2)
 pub(in crate::store::sqlite) const LOOK_AGAIN: &str =
     "UPDATE legwork_lines SET look_at = ?1 WHERE look_at > ?1";
 const DO_NOT_LOOK: &str = "DELETE FROM legwork_lines WHERE line = ?1";
-/// A clock that goes back by less is waited for.
-const STEP: Micros = 1_000_000;
-
 /// A job that has left the state of waiting in its line.
 pub(in crate::store::sqlite) struct Next {
     pub(in crate::store::sqlite) lane: LaneId,
