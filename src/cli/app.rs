@@ -17,6 +17,9 @@ use crate::jobs::{CheckReport, Jobs, JobsBuilder};
 /// as stuck.
 const STUCK_GRACE: Duration = Duration::from_secs(15);
 
+type Starts = dyn Fn(&Jobs, Setup) -> Result<Engine, Trouble>;
+type Checks = dyn Fn(&Jobs) -> Result<CheckReport, Trouble>;
+
 /// What an app brings to the commands.
 pub(super) struct App {
     /// How it is called: `legwork`, or `myapp jobs`.
@@ -24,8 +27,8 @@ pub(super) struct App {
     /// The file, if the command line names none.
     pub(super) database: Option<PathBuf>,
     pub(super) settings: Box<dyn Fn(JobsBuilder) -> JobsBuilder>,
-    start: Box<dyn Fn(&Jobs, Setup) -> Result<Engine, Trouble>>,
-    check: Box<dyn Fn(&Jobs) -> Result<CheckReport, Trouble>>,
+    start: Box<Starts>,
+    check: Box<Checks>,
 }
 
 /// What the command line asks of an engine.
