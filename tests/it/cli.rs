@@ -8,6 +8,7 @@ mod embedded;
 mod flows;
 mod hostile;
 mod shell;
+mod upload;
 mod working;
 
 use std::ffi::OsStr;
