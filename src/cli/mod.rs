@@ -10,25 +10,30 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod enqueue;
+mod failures;
 mod flows;
 mod gate;
 mod globals;
+mod health;
 mod list;
 mod logging;
 mod new_options;
 mod output;
 mod pause;
 mod query;
+mod queues;
 mod retry;
 mod run;
 mod shell;
 mod show;
+mod stats;
 mod status;
 mod times;
 mod trouble;
 mod until;
 mod wait;
 mod work;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -64,6 +69,16 @@ enum Command {
     List(list::Arguments),
     /// Show all about one job.
     Show(show::Arguments),
+    /// Show how jobs have failed: kinds and errors, the most frequent first.
+    Failures(failures::Arguments),
+    /// Show the queues: how much waits in each, for how long, and for what.
+    Queues,
+    /// Show the processes that run jobs, their pools and what they run.
+    Workers,
+    /// Show how many jobs there are, and how long each kind waits and runs.
+    Stats,
+    /// Tell a probe whether somebody works: exit code 0, 69 if nobody does, 4 if jobs wait too long.
+    Health(health::Arguments),
     /// Wait until jobs are finished.
     Wait(wait::Arguments),
     /// Run finished or retrying jobs again, now.
@@ -104,6 +119,11 @@ pub fn main() -> ExitCode {
         Command::Status => status::run(&globals),
         Command::List(arguments) => list::run(&globals, &arguments),
         Command::Show(arguments) => show::run(&globals, &arguments),
+        Command::Failures(arguments) => failures::run(&globals, &arguments),
+        Command::Queues => queues::run(&globals),
+        Command::Workers => workers::run(&globals),
+        Command::Stats => stats::run(&globals),
+        Command::Health(arguments) => health::run(&globals, &arguments),
         Command::Wait(arguments) => wait::run(&globals, &arguments),
         Command::Retry(arguments) => retry::run(&globals, &arguments),
         Command::Cancel(arguments) => cancel::run(&globals, &arguments),
