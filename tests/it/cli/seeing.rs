@@ -152,6 +152,10 @@ fn workers_tell_who_runs_what_and_who_is_dead() {
     let id = place.script("--queue low", &format!("echo $$ > {}; exec sleep 120", file.display()));
     let worker = place.worker("work -q high,low:2 -q tmp*:1 --every 1m");
     let command = pids(&file, 1)[0];
+    until("both pools are known", || {
+        let pools = place.line("workers --json").json()["workers"][0]["pools"].clone();
+        (&pools[0]["workers"], &pools[1]["workers"]) == (&json!(2), &json!(1))
+    });
 
     let found = place.line("workers --json").json()["workers"][0].clone();
     assert_eq!((&found["alive"], &found["held"]), (&json!(true), &json!(1)));
