@@ -7,6 +7,7 @@ mod cron;
 mod embedded;
 mod flows;
 mod hostile;
+mod seeing;
 mod shell;
 mod upload;
 mod working;
