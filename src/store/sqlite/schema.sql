@@ -69,7 +69,9 @@ CREATE TABLE legwork_instances (
     pid_space  TEXT NOT NULL,      -- the process ids' namespace
     started_at INTEGER NOT NULL,
     -- JSON array: its pools, for those who look. Written anew when one is resized.
-    pools      TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(pools))
+    pools      TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(pools)),
+    -- JSON array: the kinds that it runs, for those who look.
+    kinds      TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(kinds))
 ) STRICT;
 
 -- The kinds that engines know, as of the last one that started and knew it otherwise. For whoever
