@@ -9,6 +9,7 @@ mod flows;
 mod hostile;
 mod seeing;
 mod shell;
+mod upload;
 mod working;
 
 use std::ffi::OsStr;
