@@ -208,6 +208,10 @@ pub struct GateRecord {
 
 /// Which jobs a control verb works on: one id, several, or all that match a [`Filter`].
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and a box would be everybody's"
+)]
 #[non_exhaustive]
 pub enum Selection {
     /// One job; a verb that cannot be done to it is an error.
