@@ -162,8 +162,10 @@ mod tests {
             started_at: OffsetDateTime::UNIX_EPOCH,
             alive: true,
             pools: vec![pool],
+            kinds: vec!["welcome".into()],
         };
         assert!(instance.serves("mail"));
+        assert!(instance.runs("welcome", "mail") && !instance.runs("farewell", "mail"));
         assert!(!InstanceRecord { alive: false, ..instance.clone() }.serves("mail"));
         let mut idle = instance;
         idle.pools[0].workers = 0;
