@@ -145,6 +145,9 @@ pub struct LogLine {
     pub at: OffsetDateTime,
     /// The line, at most 4 KiB.
     pub line: String,
+    /// Its number in the file, which rises from line to line; for
+    /// [`Jobs::logs_after`](crate::Jobs::logs_after).
+    pub number: i64,
 }
 
 /// Which jobs: every condition that is set must hold, an empty one holds for all.

@@ -15,6 +15,7 @@ mod gate;
 mod globals;
 mod list;
 mod logging;
+mod logs;
 mod new_options;
 mod output;
 mod pause;
@@ -64,6 +65,8 @@ enum Command {
     List(list::Arguments),
     /// Show all about one job.
     Show(show::Arguments),
+    /// Show what a job has written, and follow what it writes.
+    Logs(logs::Arguments),
     /// Wait until jobs are finished.
     Wait(wait::Arguments),
     /// Run finished or retrying jobs again, now.
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Status => status::run(&globals),
         Command::List(arguments) => list::run(&globals, &arguments),
         Command::Show(arguments) => show::run(&globals, &arguments),
+        Command::Logs(arguments) => logs::run(&globals, &arguments),
         Command::Wait(arguments) => wait::run(&globals, &arguments),
         Command::Retry(arguments) => retry::run(&globals, &arguments),
         Command::Cancel(arguments) => cancel::run(&globals, &arguments),

@@ -6,6 +6,7 @@ mod check;
 mod cron;
 mod flows;
 mod hostile;
+mod logs;
 mod shell;
 mod working;
 

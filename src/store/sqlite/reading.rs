@@ -38,8 +38,8 @@ impl Store {
         query::attempts(&*self.reader()?, id)
     }
 
-    pub(crate) fn logs(&self, id: JobId) -> Result<Vec<LogLine>> {
-        query::logs(&*self.reader()?, id)
+    pub(crate) fn logs(&self, id: JobId, after: i64) -> Result<Vec<LogLine>> {
+        query::logs(&*self.reader()?, id, after)
     }
 
     pub(crate) fn stats(&self) -> Result<Stats> {
