@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -78,7 +79,6 @@ struct Report {
 pub(super) struct Worker {
     db: PathBuf,
     ran: AtomicU64,
-    gave_up: AtomicU64,
     given_back: AtomicU64,
     hurry: AtomicBool,
     descriptors: Descriptors,
@@ -89,16 +89,10 @@ impl Worker {
         Worker {
             db: db.to_owned(),
             ran: AtomicU64::new(0),
-            gave_up: AtomicU64::new(0),
             given_back: AtomicU64::new(0),
             hurry: AtomicBool::new(false),
             descriptors: Descriptors::reserve(),
         }
-    }
-
-    /// Jobs that gave up here.
-    pub(super) fn gave_up(&self) -> u64 {
-        self.gave_up.load(Ordering::Acquire)
     }
 
     /// Jobs that were interrupted by the stop.
@@ -114,7 +108,7 @@ impl Worker {
 
 impl Job for ShellJob {
     const KIND: &'static str = "legwork.shell";
-    type State = std::sync::Arc<Worker>;
+    type State = Arc<Worker>;
 
     fn options() -> JobOptions {
         JobOptions::new().retry(Retry::none())
@@ -174,10 +168,6 @@ impl Job for ShellJob {
             }
         }
     }
-
-    fn gave_up(&self, cx: &Context<Self::State>, _: &Failure) {
-        cx.state().gave_up.fetch_add(1, Ordering::AcqRel);
-    }
 }
 
 impl ShellJob {
@@ -188,7 +178,7 @@ impl ShellJob {
 
     fn start(
         &self,
-        cx: &Context<std::sync::Arc<Worker>>,
+        cx: &Context<Arc<Worker>>,
         lock: Option<&RunLock>,
     ) -> io::Result<Child> {
         let mut command = self.command(cx);
@@ -198,7 +188,7 @@ impl ShellJob {
         Child::start(command, captures, progress)
     }
 
-    fn command(&self, cx: &Context<std::sync::Arc<Worker>>) -> Command {
+    fn command(&self, cx: &Context<Arc<Worker>>) -> Command {
         let mut words: Vec<OsString> = self.argv.iter().map(Text::to_os).collect();
         if self.shell {
             // Arguments are never part of the script: they are its `$1`, `$2`, ...
@@ -219,7 +209,7 @@ impl ShellJob {
 
     fn ended(
         &self,
-        cx: &Context<std::sync::Arc<Worker>>,
+        cx: &Context<Arc<Worker>>,
         status: ExitStatus,
         last: Option<String>,
     ) -> JobResult {
@@ -236,7 +226,7 @@ impl ShellJob {
         Err(self.failure(code, text))
     }
 
-    fn timed_out(&self, cx: &Context<std::sync::Arc<Worker>>, killed: bool) -> Failure {
+    fn timed_out(&self, cx: &Context<Arc<Worker>>, killed: bool) -> Failure {
         let after = cx.timeout().map(times::about).unwrap_or_default();
         let how = if killed { "; it did not end by TERM and was killed" } else { "" };
         self.failure(i32::from(TIMED_OUT), format!("timed out after {after}{how}"))
