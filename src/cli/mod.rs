@@ -33,6 +33,7 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod enqueue;
+mod events;
 mod flows;
 mod gate;
 mod globals;
@@ -135,6 +136,8 @@ enum Verb {
     Show(show::Arguments),
     /// Show what a job has written, and follow what it writes.
     Logs(logs::Arguments),
+    /// Follow what happens, in all processes, as lines of JSON.
+    Events(events::Arguments),
     /// Wait until jobs are finished.
     Wait(wait::Arguments),
     /// Run finished or retrying jobs again, now.
@@ -247,6 +250,7 @@ impl Verb {
             Verb::List(arguments) => list::run(globals, arguments),
             Verb::Show(arguments) => show::run(globals, arguments),
             Verb::Logs(arguments) => logs::run(globals, arguments),
+            Verb::Events(arguments) => events::run(globals, arguments),
             Verb::Wait(arguments) => wait::run(globals, arguments),
             Verb::Retry(arguments) => retry::run(globals, arguments),
             Verb::Cancel(arguments) => cancel::run(globals, arguments),

@@ -312,6 +312,8 @@ impl Core {
         let lock = Arc::new(InstanceLock::create(jobs.path())?);
         let joined = jobs.store().join(&lock, settings.crash_limit, registry.options()?)?;
         jobs.attempts_here().joined(joined.instance);
+        // Before anything happens: those who listen hear it from the beginning.
+        jobs.tell_ears();
         jobs.tell_taken(&joined.taken);
         let (supervisor, bell) = Supervisor::new(settings.stuck_grace);
         #[cfg(feature = "cron")]

@@ -5,6 +5,7 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod embedded;
+mod events;
 mod flows;
 mod hostile;
 mod logs;

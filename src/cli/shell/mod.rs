@@ -176,11 +176,7 @@ impl ShellJob {
         self.argv.iter().map(Text::lossy).collect::<Vec<_>>().join(" ")
     }
 
-    fn start(
-        &self,
-        cx: &Context<Arc<Worker>>,
-        lock: Option<&RunLock>,
-    ) -> io::Result<Child> {
+    fn start(&self, cx: &Context<Arc<Worker>>, lock: Option<&RunLock>) -> io::Result<Child> {
         let mut command = self.command(cx);
         let progress = cx.state().descriptors.pass(&mut command, lock)?;
         let now = cx.jobs().clock().micros();

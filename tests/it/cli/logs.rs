@@ -16,18 +16,21 @@ use crate::common::{SOON, place};
 pub(super) struct Live {
     process: std::process::Child,
     lines: mpsc::Receiver<String>,
+    errors: mpsc::Receiver<String>,
 }
 
 impl Live {
     pub(super) fn start(place: &Place, line: &str) -> Live {
         let mut command = place.command(line.split_whitespace());
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let from = BufReader::new(process.stdout.take().unwrap());
-        let (to, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            from.lines().map_while(Result::ok).try_for_each(|line| to.send(line))
-        });
-        Live { process, lines }
+        let lines = lines_of(process.stdout.take().unwrap());
+        let errors = lines_of(process.stderr.take().unwrap());
+        Live { process, lines, errors }
+    }
+
+    /// The next line of its stderr.
+    pub(super) fn error_line(&self) -> String {
+        self.errors.recv_timeout(SOON).expect("no line came in time")
     }
 
     pub(super) fn line(&self) -> String {
@@ -48,10 +51,17 @@ impl Live {
     /// Its exit code, what it had still to say, and its stderr.
     pub(super) fn end(mut self) -> (i32, Vec<String>, String) {
         let rest = self.lines.iter().collect();
-        let mut stderr = String::new();
-        self.process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let stderr = self.errors.iter().collect::<Vec<_>>().join("\n");
         (self.process.wait().unwrap().code().unwrap(), rest, stderr)
     }
+}
+
+fn lines_of(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (to, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        BufReader::new(from).lines().map_while(Result::ok).try_for_each(|line| to.send(line))
+    });
+    lines
 }
 
 impl Drop for Live {
