@@ -33,6 +33,7 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod enqueue;
+mod ensure;
 mod events;
 mod flows;
 mod gate;

@@ -10,6 +10,7 @@ mod flows;
 mod hostile;
 mod logs;
 mod shell;
+mod upload;
 mod working;
 
 use std::ffi::OsStr;
