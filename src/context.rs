@@ -143,7 +143,7 @@ impl Attempt {
         self.timeout.map(|timeout| timeout.saturating_sub(self.elapsed()))
     }
 
-    fn interrupt(&self) -> Option<Interrupt> {
+    pub(crate) fn interrupt(&self) -> Option<Interrupt> {
         let asked = self.signals.get();
         if asked.cancel {
             Some(Interrupt::Cancelled)

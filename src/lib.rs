@@ -66,7 +66,7 @@ pub use clock::{Clock, Random};
 pub use context::{Context, Cursor};
 #[cfg(feature = "cron")]
 pub use cron::{Cron, CronRecord};
-pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
+pub use engine::{AtWork, Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use failure::{Failure, Interrupt, ResultExt};

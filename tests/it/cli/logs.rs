@@ -37,6 +37,12 @@ impl Live {
         self.lines.recv_timeout(SOON).expect("no line came in time")
     }
 
+    /// The next line of its stderr with this in it.
+    #[track_caller]
+    pub(super) fn error_with(&self, text: &str) -> String {
+        std::iter::repeat_with(|| self.error_line()).find(|line| line.contains(text)).unwrap()
+    }
+
     pub(super) fn json(&self) -> Value {
         let value: Value = serde_json::from_str(&self.line()).unwrap();
         assert_eq!(value["v"], 1);
