@@ -66,7 +66,7 @@ pub use clock::{Clock, Random};
 pub use context::{Context, Cursor};
 #[cfg(feature = "cron")]
 pub use cron::{Cron, CronRecord};
-pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
+pub use engine::{AtWork, Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use failure::{Failure, Interrupt, ResultExt};
@@ -76,7 +76,7 @@ pub use flow::{
 };
 pub use id::{FlowId, JobId};
 pub use job::{Job, JobResult, Outcome};
-pub use jobs::{CheckReport, CronTrouble, Jobs, JobsBuilder, KindTrouble};
+pub use jobs::{CheckReport, CronTrouble, Jobs, JobsBuilder, KindTrouble, Listener, Told};
 pub use limit::{Limit, OnBusy};
 pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};

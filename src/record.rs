@@ -7,8 +7,8 @@ mod worker;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
@@ -97,7 +97,7 @@ impl JobRecord {
 }
 
 /// How far a job says it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Units done.
     pub done: u64,
@@ -170,6 +170,9 @@ pub struct LogLine {
     pub at: OffsetDateTime,
     /// The line, at most 4 KiB.
     pub line: String,
+    /// Its number in the file, which rises from line to line; for
+    /// [`Jobs::logs_after`](crate::Jobs::logs_after).
+    pub number: i64,
 }
 
 /// One page of a listing, newest jobs first.
@@ -183,7 +186,7 @@ pub struct Page {
 }
 
 /// What can be paused.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "scope", content = "name", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Scope {

@@ -34,6 +34,7 @@ mod check;
 mod cron;
 mod enqueue;
 mod ensure;
+mod events;
 mod failures;
 mod flows;
 mod gate;
@@ -41,6 +42,7 @@ mod globals;
 mod health;
 mod list;
 mod logging;
+mod logs;
 mod new_options;
 mod output;
 mod pause;
@@ -148,6 +150,10 @@ enum Verb {
     Stats,
     /// Tell a probe whether somebody works: exit code 0, 69 if nobody does, 4 if jobs wait too long.
     Health(health::Arguments),
+    /// Show what a job has written, and follow what it writes.
+    Logs(logs::Arguments),
+    /// Follow what happens, in all processes, as lines of JSON.
+    Events(events::Arguments),
     /// Wait until jobs are finished.
     Wait(wait::Arguments),
     /// Run finished or retrying jobs again, now.
@@ -264,6 +270,8 @@ impl Verb {
             Verb::Workers => workers::run(globals),
             Verb::Stats => stats::run(globals),
             Verb::Health(arguments) => health::run(globals, arguments),
+            Verb::Logs(arguments) => logs::run(globals, arguments),
+            Verb::Events(arguments) => events::run(globals, arguments),
             Verb::Wait(arguments) => wait::run(globals, arguments),
             Verb::Retry(arguments) => retry::run(globals, arguments),
             Verb::Cancel(arguments) => cancel::run(globals, arguments),

@@ -18,7 +18,7 @@ pub(super) enum Output {
 }
 
 /// The version of all JSON that is printed.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Terminals less wide than this get long lines.
 const NARROWEST: u16 = 40;

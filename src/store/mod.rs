@@ -33,7 +33,7 @@ use crate::state::State;
 use crate::unique::Enqueued;
 
 pub use sqlite::SqliteInfo;
-pub(crate) use sqlite::{Held, InstanceLock, Store, app_commit_error, app_error};
+pub(crate) use sqlite::{Ear, Held, InstanceLock, Mouth, Said, Store, app_commit_error, app_error};
 
 /// What a group of writes must survive before it is acknowledged.
 ///
@@ -103,6 +103,8 @@ pub(crate) enum Notice {
     CronChanged,
     /// The last member of a flow has finished.
     FlowEnded(FlowId, FlowState),
+    /// Somebody has begun to listen, or has ended.
+    Ears,
     /// The file is gone, and the writer with it.
     Gone { error: String },
 }

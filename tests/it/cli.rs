@@ -5,8 +5,10 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod embedded;
+mod events;
 mod flows;
 mod hostile;
+mod logs;
 mod seeing;
 mod shell;
 mod upload;

@@ -27,6 +27,8 @@ mod kinds;
 mod layers;
 mod leap;
 mod limits;
+#[cfg(unix)]
+mod listen;
 mod mended;
 mod model;
 mod order_flow;

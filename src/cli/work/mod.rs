@@ -1,6 +1,7 @@
 //! `legwork work`: runs jobs until it is stopped.
 
 mod busy;
+mod signals;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,15 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use self::busy::Busy;
 pub(super) use self::busy::Counting;
 use super::app::Setup;
 use super::globals::Globals;
 use super::shell::{self, Worker};
-use super::trouble::{DATABASE, FAILED, SIGNALLED, Trouble};
+use super::trouble::{FAILED, SIGNALLED, Trouble};
 use super::{Done, ensure, times};
 use crate::engine::{Engine, Pool};
 use crate::error::Result;
@@ -78,9 +77,14 @@ struct Ended {
     by_signal: bool,
 }
 
-/// What ends the work.
+/// What ends the work, or interrupts the wait for that.
 enum Notice {
+    /// INT or TERM.
     Signal(u8),
+    /// TSTP: start no more jobs; CONT: start some again.
+    Quiet(bool),
+    /// USR1: say what every worker is doing.
+    Tell,
     /// `--until-empty`.
     Empty(Result<()>),
     /// `--max-jobs`.
@@ -92,7 +96,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let jobs = globals.create()?;
     let (tell, told) = unbounded();
     // Before the engine: from its first moment on a signal stops it in an orderly way.
-    let listening = listen(tell.clone())?;
+    let listening = signals::listen(tell.clone())?;
     let start = || Work::start(globals, &jobs, arguments, tell.clone(), told.clone());
     let ended =
         if arguments.ensured { work_while_needed(start) } else { start().and_then(Work::run) };
@@ -115,23 +119,6 @@ fn work_while_needed(start: impl Fn() -> Result<Work, Trouble>) -> Result<Ended,
         }
         work = start()?;
     }
-}
-
-/// Passes INT and TERM on.
-fn listen(tell: Sender<Notice>) -> Result<signal_hook::iterator::Handle, Trouble> {
-    let failed = |error| Trouble::new(DATABASE, format_args!("listening to signals: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
-    let handle = signals.handle();
-    thread::Builder::new()
-        .name("legwork-signals".into())
-        .spawn(move || {
-            for signal in signals.forever() {
-                // Nobody listens any more: the work has ended.
-                let _ = tell.send(Notice::Signal(u8::try_from(signal).unwrap_or_default()));
-            }
-        })
-        .map_err(failed)?;
-    Ok(handle)
 }
 
 /// `high,default:2`. What follows the last colon is a number of workers or part of a name.
@@ -248,7 +235,7 @@ impl Work {
                 done?;
                 None
             }
-            Notice::Enough | Notice::Stopped(_) => None,
+            _ => None,
         };
         let stopped = self.stop(signal)?;
         let code = match stopped {
@@ -267,6 +254,8 @@ impl Work {
                 Some(limit) => self.told.recv_timeout(self.busy.left(limit)),
             };
             match notice {
+                Ok(Notice::Quiet(quiet)) => self.hold(quiet),
+                Ok(Notice::Tell) => self.tell_what_it_does(),
                 Ok(notice) => return notice,
                 Err(RecvTimeoutError::Disconnected) => return Notice::Enough,
                 Err(RecvTimeoutError::Timeout) => {
@@ -303,6 +292,7 @@ impl Work {
                     break self.engine.stop(Duration::ZERO)?;
                 }
                 Ok(Notice::Signal(again)) => signal = Some(again),
+                Ok(Notice::Tell) => self.tell_what_it_does(),
                 Ok(_) => {}
                 Err(_) => break Vec::new(),
             }

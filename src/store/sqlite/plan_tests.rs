@@ -5,8 +5,8 @@ use rusqlite::Connection;
 use rusqlite::types::Null;
 
 use super::{
-    book, claim, edges, expiry, finish, flows, instance, kinds, limits, migrate, prune, query,
-    rescue, steps, suspects, unique,
+    book, claim, edges, expiry, finish, flows, instance, kinds, limits, migrate, news, prune,
+    query, rescue, steps, suspects, unique,
 };
 use crate::id::{FlowId, JobId};
 use crate::record::Filter;
@@ -111,6 +111,13 @@ fn due_jobs_are_found_and_foreseen_in_their_index() {
         assert_uses(&conn, claim::DUE[at], &format!("{index} (run_at<?)"));
         assert_uses(&conn, book::NEXT_DUE[at], index);
     }
+}
+
+#[test]
+fn what_was_enqueued_lately_is_read_from_there_on_and_no_further() {
+    let plan = plan(&file(), news::ENQUEUED_AFTER);
+    assert_eq!(plan.matches("INTEGER PRIMARY KEY (rowid>?)").count(), 2, "{plan}");
+    assert!(!plan.contains("TEMP B-TREE"), "{plan}");
 }
 
 #[test]

@@ -99,6 +99,7 @@ impl Writer {
         tripwire: Arc<Tripwire>,
     ) -> Writer {
         let looked = (settings.clock.micros(), settings.clock.awake());
+        let neighbours = Neighbours::new(desk, Arc::clone(&settings.observer));
         Writer {
             book,
             mail,
@@ -126,7 +127,7 @@ impl Writer {
             at_desk: false,
             sleeps_until: None,
             gaps: Gaps::default(),
-            neighbours: Neighbours::new(desk),
+            neighbours,
             stopping: false,
         }
     }
