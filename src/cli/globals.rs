@@ -41,7 +41,7 @@ pub(super) struct Globals {
 }
 
 impl Globals {
-    fn path(&self) -> Result<&Path, Trouble> {
+    pub(super) fn path(&self) -> Result<&Path, Trouble> {
         match &self.db {
             Some(path) if !path.as_os_str().is_empty() => Ok(path),
             _ => Err(Trouble::usage("which database?")

@@ -7,20 +7,25 @@ mod bench;
 mod cancel;
 mod change;
 mod check;
+mod completions;
 #[cfg(feature = "cron")]
 mod cron;
 mod enqueue;
 mod flows;
 mod gate;
 mod globals;
+mod help;
 mod list;
 mod logging;
+mod man;
+mod new;
 mod new_options;
 mod output;
 mod pause;
 mod query;
 mod retry;
 mod run;
+mod service;
 mod shell;
 mod show;
 mod status;
@@ -32,23 +37,20 @@ mod work;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use self::globals::Globals;
 use self::trouble::Trouble;
 
 /// A durable background-job queue in one SQLite file.
 #[derive(Parser, Debug)]
-#[command(name = "legwork", version, after_help = EXIT_CODES)]
+#[command(name = "legwork", version)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
     command: Command,
 }
-
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing matched, 4 refused, \
-5 database, 69 no live worker, 124 time-out, 130/143 interrupted.";
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
@@ -88,6 +90,15 @@ enum Command {
     Check,
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
+    /// Write a file to start from: a job of an app.
+    #[command(subcommand)]
+    New(new::Command),
+    /// Print a unit for systemd or launchd that runs a worker.
+    Service(service::Arguments),
+    /// Print completions for a shell.
+    Completions(completions::Arguments),
+    /// Print the manual page, or write all of them.
+    Man(man::Arguments),
 }
 
 /// What a command comes to: an exit code, or what went wrong.
@@ -95,7 +106,7 @@ type Done = Result<ExitCode, Trouble>;
 
 /// Reads the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
-    let Cli { globals, command } = Cli::parse();
+    let Cli { globals, command } = read();
     logging::start(&globals, &command);
     let done = match command {
         Command::Work(arguments) => work::run(&globals, &arguments),
@@ -115,6 +126,20 @@ pub fn main() -> ExitCode {
         Command::Cron(command) => cron::run(&globals, &command),
         Command::Check => check::run(&globals),
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
+        Command::New(command) => new::run(&globals, &command),
+        Command::Service(arguments) => service::run(&globals, &arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&globals, &arguments),
     };
     done.unwrap_or_else(|trouble| trouble.tell())
+}
+
+/// All that can be typed, with its help.
+fn command() -> clap::Command {
+    help::arranged(Cli::command())
+}
+
+/// What was typed. Wrong options, and questions for help, end here.
+fn read() -> Cli {
+    Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit())
 }

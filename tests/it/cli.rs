@@ -6,6 +6,8 @@ mod check;
 mod cron;
 mod flows;
 mod hostile;
+mod sessions;
+mod set_up;
 mod shell;
 mod working;
 
