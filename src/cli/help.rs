@@ -119,11 +119,12 @@ legwork new job welcome_email --queue mail",
     ),
 ];
 
-/// The command with its help in order.
-pub(super) fn arranged(command: clap::Command) -> clap::Command {
+/// The command with its help in order, for a program of this name.
+pub(super) fn arranged(command: clap::Command, program: &str) -> clap::Command {
+    let named = |text: &str| text.replace("legwork ", &format!("{program} "));
     let command = command.mut_subcommands(|found| {
         match EXAMPLES.iter().find(|(name, _)| *name == found.get_name()) {
-            Some((_, lines)) => found.after_help(examples(lines)),
+            Some((_, lines)) => found.after_help(named(&examples(lines))),
             None => found,
         }
     });
@@ -132,7 +133,7 @@ pub(super) fn arranged(command: clap::Command) -> clap::Command {
         commands(&command),
         heading(&command, "Options"),
     );
-    command.help_template(template).after_help(FOOT)
+    command.help_template(template).after_help(named(FOOT))
 }
 
 fn examples(lines: &str) -> String {
@@ -182,14 +183,14 @@ fn about(command: &clap::Command) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Cli, command};
+    use super::super::{BARE, Program, typed};
     use super::*;
     use clap::Parser;
 
     #[test]
     fn every_command_stands_under_a_heading() {
         let named: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-        for found in command().get_subcommands() {
+        for found in typed(BARE).get_subcommands() {
             assert!(named.contains(&found.get_name()), "{} is in no group", found.get_name());
         }
         let mut once = named.clone();
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_the_help_says_itself_fits_eighty_columns() {
-        let help = command().render_help().to_string();
+        let help = typed(BARE).render_help().to_string();
         // The options are wrapped at the terminal's width.
         let commands = help.lines().take_while(|line| *line != "Options:");
         for line in commands.chain(FOOT.lines()) {
@@ -214,8 +215,8 @@ mod tests {
     fn the_examples_are_accepted() {
         let all = EXAMPLES.iter().flat_map(|(_, lines)| lines.lines());
         for line in all.chain(FOOT.lines().filter(|line| line.trim().starts_with("legwork "))) {
-            let typed = words(line);
-            if let Err(error) = Cli::try_parse_from(&typed) {
+            let words = words(line);
+            if let Err(error) = Program::try_parse_from(&words) {
                 assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{line}: {error}");
             }
         }

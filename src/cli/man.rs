@@ -22,8 +22,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
-    let mut command = super::command().disable_help_subcommand(true);
-    // Names the subcommands' pages after the whole path of words.
+    let program = globals.app.program.as_str();
+    let mut command = super::typed(program)
+        .bin_name(program)
+        .display_name(program.replace(' ', "-"))
+        .disable_help_subcommand(true);
+    // Names what is below it after the whole path of words.
     command.build();
     match &arguments.dir {
         None => {

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::trouble::{DATABASE, Trouble};
-use super::{Cli, Command, Done};
+use super::{Done, Program, Verb};
 
 /// How long the manager waits beyond the worker's own grace before it kills: the last commands get
 /// their TERM and KILL in it.
@@ -86,10 +86,14 @@ impl Service {
             None => default_name(&db),
         };
         let db = text(&db, "the database")?;
-        let command = [text(&program, "this program")?, "--db".into(), db.clone(), "work".into()]
+        // An app may have these commands below a word of its own.
+        let below = globals.app.program.split_whitespace().skip(1);
+        let words = below.chain(["--db", db.as_str(), "work"]).map(str::to_owned);
+        let command: Vec<String> = [text(&program, "this program")?]
             .into_iter()
+            .chain(words)
             .chain(arguments.work.iter().cloned())
-            .collect::<Vec<_>>();
+            .collect();
         if let Some(word) = command.iter().find(|word| word.chars().any(char::is_control)) {
             return Err(Trouble::usage(format_args!("a control character in {word:?}"))
                 .hint("a unit cannot name it"));
@@ -121,8 +125,8 @@ fn text(path: &Path, what: &str) -> Result<String, Trouble> {
 /// The grace of a worker with these options, which must be such as it takes.
 fn grace(work: &[String]) -> Result<Duration, Trouble> {
     let words = ["legwork", "work"].into_iter().chain(work.iter().map(String::as_str));
-    match Cli::try_parse_from(words).map(|cli| cli.command) {
-        Ok(Command::Work(arguments)) => Ok(arguments.grace),
+    match Program::try_parse_from(words).map(|read| read.command.verb) {
+        Ok(Verb::Work(arguments)) => Ok(arguments.grace),
         Ok(_) => Err(Trouble::usage("these are no options of `legwork work`")),
         Err(error) => {
             let text = error.to_string();
