@@ -5,8 +5,10 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod embedded;
+mod everywhere;
 mod flows;
 mod hostile;
+mod outputs;
 mod sessions;
 mod set_up;
 mod shell;

@@ -84,7 +84,7 @@ impl Job for WelcomeEmail {
 
 /// Jobs in all states but `running`, which needs somebody who runs them. Everything was done a while
 /// ago, so that how long ago does not change during a session.
-fn shop_at(path: &Path) {
+pub fn shop_at(path: &Path) {
     let ago = time::Duration::days(3) + time::Duration::hours(4) + time::Duration::minutes(30);
     let then = (OffsetDateTime::now_utc() - ago).replace_nanosecond(0).unwrap();
     let jobs = Jobs::builder(path).clock(Clock::stopped(then)).open().unwrap();
