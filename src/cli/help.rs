@@ -39,8 +39,8 @@ const GROUPS: [(&str, &[&str]); 8] = [
 
 /// Below the options.
 const FOOT: &str = "\
-Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing matched, 4 refused, 5 database,
-69 no live worker, 124 time-out, 130/143 interrupted.
+Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing matched, 4 refused,
+5 database, 69 no live worker, 124 time-out, 130/143 interrupted.
 
 Examples:
   export LEGWORK_DB=jobs.db
@@ -60,7 +60,7 @@ legwork work --until-empty --workers 1",
     (
         "run",
         "legwork run -- ./upload.sh photo.jpg
-legwork run --attempts 5 --retry-codes 75 --timeout 10m -- ./upload.sh photo.jpg
+legwork run --attempts 5 --retry-codes 75 --timeout 10m -- ./upload.sh a.jpg
 legwork run --in 2h --unique backup -- ./backup.sh
 legwork run --shell --wait -- 'sort \"$1\" | uniq -c' words.txt",
     ),
@@ -206,6 +206,9 @@ mod tests {
         let commands = help.lines().take_while(|line| *line != "Options:");
         for line in commands.chain(FOOT.lines()) {
             assert!(line.chars().count() <= 80, "{line}");
+        }
+        for line in EXAMPLES.iter().flat_map(|(_, lines)| lines.lines()) {
+            assert!(line.chars().count() <= 78, "{line}");
         }
         assert!(help.contains("See:\n  status       Show queues"), "{help}");
         assert!(!help.contains('{'), "{help}");

@@ -125,7 +125,7 @@ fn text(path: &Path, what: &str) -> Result<String, Trouble> {
 /// The grace of a worker with these options, which must be such as it takes.
 fn grace(work: &[String]) -> Result<Duration, Trouble> {
     let words = ["legwork", "work"].into_iter().chain(work.iter().map(String::as_str));
-    match Program::try_parse_from(words).map(|read| read.command.verb) {
+    match Program::try_parse_from(words).map(|read| *read.command.verb) {
         Ok(Verb::Work(arguments)) => Ok(arguments.grace),
         Ok(_) => Err(Trouble::usage("these are no options of `legwork work`")),
         Err(error) => {

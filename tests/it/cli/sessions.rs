@@ -56,6 +56,21 @@ fn the_answers_of_every_command_are_these() {
         .run();
 }
 
+#[test]
+fn every_command_has_a_session() {
+    // What it says are this machine's figures.
+    const WITHOUT: [&str; 1] = ["bench"];
+    let sessions: String = fs::read_dir(SESSIONS)
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    for command in super::everywhere::all_commands(&crate::common::place()) {
+        let typed = format!("legwork {command}");
+        let is_there = sessions.lines().any(|line| line.starts_with("$ ") && line.contains(&typed));
+        assert!(is_there || WITHOUT.contains(&command.as_str()), "no session has `{typed}`");
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct WelcomeEmail {
     user_id: i64,

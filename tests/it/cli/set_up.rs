@@ -120,6 +120,22 @@ fn systemd_accepts_the_unit() {
 }
 
 #[test]
+fn the_property_list_says_what_was_meant() {
+    let place = place();
+    let odd = r#"/srv/a & <b> "c".db"#;
+    let list = place.args(["service", "launchd", "--db", odd, "--", "-q", "x y"]).good();
+    let file = place.file("x.plist");
+    fs::write(&file, &list).unwrap();
+    if has("python3") {
+        let read = "import plistlib, sys; print(plistlib.load(open(sys.argv[1], 'rb'))['ProgramArguments'])";
+        let ended = Command::new("python3").args(["-c", read]).arg(&file).output().unwrap();
+        let words = super::Ended::of(ended).good();
+        let expected = format!("['{}', '--db', '{odd}', 'work', '-q', 'x y']\n", super::LEGWORK);
+        assert_eq!(words, expected);
+    }
+}
+
+#[test]
 fn the_unit_waits_longer_than_the_worker() {
     let place = place();
     let unit = place.line("service systemd -- --grace 2m").good();
