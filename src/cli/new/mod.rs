@@ -33,12 +33,12 @@ pub(super) struct Job {
 const TEMPLATE: &str = include_str!("job.rs.txt");
 
 /// Words that cannot name a module, of all editions.
-const KEYWORDS: [&str; 54] = [
+const KEYWORDS: [&str; 51] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
     "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl",
     "in", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
     "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
-    "unsafe", "unsized", "use", "virtual", "where", "while", "yield", "union", "raw", "safe",
+    "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
 ];
 
 /// Structs that the file imports, or that all files have.
@@ -100,7 +100,9 @@ fn check_name(name: &str) -> Result<(), Trouble> {
     match name {
         _ if name.is_empty() || name.len() > 100 => bad("1 to 100 letters"),
         _ if !name.chars().all(fits) => bad("it is not in snake_case"),
-        _ if !name.starts_with(|c: char| c.is_ascii_lowercase()) => bad("begin with a letter"),
+        _ if !name.starts_with(|c: char| c.is_ascii_lowercase()) => {
+            bad("it does not begin with a letter")
+        }
         _ if name.ends_with('_') || name.contains("__") => bad("a `_` too many"),
         _ if KEYWORDS.contains(&name) => bad("Rust keeps this word for itself"),
         _ if TAKEN.contains(&camel(name).as_str()) => bad("the struct's name would be taken"),

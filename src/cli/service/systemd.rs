@@ -20,7 +20,14 @@ pub(super) fn unit(service: &Service) -> String {
     } else {
         ""
     };
-    let machine = if service.user { String::new() } else { of_the_machine(service) };
+    let (mounts, machine) = match service.user {
+        true => (String::new(), String::new()),
+        // The database may be on a disk of its own.
+        false => {
+            let path = quoted(&db.replace('%', "%%"));
+            (format!("RequiresMountsFor={path}\n"), of_the_machine(service))
+        }
+    };
     format!(
         "\
 # The worker of {db}.
@@ -34,7 +41,7 @@ pub(super) fn unit(service: &Service) -> String {
 {linger}
 [Unit]
 Description=legwork: jobs of {description}
-# A worker that cannot live gets ten tries.
+{mounts}# A worker that cannot live gets ten tries.
 StartLimitIntervalSec=300
 StartLimitBurst=10
 

@@ -71,7 +71,7 @@ fn nothing_is_coloured_off_a_terminal() {
 }
 
 #[test]
-fn an_option_that_is_no_utf8_is_refused_by_name() {
+fn an_option_that_is_no_utf8_is_refused() {
     let place = place();
     let odd = OsStr::from_bytes(b"a\xffb");
     for option in ["--queue", "--tag", "--gate"] {

@@ -9,8 +9,10 @@ use super::sessions::shop_at;
 use super::until;
 use crate::common::{Place, place};
 
-const COMMANDS: &str = include_str!("../../../src/guide/cli_output.md");
-const RECORDS: &str = include_str!("../../../src/guide/cli_records.md");
+/// A page of the guide, as it is now.
+fn page(name: &str) -> String {
+    fs::read_to_string(format!("{}/src/guide/{name}.md", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
 
 /// What is run for a command of the guide, one after the other on the same file.
 const LINES: [(&str, &str); 28] = [
@@ -108,7 +110,7 @@ fn every_command_stands_in_the_guide() {
 #[test]
 fn the_examples_of_the_guide_have_its_fields() {
     let guide = Guide::read();
-    for (names, text) in sections(COMMANDS, "## ") {
+    for (names, text) in sections(&page("cli_output"), "## ") {
         let Some((_, example)) = text.split_once("```json\n") else { continue };
         let line = example.split('\n').next().unwrap();
         let value: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
@@ -139,7 +141,8 @@ fn the_columns_of_every_command_are_those_of_the_guide() {
 
 /// How many columns a command has, by the guide's last table.
 fn columns() -> BTreeMap<String, usize> {
-    let table = COMMANDS.split_once("\n# TSV").unwrap().1;
+    let page = page("cli_output");
+    let table = page.split_once("\n# TSV").unwrap().1;
     let mut columns = BTreeMap::new();
     for [names, cells, _] in rows(table) {
         if !cells.contains(';') && names != "command" {
@@ -158,8 +161,9 @@ struct Guide {
 impl Guide {
     fn read() -> Guide {
         let mut all = BTreeMap::new();
-        let commands = sections(COMMANDS, "## ");
-        let records = sections(RECORDS, "# ");
+        let (commands, records) = (page("cli_output"), page("cli_records"));
+        let commands = sections(&commands, "## ");
+        let records = sections(&records, "# ");
         for (names, text) in commands.into_iter().chain(records) {
             let fields: BTreeMap<String, String> = rows(text)
                 .into_iter()
