@@ -34,6 +34,7 @@ mod completions;
 #[cfg(feature = "cron")]
 mod cron;
 mod enqueue;
+mod ensure;
 mod flows;
 mod gate;
 mod globals;

@@ -143,6 +143,13 @@ impl Engine {
         self.core.pools.iter().map(|pool| pool.name.as_str())
     }
 
+    /// The kinds that it runs, by name, former names included.
+    pub fn kinds(&self) -> Vec<String> {
+        let mut kinds: Vec<String> = self.core.registry.kinds().into_iter().collect();
+        kinds.sort_unstable();
+        kinds
+    }
+
     /// How the attempts of this engine have ended so far.
     ///
     /// ```

@@ -12,6 +12,7 @@ mod outputs;
 mod sessions;
 mod set_up;
 mod shell;
+mod upload;
 mod working;
 
 use std::ffi::OsStr;
