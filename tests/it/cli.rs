@@ -9,6 +9,7 @@ mod everywhere;
 mod flows;
 mod hostile;
 mod outputs;
+mod seeing;
 mod sessions;
 mod set_up;
 mod shell;

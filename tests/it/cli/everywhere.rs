@@ -9,7 +9,11 @@ use super::sessions::shop_at;
 use crate::common::{Place, place};
 
 /// Everything that lists or shows, on the sessions' file.
-const LISTINGS: [&str; 18] = [
+const LISTINGS: [&str; 22] = [
+    "failures",
+    "queues",
+    "stats",
+    "workers",
     "enqueue mail",
     "list",
     "show 1",

@@ -15,7 +15,7 @@ fn page(name: &str) -> String {
 }
 
 /// What is run for a command of the guide, one after the other on the same file.
-const LINES: [(&str, &str); 28] = [
+const LINES: [(&str, &str); 33] = [
     ("list", "list"),
     ("list", "list kind:rated"),
     ("show", "show 1"),
@@ -23,6 +23,11 @@ const LINES: [(&str, &str); 28] = [
     ("show", "show 12"),
     ("wait", "wait 1 2"),
     ("status", "status"),
+    ("failures", "failures"),
+    ("queues", "queues"),
+    ("workers", "workers"),
+    ("stats", "stats"),
+    ("health", "health --max-age 1h"),
     ("gate list", "gate list"),
     ("gate open", "gate open online"),
     ("gate close", "gate close online"),
@@ -61,7 +66,7 @@ const WITHOUT: [&str; 3] = ["work", "bench", "completions"];
 const UNSEEN: [&str; 0] = [];
 
 /// A place with the sessions' file, and what it lacks: a command that failed, a job with a rate, a dead
-/// worker.
+/// worker with a job.
 fn shop() -> Place {
     let place = place();
     shop_at(&place.path);
@@ -69,8 +74,10 @@ fn shop() -> Place {
     let command = place.script("", "echo out; exit 3");
     assert_eq!((rated.0, command.0), (11, 12));
     place.work().coded(1);
+    // It ends with its database.
+    place.script("", "echo > started; while [ -e test.db ]; do sleep 0.1; done");
     let worker = place.worker("work --no-cron");
-    until("the worker lives", || place.line("status --json").json()["instances"] == 1);
+    until("the command runs", || place.file("started").exists());
     drop(worker);
     fs::create_dir(place.file("src")).unwrap();
     place
