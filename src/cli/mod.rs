@@ -145,13 +145,13 @@ enum Verb {
     Show(show::Arguments),
     /// Show how jobs have failed: kinds and errors, the most frequent first.
     Failures(failures::Arguments),
-    /// Show the queues: how much waits in each, for how long, and for what.
+    /// Show the queues: how much waits in each, how long, and for what.
     Queues,
     /// Show the processes that run jobs, their pools and what they run.
     Workers,
-    /// Show how many jobs there are, and how long each kind waits and runs.
+    /// Count the jobs, and show how long each kind waits and runs.
     Stats,
-    /// Tell a probe whether somebody works: exit code 0, 69 if nobody does, 4 if jobs wait too long.
+    /// Answer a probe by exit code: 0 well, 69 no worker, 4 jobs wait.
     Health(health::Arguments),
     /// Wait until jobs are finished.
     Wait(wait::Arguments),

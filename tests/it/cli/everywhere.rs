@@ -9,11 +9,10 @@ use super::sessions::shop_at;
 use crate::common::{Place, place};
 
 /// Everything that lists or shows, on the sessions' file.
-const LISTINGS: [&str; 22] = [
+const LISTINGS: [&str; 21] = [
     "failures",
     "queues",
     "stats",
-    "workers",
     "enqueue mail",
     "list",
     "show 1",

@@ -63,7 +63,7 @@ const MORE: [(&str, &str); 4] = [
 const WITHOUT: [&str; 3] = ["work", "bench", "completions"];
 
 /// Sections of the guide whose fields the lines above do not all come to.
-const UNSEEN: [&str; 0] = [];
+const UNSEEN: [&str; 1] = ["an-oldest-ready-job"];
 
 /// A place with the sessions' file, and what it lacks: a command that failed, a job with a rate, a dead
 /// worker with a job.
