@@ -46,7 +46,7 @@ pub(super) struct Globals {
 }
 
 impl Globals {
-    fn path(&self) -> Result<&Path, Trouble> {
+    pub(super) fn path(&self) -> Result<&Path, Trouble> {
         match self.db.as_ref().or(self.app.database.as_ref()) {
             Some(path) if !path.as_os_str().is_empty() => Ok(path),
             _ => Err(Trouble::usage("which database?")

@@ -30,6 +30,7 @@ mod bench;
 mod cancel;
 mod change;
 mod check;
+mod completions;
 #[cfg(feature = "cron")]
 mod cron;
 mod enqueue;
@@ -40,9 +41,12 @@ mod flows;
 mod gate;
 mod globals;
 mod health;
+mod help;
 mod list;
 mod logging;
 mod logs;
+mod man;
+mod new;
 mod new_options;
 mod output;
 mod pause;
@@ -50,6 +54,7 @@ mod query;
 mod queues;
 mod retry;
 mod run;
+mod service;
 mod shell;
 mod show;
 mod stats;
@@ -66,19 +71,22 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use self::globals::Globals;
 use self::trouble::Trouble;
 use crate::engine::EngineBuilder;
 use crate::jobs::{Jobs, JobsBuilder};
 
+/// How the bare program is called.
+const BARE: &str = "legwork";
+
 /// Any error, as an app's own code has them.
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A durable background-job queue in one SQLite file.
 #[derive(Parser, Debug)]
-#[command(name = "legwork", version, after_help = EXIT_CODES)]
+#[command(name = "legwork", version)]
 struct Program {
     #[command(flatten)]
     command: Command,
@@ -87,7 +95,7 @@ struct Program {
 /// All commands and their options, as a part of an app's own command line:
 ///
 /// ```no_run
-/// use clap::Parser;
+/// use clap::{CommandFactory, FromArgMatches, Parser};
 /// use legwork::Engine;
 /// use std::process::ExitCode;
 ///
@@ -123,9 +131,6 @@ pub struct Command {
     verb: Box<Verb>,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing matched, 4 refused, \
-5 database, 69 no live worker, 124 time-out, 130/143 interrupted.";
-
 #[derive(clap::Subcommand, Debug)]
 enum Verb {
     /// Run jobs: the shell jobs that `legwork run` enqueues.
@@ -142,13 +147,13 @@ enum Verb {
     Show(show::Arguments),
     /// Show how jobs have failed: kinds and errors, the most frequent first.
     Failures(failures::Arguments),
-    /// Show the queues: how much waits in each, for how long, and for what.
+    /// Show the queues: how much waits in each, how long, and for what.
     Queues,
     /// Show the processes that run jobs, their pools and what they run.
     Workers,
-    /// Show how many jobs there are, and how long each kind waits and runs.
+    /// Count the jobs, and show how long each kind waits and runs.
     Stats,
-    /// Tell a probe whether somebody works: exit code 0, 69 if nobody does, 4 if jobs wait too long.
+    /// Answer a probe by exit code: 0 well, 69 no worker, 4 jobs wait.
     Health(health::Arguments),
     /// Show what a job has written, and follow what it writes.
     Logs(logs::Arguments),
@@ -178,6 +183,15 @@ enum Verb {
     Check,
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
+    /// Write a file to start from: a job of an app.
+    #[command(subcommand)]
+    New(new::Command),
+    /// Print a unit for systemd or launchd that runs a worker.
+    Service(service::Arguments),
+    /// Print completions for a shell.
+    Completions(completions::Arguments),
+    /// Print the manual page, or write all of them.
+    Man(man::Arguments),
 }
 
 /// What a command comes to: an exit code, or what went wrong.
@@ -193,16 +207,28 @@ type Done = Result<ExitCode, Trouble>;
 pub fn main<S: Send + Sync + 'static>(
     engine: impl Fn(&Jobs) -> Result<EngineBuilder<S>, BoxError> + 'static,
 ) -> ExitCode {
-    let command = Program::parse().command;
     match own_name() {
-        Some(name) => command.program(name).run(engine),
-        None => command.run(engine),
+        Some(name) => read(&name).program(name).run(engine),
+        None => read(BARE).run(engine),
     }
 }
 
 /// The bare program `legwork`, which knows no kinds but shell jobs.
 pub fn bare() -> ExitCode {
-    Program::parse().command.act()
+    read(BARE).act()
+}
+
+/// All that can be typed, with its help.
+fn typed(program: &str) -> clap::Command {
+    help::arranged(Program::command(), program)
+}
+
+/// What was typed. A wrong command line, and a question for help, end here.
+fn read(program: &str) -> Command {
+    match Program::from_arg_matches(&typed(program).get_matches()) {
+        Ok(read) => read.command,
+        Err(error) => error.exit(),
+    }
 }
 
 /// The name under which this program was called.
@@ -283,6 +309,10 @@ impl Verb {
             Verb::Cron(command) => cron::run(globals, command),
             Verb::Check => check::run(globals),
             Verb::Bench(arguments) => Ok(bench::run(arguments)),
+            Verb::New(command) => new::run(globals, command),
+            Verb::Service(arguments) => service::run(globals, arguments),
+            Verb::Completions(arguments) => completions::run(globals, arguments),
+            Verb::Man(arguments) => man::run(globals, arguments),
         }
     }
 }

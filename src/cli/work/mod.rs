@@ -61,7 +61,7 @@ pub(super) struct Arguments {
     crash_limit: Option<u32>,
     /// How long running jobs get after the first INT or TERM before they are given back.
     #[arg(long, value_name = "SPAN", value_parser = times::span, default_value = "30s")]
-    grace: Duration,
+    pub(super) grace: Duration,
     /// Started by `--ensure-worker`.
     #[arg(long, hide = true)]
     ensured: bool,
