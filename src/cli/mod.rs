@@ -145,7 +145,7 @@ enum Verb {
     List(list::Arguments),
     /// Show all about one job.
     Show(show::Arguments),
-    /// Show how jobs have failed: kinds and errors, the most frequent first.
+    /// Show how jobs have failed: kinds and errors, most frequent first.
     Failures(failures::Arguments),
     /// Show the queues: how much waits in each, how long, and for what.
     Queues,

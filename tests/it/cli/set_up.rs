@@ -43,7 +43,7 @@ fn bash_completes_commands_and_options() {
              _legwork legwork '{current}' '{before}'; echo \"${{COMPREPLY[@]}}\""
         ))
     };
-    assert_eq!(complete("legwork stat"), "status\n");
+    assert_eq!(complete("legwork statu"), "status\n");
     assert_eq!(complete("legwork work --until"), "--until-empty\n");
     assert_eq!(complete("legwork gate cl"), "close\n");
     assert_eq!(complete("legwork --color ne"), "never\n");
