@@ -44,6 +44,7 @@ mod engine;
 mod error;
 mod event;
 mod failure;
+mod finding;
 mod flow;
 pub mod guide;
 mod id;
@@ -69,6 +70,7 @@ pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use failure::{Failure, Interrupt, ResultExt};
+pub use finding::{Finding, Report, Severity};
 pub use flow::{
     AfterFailure, Batch, Chain, EnqueuedFlow, FlowPage, FlowRecord, FlowState, Member, NewFlow,
     Workflow,

@@ -41,7 +41,8 @@ pub(super) struct Globals {
 }
 
 impl Globals {
-    fn path(&self) -> Result<&Path, Trouble> {
+    /// The file that is meant.
+    pub(super) fn path(&self) -> Result<&Path, Trouble> {
         match &self.db {
             Some(path) if !path.as_os_str().is_empty() => Ok(path),
             _ => Err(Trouble::usage("which database?")

@@ -9,6 +9,7 @@ mod change;
 mod check;
 #[cfg(feature = "cron")]
 mod cron;
+mod doctor;
 mod enqueue;
 mod flows;
 mod gate;
@@ -86,6 +87,8 @@ enum Command {
     Cron(cron::Command),
     /// Find waiting jobs that nobody could run; a gate for deploys.
     Check,
+    /// Examine the file, its disk and the processes that use it.
+    Doctor(doctor::Arguments),
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
 }
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "cron")]
         Command::Cron(command) => cron::run(&globals, &command),
         Command::Check => check::run(&globals),
+        Command::Doctor(arguments) => doctor::run(&globals, &arguments),
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
     };
     done.unwrap_or_else(|trouble| trouble.tell())

@@ -7,6 +7,7 @@ mod control;
 #[cfg(feature = "cron")]
 pub(crate) mod cron;
 mod enqueue;
+mod examine;
 mod flows;
 mod gates;
 mod look;

@@ -33,7 +33,9 @@ use crate::state::State;
 use crate::unique::Enqueued;
 
 pub use sqlite::SqliteInfo;
-pub(crate) use sqlite::{Held, InstanceLock, Store, app_commit_error, app_error};
+pub(crate) use sqlite::{
+    Examined, Held, InstanceLock, Store, app_commit_error, app_error, examine,
+};
 
 /// What a group of writes must survive before it is acknowledged.
 ///

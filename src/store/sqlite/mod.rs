@@ -13,6 +13,7 @@ mod edges;
 mod ends;
 mod enqueue;
 mod errors;
+mod examine;
 mod expiry;
 mod finish;
 mod flows;
@@ -59,6 +60,7 @@ use rusqlite::Connection;
 
 use self::book::Book;
 pub(crate) use self::errors::{committing as app_commit_error, storing as app_error};
+pub(crate) use self::examine::{Examined, examine};
 pub(crate) use self::lock_file::InstanceLock;
 use self::readers::Readers;
 use self::tripwire::Tripwire;

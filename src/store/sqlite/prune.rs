@@ -18,7 +18,7 @@ SELECT id FROM legwork_history INDEXED BY legwork_next_prune
 const KEEP_TRUST: &str = "
 INSERT INTO legwork_meta (key, value) VALUES ('clock', ?1)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-const READ_TRUST: &str = "SELECT value FROM legwork_meta WHERE key = 'clock'";
+pub(super) const READ_TRUST: &str = "SELECT value FROM legwork_meta WHERE key = 'clock'";
 const COUNT: &str = "SELECT count(*) FROM legwork_history";
 
 /// Jobs removed in one transaction: well under a millisecond of work.
