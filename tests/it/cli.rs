@@ -5,6 +5,7 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod doctor;
+mod embedded;
 mod flows;
 mod hostile;
 mod shell;

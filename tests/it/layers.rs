@@ -11,6 +11,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
         &[
             "rules", "new_job", "flow", "record", "unique", "cron", "kinds", "limit", "spread",
             "finding",
+            "tally",
         ],
     ),
     ("storing", &["store"]),
