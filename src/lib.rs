@@ -43,6 +43,7 @@ mod cron;
 mod engine;
 mod error;
 mod event;
+mod exported;
 mod failure;
 mod finding;
 mod flow;
@@ -62,6 +63,7 @@ mod state;
 mod store;
 mod tally;
 mod unique;
+mod upkeep;
 
 pub use clock::{Clock, Random};
 pub use context::{Context, Cursor};
@@ -70,6 +72,7 @@ pub use cron::{Cron, CronRecord};
 pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
+pub use exported::{ExportedJob, ExportedKey, Imported};
 pub use failure::{Failure, Interrupt, ResultExt};
 pub use finding::{Finding, Report, Severity};
 pub use flow::{
@@ -78,7 +81,7 @@ pub use flow::{
 };
 pub use id::{FlowId, JobId};
 pub use job::{Job, JobResult, Outcome};
-pub use jobs::{CheckReport, CronTrouble, Jobs, JobsBuilder, KindTrouble};
+pub use jobs::{CheckReport, CronTrouble, ImportRun, Jobs, JobsBuilder, KindTrouble};
 pub use limit::{Limit, OnBusy};
 pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
@@ -94,6 +97,7 @@ pub use state::State;
 pub use store::{Durability, SqliteInfo};
 pub use tally::Tally;
 pub use unique::{Conflict, Enqueued, Unique};
+pub use upkeep::{Prune, Schema, Vacuumed};
 
 /// The README's program is compiled as a test.
 #[doc = include_str!("../README.md")]

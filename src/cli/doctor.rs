@@ -28,6 +28,9 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     report.findings.retain(|found| {
         !(found.code.ends_with("unknown_kind") && found.of.as_deref() == Some(ShellJob::KIND))
     });
+    for found in &mut report.findings {
+        found.advice = globals.app.named(&found.advice);
+    }
     match globals.output() {
         Output::Json => output::json(json!({
             "usable": report.usable,

@@ -68,15 +68,20 @@ impl Globals {
         Ok(self.builder(self.path()?).checkpoint_on_close(false).open()?)
     }
 
-    /// Opens a file that must be there.
-    pub(super) fn open(&self) -> Result<Jobs, Trouble> {
+    /// The file, which must be there.
+    pub(super) fn existing(&self) -> Result<&Path, Trouble> {
         let path = self.path()?;
         // Its metadata only: nobody but SQLite opens the file.
         if path.metadata().is_err() {
             return Err(Trouble::new(DATABASE, format_args!("there is no {}", path.display()))
                 .hint("`legwork work`, `enqueue` and `run` create a database"));
         }
-        Ok(self.builder(path).open()?)
+        Ok(path)
+    }
+
+    /// Opens a file that must be there.
+    pub(super) fn open(&self) -> Result<Jobs, Trouble> {
+        Ok(self.builder(self.existing()?).open()?)
     }
 
     /// How to answer.

@@ -26,6 +26,7 @@
 //! A program that has a command line already takes [`Command`] into it as a subcommand.
 
 mod app;
+mod backup;
 mod bench;
 mod cancel;
 mod change;
@@ -34,14 +35,19 @@ mod check;
 mod cron;
 mod doctor;
 mod enqueue;
+mod export;
 mod flows;
 mod gate;
 mod globals;
+mod import;
 mod list;
 mod logging;
+mod migrate;
 mod new_options;
 mod output;
 mod pause;
+mod progress;
+mod prune;
 mod query;
 mod retry;
 mod run;
@@ -51,6 +57,7 @@ mod status;
 mod times;
 mod trouble;
 mod until;
+mod vacuum;
 mod wait;
 mod work;
 
@@ -157,6 +164,18 @@ enum Verb {
     Check,
     /// Examine the file, its disk and the processes that use it.
     Doctor(doctor::Arguments),
+    /// Bring the file's schema up to date.
+    Migrate(migrate::Arguments),
+    /// Remove old finished jobs now.
+    Prune(prune::Arguments),
+    /// Copy the file while it is in use.
+    Backup(backup::Arguments),
+    /// Give the file's free pages back.
+    Vacuum(vacuum::Arguments),
+    /// Write jobs as JSON lines, for another file.
+    Export(export::Arguments),
+    /// Enqueue the jobs of an export.
+    Import(import::Arguments),
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
 }
@@ -256,6 +275,12 @@ impl Verb {
             Verb::Cron(command) => cron::run(globals, command),
             Verb::Check => check::run(globals),
             Verb::Doctor(arguments) => doctor::run(globals, arguments),
+            Verb::Migrate(arguments) => migrate::run(globals, arguments),
+            Verb::Prune(arguments) => prune::run(globals, arguments),
+            Verb::Backup(arguments) => backup::run(globals, arguments),
+            Verb::Vacuum(arguments) => vacuum::run(globals, arguments),
+            Verb::Export(arguments) => export::run(globals, arguments),
+            Verb::Import(arguments) => import::run(globals, arguments),
             Verb::Bench(arguments) => Ok(bench::run(arguments)),
         }
     }

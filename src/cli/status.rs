@@ -149,8 +149,8 @@ impl Status {
         output::print(format_args!(
             "{}: {}, WAL {}; SQLite {}; {}\n",
             output::escape(&self.path.to_string_lossy(), false),
-            bytes(self.bytes),
-            bytes(self.wal_bytes),
+            output::bytes(self.bytes),
+            output::bytes(self.wal_bytes),
             self.sqlite.version,
             processes(self.alive()),
         ))?;
@@ -218,13 +218,5 @@ fn process(instance: &InstanceRecord) -> String {
     match instance.alive {
         true => format!("instance {id}: process {pid}, started {since}"),
         false => format!("instance {id}: process {pid} is dead; the next worker takes over"),
-    }
-}
-
-fn bytes(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 2] = [(1 << 30, "GiB"), (1 << 20, "MiB")];
-    match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
-        None => format!("{} KiB", bytes.div_ceil(1024)),
     }
 }

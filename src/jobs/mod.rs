@@ -13,6 +13,8 @@ mod gates;
 mod look;
 mod open;
 mod shared;
+mod transfer;
+mod upkeep;
 
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
@@ -28,6 +30,7 @@ pub(crate) use self::attempts::Attempts;
 pub use self::builder::JobsBuilder;
 pub use self::check::{CheckReport, CronTrouble, KindTrouble};
 use self::shared::Shared;
+pub use self::transfer::ImportRun;
 
 /// The handle on a database file. Cheap to clone, `Send + Sync`; all handles of a process on one
 /// file, clones or opened anew, share one writer thread, which ends with the last of them.

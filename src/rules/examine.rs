@@ -205,7 +205,7 @@ pub(crate) fn schema(found: i64, known: i64) -> (Finding, bool) {
     if found > known {
         let says = format!("a newer legwork has written it: schema {found}, known is {known}");
         let finding = Finding::problem("schema_newer", says);
-        return (finding.advice("update this program"), false);
+        return (finding.advice("use a newer version of this program"), false);
     }
     let finding = match found {
         0 => Finding::note("schema_none", "legwork has nothing in it yet")

@@ -10,8 +10,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
         "deciding",
         &[
             "rules", "new_job", "flow", "record", "unique", "cron", "kinds", "limit", "spread",
-            "finding",
-            "tally",
+            "exported", "finding", "upkeep", "tally",
         ],
     ),
     ("storing", &["store"]),

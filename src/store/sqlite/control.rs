@@ -119,6 +119,8 @@ impl Book {
             Control::CloseGate(name) => done.gate_moved = self.set_gate(name, Some(now))?,
             Control::OpenGate(name) => done.gate_moved = self.set_gate(name, None)?,
             Control::EnqueueFlow(flow) => done.flow = Some(self.enqueue_flow(flow, now, keep)?),
+            Control::Import(import) => done.imported = self.import(import, now, keep)?,
+            Control::Upkeep(order) => done.upkept = self.upkeep(order, now)?,
             #[cfg(feature = "cron")]
             Control::Cron(order) => done.cron = self.cron(order, now)?,
         }

@@ -34,8 +34,10 @@ mod rescue;
 mod steps;
 mod suspects;
 mod text;
+mod transfer;
 mod tripwire;
 mod unique;
+mod upkeep;
 mod version;
 pub(crate) mod writer;
 
@@ -65,6 +67,7 @@ pub(crate) use self::lock_file::InstanceLock;
 use self::readers::Readers;
 use self::tripwire::Tripwire;
 pub(crate) use self::unique::Held;
+pub(crate) use self::upkeep::schema;
 pub use self::version::SqliteInfo;
 use self::writer::{Desk, Mail, Operation, Writer, deadline};
 use super::tray::Tray;

@@ -139,7 +139,7 @@ fn not_sqlite(path: &Path) -> Error {
     Error::Foreign { path: path.to_owned(), why: "it is not an SQLite database".into() }
 }
 
-fn opening(path: &Path, error: rusqlite::Error) -> Error {
+pub(super) fn opening(path: &Path, error: rusqlite::Error) -> Error {
     match code(&error) {
         Some(
             rusqlite::ErrorCode::CannotOpen

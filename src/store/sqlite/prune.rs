@@ -95,12 +95,18 @@ impl Book {
         if free < 1024 || free * 4 < pragma("page_count")? {
             return Ok(false);
         }
+        self.vacuum(256)?;
+        Ok(true)
+    }
+
+    /// Gives so many free pages back, if the file was made for it.
+    pub(super) fn vacuum(&self, pages: u32) -> Result<()> {
         // The pragma frees one page a step: it must be run to its end.
-        let mut vacuum =
-            self.conn.prepare_cached("PRAGMA incremental_vacuum(256)").map_err(storing)?;
+        let sql = format!("PRAGMA incremental_vacuum({pages})");
+        let mut vacuum = self.conn.prepare_cached(&sql).map_err(storing)?;
         let mut steps = vacuum.query([]).map_err(storing)?;
         while steps.next().map_err(storing)?.is_some() {}
-        Ok(true)
+        Ok(())
     }
 
     /// Lets SQLite refresh its statistics after work.

@@ -100,7 +100,7 @@ fn stands_there(path: &Path) -> Result<(), Finding> {
 /// Opens it without changing it. A connection that can only read leaves `-wal` and `-shm` behind where
 /// there were none; one that could write would write back what stands in a `-wal`, or roll back what
 /// stands in a `-journal`.
-fn open(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let holds = |suffix: &str| fs::metadata(beside(path, suffix)).is_ok_and(|meta| meta.len() > 0);
     let how = if holds("-wal") || holds("-journal") {
         OpenFlags::SQLITE_OPEN_READ_ONLY

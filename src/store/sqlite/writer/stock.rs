@@ -97,7 +97,9 @@ impl Writer {
                 | Control::Resume(_)
                 | Control::CloseGate(_)
                 | Control::OpenGate(_)
-                | Control::EnqueueFlow(_) => {}
+                | Control::EnqueueFlow(_)
+                | Control::Import(_)
+                | Control::Upkeep(_) => {}
                 #[cfg(feature = "cron")]
                 Control::Cron(_) => {}
             }
