@@ -34,6 +34,7 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod doctor;
+mod drain;
 mod enqueue;
 mod export;
 mod flows;
@@ -130,6 +131,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing
 enum Verb {
     /// Run jobs: the shell jobs that `legwork run` enqueues.
     Work(work::Arguments),
+    /// Run jobs until nothing is ready, running or due, and show how far it is.
+    Drain(drain::Arguments),
     /// Enqueue a job of any kind.
     Enqueue(enqueue::Arguments),
     /// Enqueue a command, for a worker to run.
@@ -259,6 +262,7 @@ impl Verb {
     fn act(&self, globals: &Globals) -> Done {
         match self {
             Verb::Work(arguments) => work::run(globals, arguments),
+            Verb::Drain(arguments) => drain::run(globals, arguments),
             Verb::Enqueue(arguments) => enqueue::run(globals, arguments),
             Verb::Run(arguments) => run::run(globals, arguments),
             Verb::Status => status::run(globals),

@@ -6,10 +6,12 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod doctor;
+mod drain;
 mod embedded;
 mod flows;
 mod hostile;
 mod shell;
+mod transfer;
 mod working;
 
 use std::ffi::OsStr;

@@ -6,7 +6,7 @@ use rusqlite::types::Null;
 
 use super::{
     book, claim, edges, expiry, finish, flows, kinds, limits, migrate, prune, query, rescue, steps,
-    suspects, unique,
+    suspects, transfer, unique, upkeep,
 };
 use crate::id::FlowId;
 use crate::record::Filter;
@@ -129,6 +129,17 @@ fn jobs_that_expire_are_found_and_foreseen_in_their_index() {
     let conn = file();
     assert_uses(&conn, expiry::EXPIRED, "legwork_next_expiry (expires_at>? AND expires_at<?)");
     assert_uses(&conn, expiry::NEXT_EXPIRY, "legwork_next_expiry");
+}
+
+#[test]
+fn old_and_exported_jobs_are_found_in_the_order_of_their_ids() {
+    let conn = file();
+    for sql in [upkeep::OLD, upkeep::IS_OLD, upkeep::OLD_FLOW, upkeep::IS_OLD_FLOW] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+    assert_uses(&conn, transfer::PARENTS, "legwork_parents (child=?)");
+    assert_uses(&conn, transfer::IS_PARENT, "PRIMARY KEY (parent=?)");
+    assert_uses(&conn, transfer::UNTIL, "PRIMARY KEY (key=? AND slot=?)");
 }
 
 #[test]

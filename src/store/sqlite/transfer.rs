@@ -33,10 +33,11 @@ SELECT job.id, lane.kind, lane.queue, nullif(lane.gate, ''), job.state, job.prio
        job.tags, job.meta, job.unique_key, job.unique_hold, job.limits, NULL, job.flow,
        job.output, job.reason
   FROM legwork_history AS job CROSS JOIN legwork_lanes AS lane ON lane.id = job.lane";
-const UNTIL: &str = "SELECT until FROM legwork_unique WHERE key = ?1 AND slot = 0 AND job = ?2";
-const PARENTS: &str = "
+pub(super) const UNTIL: &str =
+    "SELECT until FROM legwork_unique WHERE key = ?1 AND slot = 0 AND job = ?2";
+pub(super) const PARENTS: &str = "
 SELECT parent, anyway FROM legwork_edges INDEXED BY legwork_parents WHERE child = ?1 AND done = 0";
-const IS_PARENT: &str =
+pub(super) const IS_PARENT: &str =
     "SELECT EXISTS (SELECT 1 FROM legwork_edges WHERE parent = ?1 AND done = 0)";
 const COMPLETE: &str = "
 UPDATE legwork_jobs SET enqueued_at = ?2, attempts = ?3, first_started_at = ?4 WHERE id = ?1";

@@ -38,20 +38,21 @@ macro_rules! is_old_flow {
                              WHERE member.flow = flow.id)"
     };
 }
-const OLD: &str = concat!(
+pub(super) const OLD: &str = concat!(
     "SELECT id FROM legwork_history WHERE id > ?1 AND ",
     is_old!(),
     " ORDER BY id LIMIT 200"
 );
-const IS_OLD: &str = concat!("SELECT 1 FROM legwork_history WHERE id = ?1 AND ", is_old!());
+pub(super) const IS_OLD: &str =
+    concat!("SELECT 1 FROM legwork_history WHERE id = ?1 AND ", is_old!());
 const COUNT_OLD: &str =
     concat!("SELECT count(*) FROM legwork_history WHERE id > ?1 AND ", is_old!());
-const OLD_FLOW: &str = concat!(
+pub(super) const OLD_FLOW: &str = concat!(
     "SELECT id FROM legwork_flows AS flow WHERE id > ?1 AND ",
     is_old_flow!(),
     " ORDER BY id LIMIT 1"
 );
-const IS_OLD_FLOW: &str =
+pub(super) const IS_OLD_FLOW: &str =
     concat!("SELECT 1 FROM legwork_flows AS flow WHERE id = ?1 AND ", is_old_flow!());
 const COUNT_MEMBERS: &str = concat!(
     "SELECT count(*) FROM legwork_history WHERE flow IN
