@@ -121,7 +121,8 @@ pub struct Command {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
-    verb: Verb,
+    // Boxed: an app has the whole in an enum of its own, beside small ones.
+    verb: Box<Verb>,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing matched, 4 refused, \

@@ -97,7 +97,9 @@ pub(super) fn bytes(bytes: u64) -> String {
 /// Says a line on stderr. If nobody can hear it there is nobody to tell.
 pub(super) fn talk(line: impl Display) {
     let line = escape(&line.to_string(), true);
-    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    super::progress::beside(|| {
+        let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    });
 }
 
 /// Control characters, which would steer a terminal or break a row, become escapes; backslashes

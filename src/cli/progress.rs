@@ -2,6 +2,7 @@
 //! stderr, and nothing of it with `--quiet`.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -14,6 +15,22 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// The whole of a line; what is left of it between the words is the bar.
 const BAR: &str = "{msg} {wide_bar} {count} {rate} {left}";
+
+/// The bar that is drawn now, for those who write to the same terminal.
+static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn drawn(bar: Option<ProgressBar>) {
+    *DRAWN.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+}
+
+/// Writes to stderr, above the bar if there is one.
+pub(super) fn beside(write: impl FnOnce()) {
+    let bar = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
 
 pub(super) struct Progress {
     shown: Shown,
@@ -78,7 +95,10 @@ impl Progress {
     /// Takes the bar away; elsewhere the last line stands.
     pub(super) fn end(self) {
         match &self.shown {
-            Shown::Bar(bar) => bar.finish_and_clear(),
+            Shown::Bar(bar) => {
+                bar.finish_and_clear();
+                drawn(None);
+            }
             Shown::Lines { .. } => self.line(),
             Shown::Not => {}
         }
@@ -111,6 +131,7 @@ fn bar(verb: &'static str, unit: Unit, total: Option<u64>) -> ProgressBar {
     bar.set_style(style);
     bar.set_message(verb);
     bar.enable_steady_tick(EVERY);
+    drawn(Some(bar.clone()));
     bar
 }
 

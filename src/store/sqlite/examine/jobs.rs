@@ -48,13 +48,13 @@ struct Waiting {
 
 pub(super) fn look(conn: &Connection, path: &Path, now: Micros, seen: &mut Examined) {
     let read = clock(conn, now);
-    seen.read("the clock's record", read).map(|found| seen.found(found));
+    seen.found_in("the clock's record", read);
     let read = instance::instances(conn);
     let instances = seen.read("the instances", read).unwrap_or_default();
     files::look_aside(path, &instances, seen);
     let dead = dead(path, &instances);
     let read = instances_found(conn, path, &instances, &dead);
-    seen.read("the instances", read).map(|found| seen.found(found));
+    seen.found_in("the instances", read);
     let live = instances.len() - dead.len();
     let read = waiting(conn, now);
     if let Some(waiting) = seen.read("the waiting jobs", read) {
@@ -70,7 +70,7 @@ pub(super) fn look(conn: &Connection, path: &Path, now: Micros, seen: &mut Exami
         }
     }
     let read = overdue(conn, &dead, now);
-    seen.read("the running jobs", read).map(|found| seen.found(found));
+    seen.found_in("the running jobs", read);
     #[cfg(feature = "cron")]
     {
         let read = crate::store::sqlite::cron::rows(conn);

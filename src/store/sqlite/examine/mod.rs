@@ -49,6 +49,12 @@ impl Examined {
         self
     }
 
+    /// What was found in a part of the file, or that it could not be read.
+    fn found_in(&mut self, what: &str, found: Result<Vec<Finding>, Error>) {
+        let found = self.read(what, found);
+        self.found(found.into_iter().flatten());
+    }
+
     /// What was read, or a finding that it could not be.
     fn read<T>(&mut self, what: &str, read: Result<T, Error>) -> Option<T> {
         read.map_err(|error| self.found([of_error(what, &error)])).ok()
