@@ -248,7 +248,8 @@ impl Command {
         mut self,
         engine: impl Fn(&Jobs) -> Result<EngineBuilder<S>, BoxError> + 'static,
     ) -> ExitCode {
-        self.globals.app = std::mem::take(&mut self.globals.app).with(engine);
+        let app = std::mem::take(&mut self.globals.app);
+        self.globals.app = Box::new(app.with(engine));
         self.act()
     }
 
