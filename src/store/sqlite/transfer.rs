@@ -37,8 +37,7 @@ pub(super) const UNTIL: &str =
     "SELECT until FROM legwork_unique WHERE key = ?1 AND slot = 0 AND job = ?2";
 pub(super) const PARENTS: &str = "
 SELECT parent, anyway FROM legwork_edges INDEXED BY legwork_parents WHERE child = ?1 AND done = 0";
-pub(super) const IS_PARENT: &str =
-    "SELECT EXISTS (SELECT 1 FROM legwork_edges WHERE parent = ?1 AND done = 0)";
+pub(super) const IS_PARENT: &str = "SELECT 1 FROM legwork_edges WHERE parent = ?1 AND done = 0";
 const COMPLETE: &str = "
 UPDATE legwork_jobs SET enqueued_at = ?2, attempts = ?3, first_started_at = ?4 WHERE id = ?1";
 const INTO_HISTORY: &str = "
@@ -163,7 +162,7 @@ fn relations(conn: &Connection, job: &mut ExportedJob) -> rusqlite::Result<()> {
         job.anyway |= row.get::<_, bool>(1)?;
     }
     let mut ask = conn.prepare_cached(IS_PARENT)?;
-    job.is_parent = ask.query_row([job.id.0], |row| row.get(0))?;
+    job.is_parent = ask.exists([job.id.0])?;
     Ok(())
 }
 

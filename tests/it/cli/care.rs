@@ -75,6 +75,7 @@ fn prune_goes_by_the_clock_as_far_as_it_is_believed_and_all_finished_does_not() 
     .unwrap();
     app.execute("UPDATE legwork_history SET prune_at = ?1", [seen + 60_000_000 * 60]).unwrap();
     assert_eq!(place.line("prune").good(), "0\t0\n");
+    assert_eq!(place.open().prune(&Prune::due(), |_| {}).unwrap(), 0);
     assert_eq!(place.line("prune --all-finished --yes").good(), "3\t3\n");
 }
 
