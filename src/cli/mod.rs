@@ -36,10 +36,13 @@ mod cron;
 mod doctor;
 mod drain;
 mod enqueue;
+mod ensure;
 mod export;
+mod failures;
 mod flows;
 mod gate;
 mod globals;
+mod health;
 mod import;
 mod list;
 mod logging;
@@ -50,10 +53,12 @@ mod pause;
 mod progress;
 mod prune;
 mod query;
+mod queues;
 mod retry;
 mod run;
 mod shell;
 mod show;
+mod stats;
 mod status;
 mod times;
 mod trouble;
@@ -61,6 +66,7 @@ mod until;
 mod vacuum;
 mod wait;
 mod work;
+mod workers;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -144,6 +150,16 @@ enum Verb {
     List(list::Arguments),
     /// Show all about one job.
     Show(show::Arguments),
+    /// Show how jobs have failed: kinds and errors, the most frequent first.
+    Failures(failures::Arguments),
+    /// Show the queues: how much waits in each, for how long, and for what.
+    Queues,
+    /// Show the processes that run jobs, their pools and what they run.
+    Workers,
+    /// Show how many jobs there are, and how long each kind waits and runs.
+    Stats,
+    /// Tell a probe whether somebody works: exit code 0, 69 if nobody does, 4 if jobs wait too long.
+    Health(health::Arguments),
     /// Wait until jobs are finished.
     Wait(wait::Arguments),
     /// Run finished or retrying jobs again, now.
@@ -270,6 +286,11 @@ impl Verb {
             Verb::Status => status::run(globals),
             Verb::List(arguments) => list::run(globals, arguments),
             Verb::Show(arguments) => show::run(globals, arguments),
+            Verb::Failures(arguments) => failures::run(globals, arguments),
+            Verb::Queues => queues::run(globals),
+            Verb::Workers => workers::run(globals),
+            Verb::Stats => stats::run(globals),
+            Verb::Health(arguments) => health::run(globals, arguments),
             Verb::Wait(arguments) => wait::run(globals, arguments),
             Verb::Retry(arguments) => retry::run(globals, arguments),
             Verb::Cancel(arguments) => cancel::run(globals, arguments),

@@ -10,8 +10,10 @@ mod drain;
 mod embedded;
 mod flows;
 mod hostile;
+mod seeing;
 mod shell;
 mod transfer;
+mod upload;
 mod working;
 
 use std::ffi::OsStr;

@@ -17,11 +17,13 @@ use super::app::Setup;
 use super::globals::Globals;
 use super::shell::{self, Worker};
 use super::trouble::{DATABASE, FAILED, SIGNALLED, TIMED_OUT, Trouble};
-use super::{Done, times};
+use super::{Done, ensure, times};
 use crate::engine::{Engine, Pool};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::jobs::Jobs;
+use crate::record::Filter;
+use crate::state::State;
 use crate::tally::Tally;
 
 /// How long the last commands get to die.
@@ -62,6 +64,9 @@ pub(super) struct Arguments {
     /// How long running jobs get after the first INT or TERM before they are given back.
     #[arg(long, value_name = "SPAN", value_parser = times::span, default_value = "30s")]
     grace: Duration,
+    /// Started by `--ensure-worker`.
+    #[arg(long, hide = true)]
+    ensured: bool,
     /// Say only what went wrong.
     // Here -q names queues.
     #[arg(long)]
@@ -93,6 +98,7 @@ impl Arguments {
             max_jobs: None,
             crash_limit: None,
             grace,
+            ensured: false,
             quiet: false,
         }
     }
@@ -142,10 +148,30 @@ pub(super) fn work(
     let (tell, told) = unbounded();
     // Before the engine: from its first moment on a signal stops it in an orderly way.
     let listening = listen(tell.clone())?;
-    let started = Work::start(globals, jobs, arguments, tell, told);
-    let ended = started.and_then(|work| work.run(watch));
+    let start = || Work::start(globals, jobs, arguments, tell.clone(), told.clone());
+    let ended = match arguments.ensured {
+        true => work_while_needed(start),
+        false => start().and_then(|work| work.run(watch)),
+    };
     listening.close();
     ended
+}
+
+/// Works until nothing is left that could be run here, now or later. It leaves before it looks for the last
+/// time: see [`ensure`].
+fn work_while_needed(start: impl Fn() -> Result<Work, Trouble>) -> Result<Worked, Trouble> {
+    ensure::detach();
+    let mut work = start()?;
+    ensure::announce()?;
+    loop {
+        let rest = Rest { jobs: work.engine.jobs().clone(), kinds: work.engine.kinds() };
+        work.rest = Some(rest.clone());
+        let ended = work.run(None)?;
+        if ended.stopped || !rest.is_left() {
+            return Ok(ended);
+        }
+        work = start()?;
+    }
 }
 
 /// Passes INT and TERM on.
@@ -211,8 +237,32 @@ struct Work {
     told: Receiver<Notice>,
     tell: Sender<Notice>,
     idle_exit: Option<Duration>,
+    /// Being idle is no reason to end while something of it is left.
+    rest: Option<Rest>,
     until_empty: bool,
     grace: Duration,
+}
+
+/// The jobs that this program could run, now or later.
+#[derive(Clone)]
+struct Rest {
+    jobs: Jobs,
+    kinds: Vec<String>,
+}
+
+impl Rest {
+    fn is_left(&self) -> bool {
+        let waiting = [State::Ready, State::Scheduled, State::Retrying, State::Blocked];
+        let filter = waiting.into_iter().fold(Filter::new(), Filter::state);
+        let filter = self.kinds.iter().fold(filter, Filter::kind);
+        match self.jobs.list(&filter, None, 1) {
+            Ok(page) => !page.jobs.is_empty(),
+            Err(error) => {
+                log::warn!("legwork: looking for what is left: {error}");
+                false
+            }
+        }
+    }
 }
 
 impl Work {
@@ -244,6 +294,7 @@ impl Work {
             told,
             tell,
             idle_exit: arguments.idle_exit,
+            rest: None,
             until_empty: arguments.until_empty,
             grace: arguments.grace,
         })
@@ -291,7 +342,10 @@ impl Work {
                 Err(RecvTimeoutError::Disconnected) => return Notice::Enough,
                 Err(RecvTimeoutError::Timeout) => {
                     if self.idle_exit.is_some_and(|limit| self.busy.left(limit).is_zero()) {
-                        return Notice::Enough;
+                        if !self.rest.as_ref().is_some_and(Rest::is_left) {
+                            return Notice::Enough;
+                        }
+                        self.busy.begin_idle();
                     }
                 }
             }

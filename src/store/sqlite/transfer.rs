@@ -10,7 +10,8 @@ use super::book::Book;
 use super::demand::Demand;
 use super::ends::keep_of;
 use super::errors::storing;
-use super::{Store, query, text};
+use super::query::Conditions;
+use super::{Store, text};
 use crate::clock::{Micros, from_micros, micros_of};
 use crate::error::{Error, Result};
 use crate::exported::{ExportedJob, ExportedKey, ImportEnd, ImportRow};
@@ -25,14 +26,12 @@ const LIVE: &str = "
 SELECT job.id, lane.kind, lane.queue, nullif(lane.gate, ''), job.state, job.priority, job.enqueued_at,
        job.run_at, job.attempts, job.first_started_at, NULL, NULL, NULL, job.args, job.options,
        job.tags, job.meta, job.unique_key, job.unique_hold, job.limits, job.expires_at, job.flow,
-       NULL, NULL
-  FROM legwork_jobs AS job CROSS JOIN legwork_lanes AS lane ON lane.id = job.lane";
+       NULL, NULL";
 const FINISHED: &str = "
 SELECT job.id, lane.kind, lane.queue, nullif(lane.gate, ''), job.state, job.priority, job.enqueued_at,
        job.run_at, job.attempts, NULL, job.started_at, job.finished_at, job.prune_at, job.args, job.options,
        job.tags, job.meta, job.unique_key, job.unique_hold, job.limits, NULL, job.flow,
-       job.output, job.reason
-  FROM legwork_history AS job CROSS JOIN legwork_lanes AS lane ON lane.id = job.lane";
+       job.output, job.reason";
 pub(super) const UNTIL: &str =
     "SELECT until FROM legwork_unique WHERE key = ?1 AND slot = 0 AND job = ?2";
 pub(super) const PARENTS: &str = "
@@ -66,15 +65,22 @@ impl Store {
         let conn = self.reader()?;
         let snapshot = conn.unchecked_transaction().map_err(storing)?;
         let mut jobs = Vec::new();
-        for (finished, table) in [(false, LIVE), (true, FINISHED)] {
-            let Some((conditions, values)) = query::conditions(filter, finished) else { continue };
-            let (behind, most) = (values.len() + 2, values.len() + 3);
+        for (finished, columns) in [(false, LIVE), (true, FINISHED)] {
+            let Some(Conditions { from, sql, values, .. }) = Conditions::of(filter, finished)
+            else {
+                continue;
+            };
+            let most = values.len() + 3;
+            // The jobs outermost: their order is the answer's.
             let sql = format!(
-                "{table}{conditions} AND job.id > ?{behind} ORDER BY job.id LIMIT (?{most}+0)"
+                "{columns} FROM {from} CROSS JOIN legwork_lanes AS lane ON lane.id = job.lane{sql}
+                  ORDER BY job.id LIMIT (?{most}+0)"
             );
-            let all = std::iter::once(Value::from(i64::MAX))
+            let first = after.0.saturating_add(1);
+            let all = [Value::from(i64::MAX), Value::from(first)]
+                .into_iter()
                 .chain(values)
-                .chain([Value::from(after.0), Value::from(limit as i64)]);
+                .chain([Value::from(limit as i64)]);
             let mut ask = snapshot.prepare_cached(&sql).map_err(storing)?;
             let mut rows = ask.query(params_from_iter(all)).map_err(storing)?;
             while let Some(row) = rows.next().map_err(storing)? {

@@ -97,6 +97,7 @@ impl Writer {
                 | Control::Resume(_)
                 | Control::CloseGate(_)
                 | Control::OpenGate(_)
+                | Control::SetPools(..)
                 | Control::EnqueueFlow(_)
                 | Control::Import(_)
                 | Control::Upkeep(_) => {}
