@@ -43,7 +43,9 @@ mod cron;
 mod engine;
 mod error;
 mod event;
+mod exported;
 mod failure;
+mod finding;
 mod flow;
 pub mod guide;
 mod id;
@@ -61,6 +63,7 @@ mod state;
 mod store;
 mod tally;
 mod unique;
+mod upkeep;
 
 pub use clock::{Clock, Random};
 pub use context::{Context, Cursor};
@@ -69,14 +72,18 @@ pub use cron::{Cron, CronRecord};
 pub use engine::{AtWork, Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
+pub use exported::{ExportedJob, ExportedKey, Imported};
 pub use failure::{Failure, Interrupt, ResultExt};
+pub use finding::{Finding, Report, Severity};
 pub use flow::{
     AfterFailure, Batch, Chain, EnqueuedFlow, FlowPage, FlowRecord, FlowState, Member, NewFlow,
     Workflow,
 };
 pub use id::{FlowId, JobId};
 pub use job::{Job, JobResult, Outcome};
-pub use jobs::{CheckReport, CronTrouble, Jobs, JobsBuilder, KindTrouble, Listener, Told};
+pub use jobs::{
+    CheckReport, CronTrouble, ImportRun, Jobs, JobsBuilder, KindTrouble, Listener, Told,
+};
 pub use limit::{Limit, OnBusy};
 pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
@@ -93,6 +100,7 @@ pub use state::State;
 pub use store::{Durability, SqliteInfo};
 pub use tally::Tally;
 pub use unique::{Conflict, Enqueued, Unique};
+pub use upkeep::{Prune, Schema, Vacuumed};
 
 /// The README's program is compiled as a test.
 #[doc = include_str!("../README.md")]

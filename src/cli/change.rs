@@ -66,7 +66,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments, verb: &Verb) -> Done
         return Ok(ExitCode::SUCCESS);
     }
     if matched > 1 {
-        confirm(globals, verb, matched)?;
+        confirm(globals, verb.word, matched)?;
     }
     let by_id = arguments.filter.is_empty();
     let changed = (verb.apply)(&jobs, selection)?;
@@ -96,18 +96,19 @@ fn of_ids(jobs: &Jobs, ids: &[JobId], verb: &Verb) -> Result<(Selection, u64), T
     Ok((Selection::Many(ids.to_vec()), matched))
 }
 
-fn confirm(globals: &Globals, verb: &Verb, matched: u64) -> Result<(), Trouble> {
+/// Asks whether to do it to so many jobs.
+pub(super) fn confirm(globals: &Globals, word: &str, matched: u64) -> Result<(), Trouble> {
     if globals.yes {
         return Ok(());
     }
     let refused = |text: String| Trouble::new(REFUSED, text);
     if !io::stdin().is_terminal() {
-        return Err(refused(format!("this would {} {matched} jobs", verb.word))
+        return Err(refused(format!("this would {} {matched} jobs", word))
             .hint("look with --dry-run; do it with --yes"));
     }
     let mut err = io::stderr().lock();
     // Nobody to ask: then nobody answers yes.
-    let _ = write!(err, "{} {matched} jobs? [y/N] ", verb.word).and_then(|()| err.flush());
+    let _ = write!(err, "{} {matched} jobs? [y/N] ", word).and_then(|()| err.flush());
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     match (read, line.trim().to_ascii_lowercase().as_str()) {
@@ -151,6 +152,6 @@ fn answer(
     }
 }
 
-fn jobs(count: u64) -> String {
+pub(super) fn jobs(count: u64) -> String {
     if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") }
 }

@@ -26,6 +26,7 @@
 //! A program that has a command line already takes [`Command`] into it as a subcommand.
 
 mod app;
+mod backup;
 mod bench;
 mod cancel;
 mod change;
@@ -33,23 +34,30 @@ mod check;
 mod completions;
 #[cfg(feature = "cron")]
 mod cron;
+mod doctor;
+mod drain;
 mod enqueue;
 mod ensure;
 mod events;
+mod export;
 mod failures;
 mod flows;
 mod gate;
 mod globals;
 mod health;
 mod help;
+mod import;
 mod list;
 mod logging;
 mod logs;
 mod man;
+mod migrate;
 mod new;
 mod new_options;
 mod output;
 mod pause;
+mod progress;
+mod prune;
 mod query;
 mod queues;
 mod retry;
@@ -62,6 +70,7 @@ mod status;
 mod times;
 mod trouble;
 mod until;
+mod vacuum;
 mod wait;
 mod work;
 mod workers;
@@ -128,6 +137,7 @@ pub struct Command {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
+    // Boxed: an app has the whole in an enum of its own, beside small ones.
     verb: Box<Verb>,
 }
 
@@ -135,6 +145,8 @@ pub struct Command {
 enum Verb {
     /// Run jobs: the shell jobs that `legwork run` enqueues.
     Work(work::Arguments),
+    /// Run jobs until nothing is ready, running or due, and show how far it is.
+    Drain(drain::Arguments),
     /// Enqueue a job of any kind.
     Enqueue(enqueue::Arguments),
     /// Enqueue a command, for a worker to run.
@@ -181,6 +193,20 @@ enum Verb {
     Cron(cron::Command),
     /// Find waiting jobs that nobody could run; a gate for deploys.
     Check,
+    /// Examine the file, its disk and the processes that use it.
+    Doctor(doctor::Arguments),
+    /// Bring the file's schema up to date.
+    Migrate(migrate::Arguments),
+    /// Remove old finished jobs now.
+    Prune(prune::Arguments),
+    /// Copy the file while it is in use.
+    Backup(backup::Arguments),
+    /// Give the file's free pages back.
+    Vacuum(vacuum::Arguments),
+    /// Write jobs as JSON lines, for another file.
+    Export(export::Arguments),
+    /// Enqueue the jobs of an export.
+    Import(import::Arguments),
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
     /// Write a file to start from: a job of an app.
@@ -286,6 +312,7 @@ impl Verb {
     fn act(&self, globals: &Globals) -> Done {
         match self {
             Verb::Work(arguments) => work::run(globals, arguments),
+            Verb::Drain(arguments) => drain::run(globals, arguments),
             Verb::Enqueue(arguments) => enqueue::run(globals, arguments),
             Verb::Run(arguments) => run::run(globals, arguments),
             Verb::Status => status::run(globals),
@@ -308,6 +335,13 @@ impl Verb {
             #[cfg(feature = "cron")]
             Verb::Cron(command) => cron::run(globals, command),
             Verb::Check => check::run(globals),
+            Verb::Doctor(arguments) => doctor::run(globals, arguments),
+            Verb::Migrate(arguments) => migrate::run(globals, arguments),
+            Verb::Prune(arguments) => prune::run(globals, arguments),
+            Verb::Backup(arguments) => backup::run(globals, arguments),
+            Verb::Vacuum(arguments) => vacuum::run(globals, arguments),
+            Verb::Export(arguments) => export::run(globals, arguments),
+            Verb::Import(arguments) => import::run(globals, arguments),
             Verb::Bench(arguments) => Ok(bench::run(arguments)),
             Verb::New(command) => new::run(globals, command),
             Verb::Service(arguments) => service::run(globals, arguments),

@@ -8,12 +8,15 @@ mod control;
 pub(crate) mod cron;
 mod ears;
 mod enqueue;
+mod examine;
 mod flows;
 mod gates;
 mod listen;
 mod look;
 mod open;
 mod shared;
+mod transfer;
+mod upkeep;
 
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
@@ -30,6 +33,7 @@ pub use self::builder::JobsBuilder;
 pub use self::check::{CheckReport, CronTrouble, KindTrouble};
 pub use self::listen::{Listener, Told};
 use self::shared::Shared;
+pub use self::transfer::ImportRun;
 
 /// The handle on a database file. Cheap to clone, `Send + Sync`; all handles of a process on one
 /// file, clones or opened anew, share one writer thread, which ends with the last of them.

@@ -21,6 +21,7 @@ use crossbeam_channel::Sender;
 
 use crate::clock::{Clock, Micros, Random};
 use crate::error::{Error, Result};
+use crate::exported::{ImportRow, Imported};
 use crate::flow::{EnqueuedFlow, FlowRow, FlowState};
 use crate::id::{FlowId, JobId};
 use crate::kinds::KindOptions;
@@ -31,9 +32,13 @@ use crate::rules::queues::Queues;
 use crate::rules::steps::Named;
 use crate::state::State;
 use crate::unique::Enqueued;
+use crate::upkeep::Ends;
 
 pub use sqlite::SqliteInfo;
-pub(crate) use sqlite::{Ear, Held, InstanceLock, Mouth, Said, Store, app_commit_error, app_error};
+pub(crate) use sqlite::{
+    Ear, Examined, Held, InstanceLock, Mouth, Said, Store, app_commit_error, app_error, examine,
+    schema,
+};
 
 /// What a group of writes must survive before it is acknowledged.
 ///
@@ -287,8 +292,47 @@ pub(crate) enum Control {
     /// The pools of an engine, as they are now.
     SetPools(InstanceId, Vec<PoolRecord>),
     EnqueueFlow(Box<FlowRow>),
+    Upkeep(Upkeep),
+    Import(Box<Import>),
     #[cfg(feature = "cron")]
     Cron(cron::CronOrder),
+}
+
+/// One bite of looking after the file.
+#[derive(Clone, Debug)]
+pub(crate) enum Upkeep {
+    /// Remove what has outlived its retention.
+    PruneDue,
+    /// Remove these finished jobs, if they still have ended by then.
+    PruneJobs(Vec<i64>, Ends),
+    /// Remove members of this flow, if it still has ended by then; with the last one the flow.
+    PruneFlow(i64, Ends),
+    /// Give free pages back.
+    GivePagesBack,
+}
+
+/// Jobs to be made anew, and which line of which export they reach to.
+#[derive(Clone, Debug)]
+pub(crate) struct Import {
+    pub(crate) jobs: Vec<ImportRow>,
+    pub(crate) mark: Option<(String, u64)>,
+}
+
+/// What became of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ImportDone {
+    pub(crate) imported: Imported,
+    /// Old and new ids.
+    pub(crate) ids: Vec<(JobId, JobId)>,
+}
+
+/// What a bite has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Upkept {
+    /// Jobs that were removed.
+    pub(crate) removed: u64,
+    /// There may be more of it.
+    pub(crate) more: bool,
 }
 
 /// What a control did.
@@ -302,6 +346,8 @@ pub(crate) struct Controlled {
     /// Jobs that cannot run again, since this parent of theirs has not completed.
     pub(crate) held_by_parent: Vec<(JobId, JobId)>,
     pub(crate) flow: Option<EnqueuedFlow>,
+    pub(crate) upkept: Upkept,
+    pub(crate) imported: ImportDone,
     /// A gate was closed or opened that was not so before.
     pub(crate) gate_moved: bool,
     /// Running jobs that were marked; whoever holds them must be told.

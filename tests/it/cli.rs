@@ -1,9 +1,12 @@
 //! The command line, by its real binary: what it prints, how it exits, what shell jobs do.
 
 mod answers;
+mod care;
 mod check;
 #[cfg(feature = "cron")]
 mod cron;
+mod doctor;
+mod drain;
 mod embedded;
 mod events;
 mod everywhere;
@@ -15,6 +18,7 @@ mod seeing;
 mod sessions;
 mod set_up;
 mod shell;
+mod transfer;
 mod upload;
 mod working;
 

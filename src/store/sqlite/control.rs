@@ -120,6 +120,8 @@ impl Book {
             Control::OpenGate(name) => done.gate_moved = self.set_gate(name, None)?,
             Control::SetPools(id, pools) => self.set_pools(*id, pools)?,
             Control::EnqueueFlow(flow) => done.flow = Some(self.enqueue_flow(flow, now, keep)?),
+            Control::Import(import) => done.imported = self.import(import, now, keep)?,
+            Control::Upkeep(order) => done.upkept = self.upkeep(order, now)?,
             #[cfg(feature = "cron")]
             Control::Cron(order) => done.cron = self.cron(order, now)?,
         }

@@ -6,7 +6,7 @@ use rusqlite::types::Null;
 
 use super::{
     book, claim, edges, expiry, finish, flows, instance, kinds, limits, migrate, news, prune,
-    query, rescue, steps, suspects, unique,
+    query, rescue, steps, suspects, transfer, unique, upkeep,
 };
 use crate::id::{FlowId, JobId};
 use crate::record::Filter;
@@ -138,6 +138,22 @@ fn jobs_that_expire_are_found_and_foreseen_in_their_index() {
     let conn = file();
     assert_uses(&conn, expiry::EXPIRED, "legwork_next_expiry (expires_at>? AND expires_at<?)");
     assert_uses(&conn, expiry::NEXT_EXPIRY, "legwork_next_expiry");
+}
+
+#[test]
+fn old_and_exported_jobs_are_found_in_the_order_of_their_ids() {
+    let conn = file();
+    for sql in [upkeep::OLD, upkeep::IS_OLD] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+    // They walk over what is left to settle, too: a few rows, if any.
+    for sql in [upkeep::OLD_FLOW, upkeep::IS_OLD_FLOW] {
+        let plan = plan(&conn, sql);
+        assert!(plan.starts_with("SEARCH flow USING INTEGER PRIMARY KEY"), "{plan}");
+    }
+    assert_uses(&conn, transfer::PARENTS, "legwork_parents (child=?)");
+    assert_uses(&conn, transfer::IS_PARENT, "PRIMARY KEY (parent=?)");
+    assert_uses(&conn, transfer::UNTIL, "PRIMARY KEY (key=? AND slot=?)");
 }
 
 #[test]

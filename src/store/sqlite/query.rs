@@ -16,7 +16,6 @@ use crate::id::{FlowId, JobId};
 use crate::record::{AttemptRecord, JobRecord, LogLine, Progress};
 use crate::state::State;
 
-#[cfg(test)]
 pub(super) use self::conditions::Conditions;
 #[cfg(test)]
 pub(super) use self::failures::failed_sql;

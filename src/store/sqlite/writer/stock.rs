@@ -98,7 +98,9 @@ impl Writer {
                 | Control::CloseGate(_)
                 | Control::OpenGate(_)
                 | Control::SetPools(..)
-                | Control::EnqueueFlow(_) => {}
+                | Control::EnqueueFlow(_)
+                | Control::Import(_)
+                | Control::Upkeep(_) => {}
                 #[cfg(feature = "cron")]
                 Control::Cron(_) => {}
             }
