@@ -78,9 +78,9 @@ pub use job::{Job, JobResult, Outcome};
 pub use jobs::{CheckReport, CronTrouble, Jobs, JobsBuilder, KindTrouble};
 pub use limit::{Limit, OnBusy};
 pub use middleware::{Middleware, Next, Running};
-pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
+pub use new_job::{DEFAULT_QUEUE, Edit, JobOptions, NewJob, Overdue, Retention};
 pub use record::{
-    AttemptRecord, Changed, Filter, GateRecord, Health, InstanceRecord, JobRecord, KindStats,
+    AttemptRecord, Changed, Cloned, Filter, GateRecord, Health, InstanceRecord, JobRecord, KindStats,
     LogLine, Page, Percentiles, Progress, QueueStats, Scope, Selection, Stats, StepRecord,
 };
 #[cfg(feature = "cron")]

@@ -12,6 +12,7 @@ mod gates;
 mod look;
 mod open;
 mod shared;
+mod waiting;
 
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;

@@ -3,6 +3,8 @@
 mod backup;
 mod book;
 mod claim;
+mod clones;
+mod contents;
 mod control;
 mod counter;
 #[cfg(feature = "cron")]
@@ -36,6 +38,7 @@ mod text;
 mod tripwire;
 mod unique;
 mod version;
+mod waiting;
 pub(crate) mod writer;
 
 #[cfg(test)]
