@@ -25,6 +25,7 @@ use crate::rules::retry::Plan;
 use crate::rules::steps::Visits;
 use crate::rules::text;
 use crate::store::{ClaimRef, Finish, Held, Note, Verdict};
+use crate::tally::Tallying;
 
 pub use self::steps::Cursor;
 
@@ -57,6 +58,8 @@ pub(crate) struct Attempt {
     pub(crate) first_started_at: Micros,
     pub(crate) started_at: Micros,
     pub(crate) started_awake: Duration,
+    /// Of its engine.
+    pub(crate) tally: Arc<Tallying>,
     /// Attempts that take longer are told as slow.
     pub(crate) slow_after: Option<Duration>,
     pub(crate) timeout: Option<Duration>,

@@ -59,6 +59,7 @@ mod rules;
 mod spread;
 mod state;
 mod store;
+mod tally;
 mod unique;
 
 pub use clock::{Clock, Random};
@@ -89,6 +90,7 @@ pub use rules::retry::{CustomRetry, Retry};
 pub use spread::spread;
 pub use state::State;
 pub use store::{Durability, SqliteInfo};
+pub use tally::Tally;
 pub use unique::{Conflict, Enqueued, Unique};
 
 /// The README's program is compiled as a test.

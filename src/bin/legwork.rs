@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    legwork::cli::main()
+    legwork::cli::bare()
 }

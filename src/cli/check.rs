@@ -7,16 +7,11 @@ use serde_json::json;
 use super::Done;
 use super::globals::Globals;
 use super::output::{self, Output, cell};
-use super::shell::ShellJob;
 use super::trouble::REFUSED;
-use crate::job::Job;
 use crate::jobs::{CheckReport, CronTrouble, KindTrouble};
 
 pub(super) fn run(globals: &Globals) -> Done {
-    let mut report = globals.open()?.check()?;
-    // `legwork work` knows them, whether it has run on this file or not.
-    report.unknown.retain(|found| found.kind != ShellJob::KIND);
-    report.crons.retain(|found| found.unknown_kind.as_deref() != Some(ShellJob::KIND));
+    let report = globals.app.check(&globals.open()?)?;
     match globals.output() {
         Output::Json => {
             let CheckReport { unknown, undecodable, crons } = &report;

@@ -3,9 +3,10 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use super::app::App;
 use super::output::Output;
 use super::trouble::{DATABASE, Trouble};
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, JobsBuilder};
 
 /// When to use colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -38,11 +39,14 @@ pub(super) struct Globals {
     /// Do not ask before changing several jobs.
     #[arg(long, global = true)]
     pub(super) yes: bool,
+    /// Whose commands these are.
+    #[arg(skip)]
+    pub(super) app: App,
 }
 
 impl Globals {
     fn path(&self) -> Result<&Path, Trouble> {
-        match &self.db {
+        match self.db.as_ref().or(self.app.database.as_ref()) {
             Some(path) if !path.as_os_str().is_empty() => Ok(path),
             _ => Err(Trouble::usage("which database?")
                 .hint("name it with --db FILE or in the variable LEGWORK_DB")),
@@ -51,12 +55,16 @@ impl Globals {
 
     /// Opens the file, or creates it.
     pub(super) fn create(&self) -> Result<Jobs, Trouble> {
-        Ok(Jobs::open(self.path()?)?)
+        Ok(self.builder(self.path()?).open()?)
+    }
+
+    fn builder(&self, path: &Path) -> JobsBuilder {
+        (self.app.settings)(Jobs::builder(path))
     }
 
     /// The same for a command that enqueues and ends: the `-wal` stays for the next one.
     pub(super) fn create_for_a_moment(&self) -> Result<Jobs, Trouble> {
-        Ok(Jobs::builder(self.path()?).checkpoint_on_close(false).open()?)
+        Ok(self.builder(self.path()?).checkpoint_on_close(false).open()?)
     }
 
     /// Opens a file that must be there.
@@ -67,7 +75,7 @@ impl Globals {
             return Err(Trouble::new(DATABASE, format_args!("there is no {}", path.display()))
                 .hint("`legwork work`, `enqueue` and `run` create a database"));
         }
-        Ok(Jobs::open(path)?)
+        Ok(self.builder(path).open()?)
     }
 
     /// How to answer.
@@ -92,7 +100,7 @@ impl Globals {
     /// Says a line on stderr, unless told to be quiet.
     pub(super) fn say(&self, line: impl std::fmt::Display) {
         if !self.quiet {
-            super::output::talk(line);
+            super::output::talk(self.app.named(line));
         }
     }
 }

@@ -5,18 +5,18 @@ use std::fmt::Write as _;
 use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 
-use super::Command;
+use super::Verb;
 use super::globals::Globals;
 use super::output;
 
 struct Logger;
 
 /// A worker tells what it does; the other commands only what is wrong.
-pub(super) fn start(globals: &Globals, command: &Command) {
-    let level = match command {
+pub(super) fn start(globals: &Globals, verb: &Verb) {
+    let level = match verb {
         _ if globals.verbose => LevelFilter::Debug,
         _ if globals.quiet => LevelFilter::Error,
-        Command::Work(_) => LevelFilter::Info,
+        Verb::Work(_) => LevelFilter::Info,
         _ => LevelFilter::Warn,
     };
     if log::set_logger(&Logger).is_ok() {

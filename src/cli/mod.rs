@@ -1,8 +1,31 @@
-//! The command line: the `legwork` binary, and the same commands for an app's own.
+//! The command line: the `legwork` binary, and the same commands for an app with its own kinds of jobs.
 //!
 //! The [guide page](crate::guide::cli) tells what the commands do, what they print, and what their
 //! exit codes mean. Unix only.
+//!
+//! A program of an app's own, such as `src/bin/jobs.rs`, is one call of [`main`]:
+//!
+//! ```no_run
+//! # use legwork::{Context, Engine, Job, JobResult, Outcome};
+//! # use serde::{Deserialize, Serialize};
+//! # struct App;
+//! # impl App { fn open() -> std::io::Result<App> { Ok(App) } }
+//! # #[derive(Serialize, Deserialize)] struct WelcomeEmail { user_id: i64 }
+//! # impl Job for WelcomeEmail {
+//! #     const KIND: &'static str = "welcome_email";
+//! #     type State = App;
+//! #     fn perform(&self, _: &Context<App>) -> JobResult { Ok(Outcome::Done) }
+//! # }
+//! fn main() -> std::process::ExitCode {
+//!     legwork::cli::main(|jobs| {
+//!         Ok(Engine::builder(jobs).state(App::open()?).register::<WelcomeEmail>())
+//!     })
+//! }
+//! ```
+//!
+//! A program that has a command line already takes [`Command`] into it as a subcommand.
 
+mod app;
 mod bench;
 mod cancel;
 mod change;
@@ -30,28 +53,73 @@ mod until;
 mod wait;
 mod work;
 
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use self::globals::Globals;
 use self::trouble::Trouble;
+use crate::engine::EngineBuilder;
+use crate::jobs::{Jobs, JobsBuilder};
+
+/// Any error, as an app's own code has them.
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A durable background-job queue in one SQLite file.
 #[derive(Parser, Debug)]
 #[command(name = "legwork", version, after_help = EXIT_CODES)]
-struct Cli {
+struct Program {
+    #[command(flatten)]
+    command: Command,
+}
+
+/// All commands and their options, as a part of an app's own command line:
+///
+/// ```no_run
+/// use clap::Parser;
+/// use legwork::Engine;
+/// use std::process::ExitCode;
+///
+/// /// Sends mail.
+/// #[derive(Parser)]
+/// enum App {
+///     /// Say hello.
+///     Hello,
+///     /// Look after the background jobs.
+///     Jobs(legwork::cli::Command),
+/// }
+///
+/// fn main() -> ExitCode {
+///     match App::parse() {
+///         App::Hello => {
+///             println!("hello");
+///             ExitCode::SUCCESS
+///         }
+///         App::Jobs(command) => command
+///             .program("myapp jobs")
+///             .database("/var/lib/myapp/app.db")
+///             .run(|jobs| Ok(Engine::builder(jobs))),
+///     }
+/// }
+/// ```
+///
+/// The app's clap must be of the same version, 4.
+#[derive(clap::Args, Debug)]
+pub struct Command {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
-    command: Command,
+    verb: Verb,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing matched, 4 refused, \
 5 database, 69 no live worker, 124 time-out, 130/143 interrupted.";
 
 #[derive(clap::Subcommand, Debug)]
-enum Command {
+enum Verb {
     /// Run jobs: the shell jobs that `legwork run` enqueues.
     Work(work::Arguments),
     /// Enqueue a job of any kind.
@@ -93,28 +161,98 @@ enum Command {
 /// What a command comes to: an exit code, or what went wrong.
 type Done = Result<ExitCode, Trouble>;
 
-/// Reads the command line, does what it says, and returns the exit code.
-pub fn main() -> ExitCode {
-    let Cli { globals, command } = Cli::parse();
-    logging::start(&globals, &command);
-    let done = match command {
-        Command::Work(arguments) => work::run(&globals, &arguments),
-        Command::Enqueue(arguments) => enqueue::run(&globals, &arguments),
-        Command::Run(arguments) => run::run(&globals, &arguments),
-        Command::Status => status::run(&globals),
-        Command::List(arguments) => list::run(&globals, &arguments),
-        Command::Show(arguments) => show::run(&globals, &arguments),
-        Command::Wait(arguments) => wait::run(&globals, &arguments),
-        Command::Retry(arguments) => retry::run(&globals, &arguments),
-        Command::Cancel(arguments) => cancel::run(&globals, &arguments),
-        Command::Pause(arguments) => pause::run(&globals, &arguments, true),
-        Command::Resume(arguments) => pause::run(&globals, &arguments, false),
-        Command::Gate(arguments) => gate::run(&globals, &arguments),
-        Command::Flows(arguments) => flows::run(&globals, &arguments),
-        #[cfg(feature = "cron")]
-        Command::Cron(command) => cron::run(&globals, &command),
-        Command::Check => check::run(&globals),
-        Command::Bench(arguments) => Ok(bench::run(&arguments)),
-    };
-    done.unwrap_or_else(|trouble| trouble.tell())
+/// The whole of an app's program for its jobs: reads the command line, does what it says with the app's
+/// engine, and returns the exit code.
+///
+/// `engine` registers the app's kinds, with its state, pools, gates and cron entries. It is called by the
+/// commands that run jobs or look whether they could be run, not by the others; so what is slow to open
+/// belongs inside it. If it fails the command exits with 4 and says why. `legwork work` lets the engine run
+/// shell jobs as well; pools that the command line names take the place of the app's.
+pub fn main<S: Send + Sync + 'static>(
+    engine: impl Fn(&Jobs) -> Result<EngineBuilder<S>, BoxError> + 'static,
+) -> ExitCode {
+    let command = Program::parse().command;
+    match own_name() {
+        Some(name) => command.program(name).run(engine),
+        None => command.run(engine),
+    }
+}
+
+/// The bare program `legwork`, which knows no kinds but shell jobs.
+pub fn bare() -> ExitCode {
+    Program::parse().command.act()
+}
+
+/// The name under which this program was called.
+fn own_name() -> Option<String> {
+    let path: OsString = std::env::args_os().next()?;
+    Some(Path::new(&path).file_name()?.to_string_lossy().into_owned())
+}
+
+impl Command {
+    /// How a user calls these commands; for hints. Default: `legwork`.
+    pub fn program(mut self, name: impl Into<String>) -> Command {
+        self.globals.app.program = name.into();
+        self
+    }
+
+    /// The file, if the command line and the environment name none.
+    pub fn database(mut self, path: impl Into<PathBuf>) -> Command {
+        self.globals.app.database = Some(path.into());
+        self
+    }
+
+    /// The settings with which the app opens the file, such as durability, retention and middleware.
+    ///
+    /// ```no_run
+    /// # use legwork::{Durability, Engine};
+    /// # fn f(command: legwork::cli::Command) -> std::process::ExitCode {
+    /// command
+    ///     .settings(|file| file.durability(Durability::Strict))
+    ///     .run(|jobs| Ok(Engine::builder(jobs)))
+    /// # }
+    /// ```
+    pub fn settings(mut self, settings: impl Fn(JobsBuilder) -> JobsBuilder + 'static) -> Command {
+        self.globals.app.settings = Box::new(settings);
+        self
+    }
+
+    /// Does what the command line says, with the app's engine; see [`main`].
+    pub fn run<S: Send + Sync + 'static>(
+        mut self,
+        engine: impl Fn(&Jobs) -> Result<EngineBuilder<S>, BoxError> + 'static,
+    ) -> ExitCode {
+        self.globals.app = std::mem::take(&mut self.globals.app).with(engine);
+        self.act()
+    }
+
+    fn act(self) -> ExitCode {
+        let Command { globals, verb } = self;
+        logging::start(&globals, &verb);
+        verb.act(&globals).unwrap_or_else(|trouble| trouble.tell(&globals.app))
+    }
+}
+
+impl Verb {
+    fn act(&self, globals: &Globals) -> Done {
+        match self {
+            Verb::Work(arguments) => work::run(globals, arguments),
+            Verb::Enqueue(arguments) => enqueue::run(globals, arguments),
+            Verb::Run(arguments) => run::run(globals, arguments),
+            Verb::Status => status::run(globals),
+            Verb::List(arguments) => list::run(globals, arguments),
+            Verb::Show(arguments) => show::run(globals, arguments),
+            Verb::Wait(arguments) => wait::run(globals, arguments),
+            Verb::Retry(arguments) => retry::run(globals, arguments),
+            Verb::Cancel(arguments) => cancel::run(globals, arguments),
+            Verb::Pause(arguments) => pause::run(globals, arguments, true),
+            Verb::Resume(arguments) => pause::run(globals, arguments, false),
+            Verb::Gate(arguments) => gate::run(globals, arguments),
+            Verb::Flows(arguments) => flows::run(globals, arguments),
+            #[cfg(feature = "cron")]
+            Verb::Cron(command) => cron::run(globals, command),
+            Verb::Check => check::run(globals),
+            Verb::Bench(arguments) => Ok(bench::run(arguments)),
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
+use super::app::App;
 use super::output;
 use crate::error::Error;
 
@@ -41,13 +42,13 @@ impl Trouble {
         Trouble { hint: Some(hint.to_string()), ..self }
     }
 
-    /// Says it on stderr; the exit code.
-    pub(super) fn tell(self) -> ExitCode {
+    /// Says it on stderr; the exit code. Hints name `legwork`, however the program is called.
+    pub(super) fn tell(self, app: &App) -> ExitCode {
         if !self.text.is_empty() {
             output::talk(format_args!("legwork: {}", self.text));
         }
         if let Some(hint) = &self.hint {
-            output::talk(format_args!("  {hint}"));
+            output::talk(format_args!("  {}", app.named(hint)));
         }
         ExitCode::from(self.code)
     }

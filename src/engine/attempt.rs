@@ -94,6 +94,7 @@ impl Core {
             first_started_at: claimed.first_started_at.unwrap_or(claimed.started_at),
             started_at: claimed.started_at,
             started_awake: self.jobs.clock().awake(),
+            tally: Arc::clone(&self.tally),
             slow_after: self.slow_after,
             timeout: own.timeout.or_else(|| handler.and_then(|handler| handler.options.timeout)),
             overdue: handler.map(|handler| handler.options.overdue).unwrap_or_default(),
@@ -246,11 +247,15 @@ impl Told for Attempt {
             self.jobs.tell(|| Event::Slow { id: self.id(), kind: self.kind.to_string(), took });
         }
         match recorded {
-            Ok(Finished::Settled) => self.tell_finished(State::Completed, took),
+            Ok(Finished::Settled) => {
+                self.tally.count(State::Completed);
+                self.tell_finished(State::Completed, took);
+            }
             Ok(Finished::Stale) => {
                 log::warn!(job = self.id().0, kind = &*self.kind; "legwork: a finish came too late and changed nothing");
             }
             Ok(Finished::Recorded { state, children }) => {
+                self.tally.count(*state);
                 for (done, row) in children.iter().zip(&finish.children) {
                     self.jobs.tell_inserted(*done, || (row.kind.clone(), row.queue.clone()));
                 }

@@ -105,6 +105,13 @@ impl<S: Send + Sync + 'static> EngineBuilder<S> {
         self
     }
 
+    /// These pools in place of those added before. For a program whose command line may name others than
+    /// the program does; with none it is as if no pool had been added.
+    pub fn pools(mut self, pools: impl IntoIterator<Item = Pool>) -> EngineBuilder<S> {
+        self.pools = pools.into_iter().collect();
+        self
+    }
+
     /// Code around every attempt of this engine, inside the handle's middleware.
     pub fn middleware(mut self, middleware: impl Middleware) -> EngineBuilder<S> {
         self.settings.middleware.push(Arc::new(middleware));

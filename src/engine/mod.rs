@@ -37,6 +37,7 @@ use crate::job::{Job, JobResult};
 use crate::jobs::Jobs;
 use crate::middleware::Middleware;
 use crate::store::{InstanceId, InstanceLock, PoolSpec};
+use crate::tally::{Tally, Tallying};
 
 /// How long jobs that were asked to stop get before they are given up, beyond the grace.
 const LITTLE: Duration = Duration::from_secs(1);
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     middleware: Vec<Arc<dyn Middleware>>,
     pools: Vec<Arc<RunningPool>>,
     slow_after: Option<Duration>,
+    tally: Arc<Tallying>,
     supervisor: Supervisor,
     gates: Arc<Gates>,
     live: Live,
@@ -134,6 +136,27 @@ impl Engine {
     /// The handle it works on.
     pub fn jobs(&self) -> &Jobs {
         &self.core.jobs
+    }
+
+    /// The names of its pools, for [`resize`](Engine::resize).
+    pub fn pools(&self) -> impl Iterator<Item = &str> {
+        self.core.pools.iter().map(|pool| pool.name.as_str())
+    }
+
+    /// How the attempts of this engine have ended so far.
+    ///
+    /// ```
+    /// # use legwork::{Engine, Jobs};
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// let engine = Engine::builder(&jobs).start()?;
+    /// engine.run_until_empty()?;
+    /// assert_eq!(engine.tally().failed, 0);
+    /// # Ok(()) }
+    /// ```
+    pub fn tally(&self) -> Tally {
+        self.core.tally.read()
     }
 
     /// Waits until nothing is ready, running or due that this engine could run. Jobs whose time
@@ -302,6 +325,7 @@ impl Core {
             middleware: settings.middleware,
             pools: Vec::new(),
             slow_after: settings.slow_after,
+            tally: Arc::default(),
             supervisor,
             gates: Arc::new(Gates::new(settings.probes)),
             live: Live::default(),

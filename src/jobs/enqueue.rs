@@ -242,6 +242,7 @@ impl Jobs {
             args,
             first_started_at: self.clock().micros(),
             started_at: self.clock().micros(),
+            tally: Arc::default(),
             slow_after: None,
             started_awake: self.clock().awake(),
             timeout: options.timeout,

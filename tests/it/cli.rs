@@ -4,6 +4,7 @@ mod answers;
 mod check;
 #[cfg(feature = "cron")]
 mod cron;
+mod embedded;
 mod flows;
 mod hostile;
 mod shell;

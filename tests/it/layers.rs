@@ -8,7 +8,10 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("ground", &["clock", "error", "failure", "id", "state"]),
     (
         "deciding",
-        &["rules", "new_job", "flow", "record", "unique", "cron", "kinds", "limit", "spread"],
+        &[
+            "rules", "new_job", "flow", "record", "unique", "cron", "kinds", "limit", "spread",
+            "tally",
+        ],
     ),
     ("storing", &["store"]),
     ("writing", &["jobs", "job", "context", "middleware", "event", "perform"]),

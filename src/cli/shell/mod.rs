@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -70,7 +71,6 @@ struct Report {
 pub(super) struct Worker {
     db: PathBuf,
     ran: AtomicU64,
-    gave_up: AtomicU64,
     given_back: AtomicU64,
     hurry: AtomicBool,
 }
@@ -80,15 +80,9 @@ impl Worker {
         Worker {
             db: db.to_owned(),
             ran: AtomicU64::new(0),
-            gave_up: AtomicU64::new(0),
             given_back: AtomicU64::new(0),
             hurry: AtomicBool::new(false),
         }
-    }
-
-    /// Jobs that gave up here.
-    pub(super) fn gave_up(&self) -> u64 {
-        self.gave_up.load(Ordering::Acquire)
     }
 
     /// Jobs that were interrupted by the stop.
@@ -104,7 +98,7 @@ impl Worker {
 
 impl Job for ShellJob {
     const KIND: &'static str = "legwork.shell";
-    type State = std::sync::Arc<Worker>;
+    type State = Arc<Worker>;
 
     fn options() -> JobOptions {
         JobOptions::new().retry(Retry::none())
@@ -142,10 +136,6 @@ impl Job for ShellJob {
             }
         }
     }
-
-    fn gave_up(&self, cx: &Context<Self::State>, _: &Failure) {
-        cx.state().gave_up.fetch_add(1, Ordering::AcqRel);
-    }
 }
 
 impl ShellJob {
@@ -154,7 +144,7 @@ impl ShellJob {
         self.argv.iter().map(Text::lossy).collect::<Vec<_>>().join(" ")
     }
 
-    fn command(&self, cx: &Context<std::sync::Arc<Worker>>) -> Result<Command, Failure> {
+    fn command(&self, cx: &Context<Arc<Worker>>) -> Result<Command, Failure> {
         let mut words: Vec<OsString> = self.argv.iter().map(Text::to_os).collect();
         if words.is_empty() {
             return Err(Failure::msg("the job names no command").into_fatal());
@@ -178,7 +168,7 @@ impl ShellJob {
 
     fn ended(
         &self,
-        cx: &Context<std::sync::Arc<Worker>>,
+        cx: &Context<Arc<Worker>>,
         status: ExitStatus,
         last: Option<String>,
     ) -> JobResult {
@@ -195,7 +185,7 @@ impl ShellJob {
         Err(self.failure(code, text))
     }
 
-    fn timed_out(&self, cx: &Context<std::sync::Arc<Worker>>, killed: bool) -> Failure {
+    fn timed_out(&self, cx: &Context<Arc<Worker>>, killed: bool) -> Failure {
         let after = cx.timeout().map(times::about).unwrap_or_default();
         let how = if killed { "; it did not end by TERM and was killed" } else { "" };
         self.failure(i32::from(TIMED_OUT), format!("timed out after {after}{how}"))

@@ -1,42 +1,44 @@
-//! `legwork work`: runs shell jobs until it is stopped.
+//! `legwork work`: runs jobs until it is stopped.
+
+mod busy;
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use self::busy::Busy;
+pub(super) use self::busy::Counting;
+use super::app::Setup;
 use super::globals::Globals;
-use super::shell::{self, ShellJob, Worker};
+use super::shell::{self, Worker};
 use super::trouble::{DATABASE, FAILED, SIGNALLED, Trouble};
 use super::{Done, times};
 use crate::engine::{Engine, Pool};
 use crate::error::Result;
 use crate::id::JobId;
-use crate::job::JobResult;
 use crate::jobs::Jobs;
-use crate::middleware::{Middleware, Next, Running};
 
-/// Longer than a command gets between TERM and KILL, so that only one that resists both is told of
-/// as stuck.
-const STUCK_GRACE: Duration = Duration::from_secs(15);
 /// How long the last commands get to die.
 const LAST: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
     /// A pool: its queues in strict order, then its workers (high,default:2). `*` matches all,
-    /// `mail*` a prefix, `-name` excludes. May be given several times; default: all queues.
+    /// `mail*` a prefix, `-name` excludes. May be given several times; default: the program's own
+    /// pools, or all queues.
     #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true)]
     queues: Vec<String>,
-    /// Workers of each pool that names no number. Default: as many as there are cores.
+    /// Workers of each pool that names no number. Default: as many as there are cores. Without -q: of
+    /// one pool for all queues.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// Look for work only this often, and then work until there is none left.
+    /// Look for work only this often, and then work until there is none left. Without -q: one pool
+    /// for all queues.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     every: Option<Duration>,
     /// Fire no cron entries.
@@ -52,9 +54,10 @@ pub(super) struct Arguments {
     /// Start no more jobs after N; with several workers a few more may have been claimed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_jobs: Option<u64>,
-    /// Quarantine a job at the Nth death of its worker's process within 24 hours; 0: never.
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    crash_limit: u32,
+    /// Quarantine a job at the Nth death of its worker's process within 72 hours; 0: never.
+    /// Default: the program's own limit, or 3.
+    #[arg(long, value_name = "N")]
+    crash_limit: Option<u32>,
     /// How long running jobs get after the first INT or TERM before they are given back.
     #[arg(long, value_name = "SPAN", value_parser = times::span, default_value = "30s")]
     grace: Duration,
@@ -79,7 +82,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let (tell, told) = unbounded();
     // Before the engine: from its first moment on a signal stops it in an orderly way.
     let listening = listen(tell.clone())?;
-    let ended = Work::start(&jobs, arguments, tell, told).and_then(|work| work.run());
+    let ended = Work::start(globals, &jobs, arguments, tell, told).and_then(Work::run);
     listening.close();
     ended
 }
@@ -101,15 +104,8 @@ fn listen(tell: Sender<Notice>) -> Result<signal_hook::iterator::Handle, Trouble
     Ok(handle)
 }
 
-/// A pool as it was asked for.
-struct Asked {
-    name: String,
-    queues: Vec<String>,
-    workers: usize,
-}
-
 /// `high,default:2`. What follows the last colon is a number of workers or part of a name.
-fn asked(text: &str, workers: usize) -> Asked {
+fn pool(text: &str, workers: usize) -> Pool {
     let number = |text: &str| text.parse::<u16>().ok().map(usize::from);
     let (queues, workers) = match text.rsplit_once(':') {
         Some((queues, count)) if number(count).is_some() => {
@@ -117,22 +113,28 @@ fn asked(text: &str, workers: usize) -> Asked {
         }
         _ => (text, workers),
     };
-    let queues = queues.split(',').map(|queue| queue.trim().to_owned()).collect();
-    Asked { name: text.to_owned(), queues, workers }
+    Pool::new(queues.split(',').map(str::trim)).name(text).workers(workers)
 }
 
-fn pools(arguments: &Arguments) -> Vec<Asked> {
+/// The pools that were asked for; none: those of the program.
+fn pools(arguments: &Arguments) -> Vec<Pool> {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     let workers = arguments.workers.map_or_else(cores, usize::from);
-    let mut pools: Vec<Asked> = arguments.queues.iter().map(|text| asked(text, workers)).collect();
-    if pools.is_empty() {
-        pools.push(asked("*", workers));
-    }
-    if let Some(most) = arguments.max_jobs {
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        pools.iter_mut().for_each(|pool| pool.workers = pool.workers.min(most));
-    }
-    pools
+    // More would claim more than may be started.
+    let most =
+        arguments.max_jobs.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    let workers = workers.min(most);
+    let is_asked = arguments.workers.is_some() || arguments.every.is_some() || most < usize::MAX;
+    let everything = ["*".to_owned()];
+    let asked: &[String] = match arguments.queues.as_slice() {
+        [] if is_asked => &everything,
+        queues => queues,
+    };
+    let paced = |pool: Pool| match arguments.every {
+        Some(every) => pool.every(every),
+        None => pool,
+    };
+    asked.iter().map(|text| paced(pool(text, workers))).collect()
 }
 
 struct Work {
@@ -148,6 +150,7 @@ struct Work {
 
 impl Work {
     fn start(
+        globals: &Globals,
         jobs: &Jobs,
         arguments: &Arguments,
         tell: Sender<Notice>,
@@ -155,32 +158,18 @@ impl Work {
     ) -> Result<Work, Trouble> {
         shell::sweep(jobs);
         let shell = Arc::new(Worker::new(jobs.path()));
-        let pools = pools(arguments);
-        let names = pools.iter().map(|pool| pool.name.clone()).collect();
-        let busy = Arc::new(Busy::new(arguments.max_jobs, names, tell.clone()));
-        let mut builder = Engine::builder(jobs)
-            .state(Arc::clone(&shell))
-            .register::<ShellJob>()
-            .middleware(Counting(Arc::clone(&busy)))
-            .stuck_grace(STUCK_GRACE)
-            .crash_limit(arguments.crash_limit);
-        #[cfg(feature = "cron")]
-        if arguments.no_cron {
-            builder = builder.without_cron();
-        }
-        for asked in &pools {
-            // None before the engine is known where jobs are counted.
-            let mut pool = Pool::new(asked.queues.clone()).name(&asked.name).workers(0);
-            if let Some(every) = arguments.every {
-                pool = pool.every(every);
-            }
-            builder = builder.pool(pool);
-        }
-        let engine = Arc::new(builder.start()?);
-        busy.knows(&engine);
-        for pool in &pools {
-            engine.resize(&pool.name, pool.workers)?;
-        }
+        let busy = Arc::new(Busy::new(arguments.max_jobs, tell.clone()));
+        let setup = Setup {
+            shell: Arc::clone(&shell),
+            pools: pools(arguments),
+            crash_limit: arguments.crash_limit,
+            #[cfg(feature = "cron")]
+            no_cron: arguments.no_cron,
+            counting: Counting(Arc::clone(&busy)),
+        };
+        let engine = globals.app.start(jobs, setup).map(Arc::new);
+        busy.knows(engine.as_ref().ok());
+        let engine = engine?;
         Ok(Work {
             engine,
             shell,
@@ -209,7 +198,9 @@ impl Work {
         let stopped = self.stop(signal)?;
         match stopped {
             Some(signal) => Ok(ExitCode::from(SIGNALLED + signal)),
-            None if signal.is_none() && self.shell.gave_up() > 0 => Ok(ExitCode::from(FAILED)),
+            None if signal.is_none() && self.engine.tally().failed > 0 => {
+                Ok(ExitCode::from(FAILED))
+            }
             None => Ok(ExitCode::SUCCESS),
         }
     }
@@ -273,90 +264,4 @@ impl Work {
 /// A grace that the clocks can count.
 fn within(grace: Duration) -> Duration {
     grace.min(Duration::from_secs(365 * 86_400))
-}
-
-/// What runs at the moment, since when nothing has, and how much has been started.
-struct Busy {
-    now: Mutex<Now>,
-    started: AtomicU64,
-    most: Option<u64>,
-    pools: Vec<String>,
-    engine: OnceLock<Weak<Engine>>,
-    tell: Sender<Notice>,
-}
-
-struct Now {
-    running: usize,
-    idle_since: Instant,
-}
-
-impl Busy {
-    fn new(most: Option<u64>, pools: Vec<String>, tell: Sender<Notice>) -> Busy {
-        Busy {
-            now: Mutex::new(Now { running: 0, idle_since: Instant::now() }),
-            started: AtomicU64::new(0),
-            most,
-            pools,
-            engine: OnceLock::new(),
-            tell,
-        }
-    }
-
-    fn knows(&self, engine: &Arc<Engine>) {
-        let _ = self.engine.set(Arc::downgrade(engine));
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Now)) {
-        change(&mut self.now.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// What is left of an idle time; all of it while something runs.
-    fn left(&self, limit: Duration) -> Duration {
-        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.running > 0 { limit } else { limit.saturating_sub(now.idle_since.elapsed()) }
-    }
-
-    fn begin(&self) {
-        self.change(|now| now.running += 1);
-        if self.most == Some(self.started.fetch_add(1, Ordering::AcqRel) + 1) {
-            self.let_go();
-        }
-    }
-
-    /// Claims nothing more: this very worker ends after its job.
-    fn let_go(&self) {
-        let Some(engine) = self.engine.get().and_then(Weak::upgrade) else { return };
-        for pool in &self.pools {
-            if let Err(error) = engine.resize(pool, 0) {
-                log::debug!("legwork: {pool}: {error}");
-            }
-        }
-        let _ = self.tell.send(Notice::Enough);
-    }
-
-    fn end(&self) {
-        self.change(|now| {
-            now.running -= 1;
-            now.idle_since = Instant::now();
-        });
-    }
-}
-
-/// Counts every attempt.
-struct Counting(Arc<Busy>);
-
-impl Middleware for Counting {
-    fn call(&self, _: &Running<'_>, next: Next<'_>) -> JobResult {
-        self.0.begin();
-        let _ends = Ends(&self.0);
-        next.run()
-    }
-}
-
-struct Ends<'a>(&'a Busy);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.end();
-    }
 }

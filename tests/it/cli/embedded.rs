@@ -1,0 +1,68 @@
+//! The commands inside an app's own program: `examples/app_with_jobs`.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::Ended;
+use crate::common::{Place, place};
+
+fn notes(place: &Place, line: &str) -> Ended {
+    let test = std::env::current_exe().unwrap();
+    let notes: PathBuf = test.ancestors().nth(2).unwrap().join("examples/app_with_jobs");
+    assert!(notes.exists(), "{} is missing: `cargo test` builds it", notes.display());
+    let mut command = Command::new(notes);
+    command.args(line.split_whitespace()).current_dir(place.dir.path()).stdin(Stdio::null());
+    command.env("NOTES", &place.path).env_remove("LEGWORK_DB");
+    Ended::of(command.output().unwrap())
+}
+
+#[test]
+fn an_app_has_all_commands_with_its_own_kinds_and_its_own_file() {
+    let place = place();
+    std::fs::write(place.file("a"), "one two three").unwrap();
+    std::fs::write(place.file("b"), "one").unwrap();
+    assert_eq!(notes(&place, "add a b a").good().lines().count(), 3);
+    assert_eq!(notes(&place, "jobs list --json").json()["jobs"].as_array().unwrap().len(), 2);
+    assert_eq!(notes(&place, "jobs run --shell -- true").good(), "3\n");
+    notes(&place, "jobs check").good();
+    notes(&place, "jobs work --until-empty").good();
+    let counts = notes(&place, "counts").good();
+    let words: Vec<&str> = counts.lines().map(|line| line[..6].trim()).collect();
+    assert_eq!(words, ["3", "1"]);
+    assert_eq!(place.line("list state:completed").good().lines().count(), 3);
+}
+
+#[test]
+fn a_deploy_is_stopped_by_arguments_that_no_longer_decode() {
+    let place = place();
+    notes(&place, "jobs check").coded(5);
+    place.args(["enqueue", "count_words", r#"{"path":"a"}"#]).good();
+    place.args(["enqueue", "renamed", "{}"]).good();
+    let report = notes(&place, "jobs check --json").coded(4).json();
+    assert_eq!(report["undecodable"][0]["kind"], "count_words");
+    assert_eq!(report["undecodable"][0]["ids"][0], 1);
+    assert_eq!(report["unknown"][0]["kind"], "renamed");
+    let ended = notes(&place, "jobs work --until-empty").coded(1);
+    assert!(ended.stderr.contains("missing field `file`"), "{ended:?}");
+}
+
+#[test]
+fn hints_name_the_apps_own_program() {
+    let place = place();
+    place.line("enqueue mail").good();
+    let ended = notes(&place, "jobs wait 1").coded(69);
+    assert!(ended.stderr.contains("start `notes jobs work`"), "{ended:?}");
+    let ended = notes(&place, "jobs show 7").coded(3);
+    assert!(ended.stderr.contains("`notes jobs list`"), "{ended:?}");
+}
+
+#[test]
+fn pools_of_the_command_line_take_the_place_of_the_apps() {
+    let place = place();
+    std::fs::write(place.file("a"), "one").unwrap();
+    notes(&place, "add a").good();
+    notes(&place, "jobs work --until-empty -q other:1").good();
+    assert_eq!(place.line("list state:ready").good().lines().count(), 1);
+    notes(&place, "jobs work --until-empty").good();
+    assert_eq!(place.line("list state:completed").good().lines().count(), 1);
+}
