@@ -81,8 +81,9 @@ pub use limit::{Limit, OnBusy};
 pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, Edit, JobOptions, NewJob, Overdue, Retention};
 pub use record::{
-    AttemptRecord, Changed, Cloned, Filter, GateRecord, Health, InstanceRecord, JobRecord, KindStats,
-    LogLine, Page, Percentiles, Progress, QueueStats, Scope, Selection, Stats, StepRecord,
+    AttemptRecord, Changed, Cloned, Filter, GateRecord, Health, InstanceRecord, JobRecord,
+    KindStats, LogLine, Page, Percentiles, Progress, QueueStats, Scope, Selection, Stats,
+    StepRecord,
 };
 #[cfg(feature = "cron")]
 pub use rules::cron::misfire::{Missed, Overlap};

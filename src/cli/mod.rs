@@ -30,8 +30,11 @@ mod bench;
 mod cancel;
 mod change;
 mod check;
+mod clone;
 #[cfg(feature = "cron")]
 mod cron;
+mod delete;
+mod edit;
 mod enqueue;
 mod flows;
 mod gate;
@@ -42,8 +45,10 @@ mod new_options;
 mod output;
 mod pause;
 mod query;
+mod reschedule;
 mod retry;
 mod run;
+mod run_now;
 mod shell;
 mod show;
 mod status;
@@ -138,6 +143,16 @@ enum Verb {
     Retry(retry::Arguments),
     /// Cancel jobs, waiting or running.
     Cancel(change::Arguments),
+    /// Remove jobs that do not run, with all that is kept of them.
+    Delete(change::Arguments),
+    /// Give jobs that wait another time from which they may run.
+    Reschedule(reschedule::Arguments),
+    /// Let jobs that wait for their time run now; attempts used up stay so.
+    RunNow(change::Arguments),
+    /// Change arguments, queue, priority, tags and more of jobs that wait.
+    Edit(edit::Arguments),
+    /// Enqueue new jobs like these; prints the new ids.
+    Clone(change::Arguments),
     /// Keep jobs from being started: of a queue, of a kind, or all.
     Pause(pause::Arguments),
     /// Let paused jobs be started again.
@@ -245,6 +260,11 @@ impl Verb {
             Verb::Wait(arguments) => wait::run(globals, arguments),
             Verb::Retry(arguments) => retry::run(globals, arguments),
             Verb::Cancel(arguments) => cancel::run(globals, arguments),
+            Verb::Delete(arguments) => delete::run(globals, arguments),
+            Verb::Reschedule(arguments) => reschedule::run(globals, arguments),
+            Verb::RunNow(arguments) => run_now::run(globals, arguments),
+            Verb::Edit(arguments) => edit::run(globals, arguments),
+            Verb::Clone(arguments) => clone::run(globals, arguments),
             Verb::Pause(arguments) => pause::run(globals, arguments, true),
             Verb::Resume(arguments) => pause::run(globals, arguments, false),
             Verb::Gate(arguments) => gate::run(globals, arguments),

@@ -203,7 +203,10 @@ mod tests {
         let (old, new) = (r#"{"user":1,"at":5}"#, r#"{"user":2,"at":5}"#);
         let fields = Unique::by_fields(["user"]);
         let all = named(&Unique::by_args(), "k", old);
-        assert_eq!(renamed(&all, "k", old, new, None).unwrap(), named(&Unique::by_args(), "k", new));
+        assert_eq!(
+            renamed(&all, "k", old, new, None).unwrap(),
+            named(&Unique::by_args(), "k", new)
+        );
         let one = named(&fields, "k", old);
         let renewed = renamed(&one, "k", old, new, Some(&fields)).unwrap();
         assert_eq!(renewed, named(&fields, "k", new));

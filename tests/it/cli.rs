@@ -1,6 +1,7 @@
 //! The command line, by its real binary: what it prints, how it exits, what shell jobs do.
 
 mod answers;
+mod changes;
 mod check;
 #[cfg(feature = "cron")]
 mod cron;

@@ -7,10 +7,10 @@ use rusqlite::params;
 
 use super::book::Book;
 use super::errors::storing;
+use super::kinds as known_kinds;
 use super::text;
 use super::unique::{self, Renamed};
 use super::waiting::Waiting;
-use super::kinds as known_kinds;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::id::JobId;
@@ -94,12 +94,7 @@ impl Book {
 
     /// Makes the keys of the job's limits of its new arguments; its unique key, if that is another one
     /// now.
-    fn made_anew(
-        &self,
-        job: &mut Waiting,
-        had: &Contents,
-        edit: &Edit,
-    ) -> Result<Option<String>> {
+    fn made_anew(&self, job: &mut Waiting, had: &Contents, edit: &Edit) -> Result<Option<String>> {
         let Some(args) = edit.new_args() else { return Ok(None) };
         if let Some(limits) = job.limits.as_ref().filter(|limits| !limits.is_unresolved()) {
             job.limits = limits.remade(args)?;

@@ -49,6 +49,8 @@ mod limits_tests;
 mod plan_tests;
 #[cfg(test)]
 mod state_tests;
+#[cfg(test)]
+mod waiting_tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -67,6 +67,22 @@ impl Known {
         }
         self.parents.iter().filter(|edge| !edge.done).count() as u64
     }
+
+    fn waits_for_its_time(&self, now: OffsetDateTime) -> bool {
+        self.state != State::Blocked || self.run_at > now
+    }
+
+    /// Somebody gives it another time.
+    fn move_to(&mut self, at: OffsetDateTime, now: OffsetDateTime) {
+        self.expires_at = self.expires_at.map(|expires| at.max(now) + (expires - self.run_at));
+        self.run_at = at;
+        self.state = match self.state {
+            State::Blocked => State::Blocked,
+            State::Retrying if at > now => State::Retrying,
+            _ if at > now => State::Scheduled,
+            _ => State::Ready,
+        };
+    }
 }
 
 impl Model {
@@ -386,7 +402,9 @@ impl Model {
 
     /// What a verb answers: done, or why not.
     pub fn control(&mut self, id: i64, verb: Verb) -> Answer {
+        let now = self.now;
         let Some(job) = self.jobs.get_mut(&id) else { return Answer::NotFound };
+        let waits = !job.state.is_finished() && job.state != State::Running;
         let (state, key, never_started) = (job.state, job.key, job.attempts == 0);
         match verb {
             Verb::Cancel if state == State::Running => job.told_to_stop = true,
@@ -415,6 +433,10 @@ impl Model {
                     self.ended(id, flow, State::Cancelled);
                 }
             }
+            Verb::Reschedule(by) if waits => job.move_to(now + time::Duration::seconds(by), now),
+            Verb::RunNow if waits && state != State::Ready && job.waits_for_its_time(now) => {
+                job.move_to(now, now);
+            }
             _ => return Answer::WrongState(self.shown(&self.jobs[&id])),
         }
         self.settle();
@@ -427,6 +449,9 @@ pub enum Verb {
     Cancel,
     Retry,
     Delete,
+    /// Seconds from now, or ago.
+    Reschedule(i64),
+    RunNow,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

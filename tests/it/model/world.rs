@@ -86,6 +86,8 @@ fn act(cx: &Context<Arc<Stage>>) -> JobResult {
         let running = Answer::WrongState(legwork::State::Running);
         assert_eq!(control(jobs, cx.id().0, Verb::Delete), running);
         assert_eq!(control(jobs, cx.id().0, Verb::Retry), running);
+        assert_eq!(control(jobs, cx.id().0, Verb::Reschedule(1)), running);
+        assert_eq!(control(jobs, cx.id().0, Verb::RunNow), running);
     }
     jobs.clock().advance(seconds(run.takes));
     if run.cancelled {
@@ -128,6 +130,10 @@ pub fn control(jobs: &Jobs, id: i64, verb: Verb) -> Answer {
         Verb::Cancel => jobs.cancel(JobId(id)),
         Verb::Retry => jobs.retry(JobId(id)),
         Verb::Delete => jobs.delete(JobId(id)),
+        Verb::Reschedule(by) => {
+            jobs.reschedule(JobId(id), jobs.clock().now() + time::Duration::seconds(by))
+        }
+        Verb::RunNow => jobs.run_now(JobId(id)),
     };
     match done {
         Ok(changed) => {
