@@ -41,7 +41,7 @@ pub(super) struct Globals {
     pub(super) yes: bool,
     /// Whose commands these are.
     #[arg(skip)]
-    pub(super) app: App,
+    pub(super) app: Box<App>,
 }
 
 impl Globals {

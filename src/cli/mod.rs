@@ -117,7 +117,7 @@ pub struct Command {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Box<Verb>,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing matched, 4 refused, \
@@ -237,7 +237,8 @@ impl Command {
         mut self,
         engine: impl Fn(&Jobs) -> Result<EngineBuilder<S>, BoxError> + 'static,
     ) -> ExitCode {
-        self.globals.app = std::mem::take(&mut self.globals.app).with(engine);
+        let app = std::mem::take(&mut self.globals.app);
+        self.globals.app = Box::new(app.with(engine));
         self.act()
     }
 

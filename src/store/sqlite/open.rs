@@ -238,11 +238,14 @@ fn to_the_end(conn: &Connection, sql: &str) -> rusqlite::Result<String> {
 
 /// A write transaction that is rolled back: changes no byte, fails on whatever cannot be written.
 /// It must write something: on a file that it could only open for reading, SQLite takes a mere
-/// `BEGIN IMMEDIATE` for `BEGIN`.
+/// `BEGIN IMMEDIATE` for `BEGIN`. A number in the header, as it is: to make a table and take it back
+/// would have SQLite read the whole schema again.
 fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Duration) -> Result<()> {
     let step = || {
         conn.execute_batch("BEGIN IMMEDIATE")?;
-        let wrote = conn.execute_batch("CREATE TABLE legwork_can_write (x)");
+        let wrote = conn
+            .query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0))
+            .and_then(|version| conn.execute_batch(&format!("PRAGMA user_version = {version}")));
         // A full disk or an I/O error may have ended it already.
         let undone = if conn.is_autocommit() { Ok(()) } else { conn.execute_batch("ROLLBACK") };
         wrote.and(undone)

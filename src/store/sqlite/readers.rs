@@ -72,6 +72,11 @@ impl Readers {
         Readers { path, pool: Mutex::new(None), failed: Failure::default() }
     }
 
+    /// Whether somebody has read so far.
+    pub(super) fn are_open(&self) -> bool {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// A connection for one read, as patient as the handle that reads.
     ///
     /// # Errors

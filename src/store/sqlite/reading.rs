@@ -93,6 +93,13 @@ impl Store {
 
     /// The options of one kind as JSON.
     pub(crate) fn kind(&self, kind: &str) -> Result<Option<String>> {
+        self.check_alive()?;
+        // A process that enqueues one job and ends has no use for a second connection.
+        if !self.file.readers.are_open()
+            && let Some(Ok(found)) = self.file.desk.look_up(|conn| kinds::one(conn, kind))
+        {
+            return Ok(found);
+        }
         kinds::one(&*self.reader()?, kind)
     }
 

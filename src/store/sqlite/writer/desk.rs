@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use rusqlite::Connection;
 
 use super::Writer;
 use super::group::{Group, Mail};
+use crate::error::Result;
 
 /// A wake-up that comes so much later than it should is as good as none.
 const SLACK: Duration = Duration::from_micros(500);
@@ -84,6 +86,16 @@ impl Desk {
             let _ = self.post.send(Mail::Call);
         }
         Ok(())
+    }
+
+    /// Looks something up on the writer's connection, which is open already; `None`: the desk is not free.
+    pub(in crate::store::sqlite) fn look_up<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Option<Result<T>> {
+        let writer = self.writer.try_lock().ok()?;
+        let writer = writer.as_ref().filter(|writer| writer.may_serve_callers())?;
+        Some(read(&writer.book.conn))
     }
 }
 

@@ -135,12 +135,7 @@ impl Writer {
     /// and is done.
     fn turn(&mut self, first: Option<Mail>) -> bool {
         let Some(mut group) = self.collect(first) else {
-            if let Err(error) = self.book.optimize() {
-                log::debug!("legwork: optimize: {error}");
-            }
-            if !self.settings.checkpoint_on_close {
-                self.book.leave_wal();
-            }
+            self.close();
             return false;
         };
         self.visit_trays(&mut group);
@@ -158,6 +153,16 @@ impl Writer {
         self.bound_the_wal();
         self.leave_a_gap();
         true
+    }
+
+    /// The last that is done on the connection.
+    fn close(&mut self) {
+        if !self.settings.checkpoint_on_close {
+            self.shorten_wal();
+            self.book.leave_wal();
+        } else if let Err(error) = self.book.optimize() {
+            log::debug!("legwork: optimize: {error}");
+        }
     }
 
     // ---- waiting -------------------------------------------------------------------------

@@ -19,6 +19,10 @@ const BOUND: u64 = 64 << 20;
 /// pages, and `journal_size_limit`.
 const USUAL: u64 = 16 << 20;
 
+/// Left to the next process, who reads all of it when he is the first to open the file: about as
+/// much as makes that and the emptying together cheapest, over many processes that each write a few pages.
+const TO_LEAVE: u64 = 256 << 10;
+
 /// Takes effect as it is prepared, so it cannot be kept prepared.
 pub(in crate::store::sqlite) const CHECKPOINTS: &str = "PRAGMA wal_autocheckpoint = 1000";
 const NO_CHECKPOINTS: &str = "PRAGMA wal_autocheckpoint = 0";
@@ -87,6 +91,15 @@ impl Writer {
         let pause = self.wal.pause.map_or(LOOK_EVERY, |pause| (pause * 2).min(LONGEST));
         self.wal.pause = Some(pause);
         self.wal.next_look = Some(Instant::now() + pause);
+    }
+
+    /// Before the WAL is left as it is: the more is in it the longer the next process takes to open the file.
+    pub(super) fn shorten_wal(&self) {
+        if self.tripwire.wal_size() > TO_LEAVE
+            && let Err(error) = self.book.empty_wal()
+        {
+            log::debug!("legwork: emptying the -wal: {error}");
+        }
     }
 
     fn tell_pinned(&mut self, bytes: u64, pinned: Duration) {
