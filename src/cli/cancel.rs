@@ -10,6 +10,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         past: "cancelled",
         states: UNFINISHED,
         applies: |state| !state.is_finished(),
+        makes_jobs: false,
         apply: &|jobs, which| Ok(jobs.cancel(which)?.into()),
     };
     change::run(globals, arguments, &verb)

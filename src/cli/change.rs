@@ -50,6 +50,8 @@ pub(super) struct Verb<'a> {
     pub(super) states: &'static [State],
     /// Whether it can be done to a job in this state.
     pub(super) applies: fn(State) -> bool,
+    /// It answers with the ids of new jobs.
+    pub(super) makes_jobs: bool,
     pub(super) apply: &'a dyn Fn(&Jobs, Selection) -> Result<Applied>,
 }
 
@@ -57,13 +59,13 @@ pub(super) struct Verb<'a> {
 #[derive(Default)]
 pub(super) struct Applied {
     changed: Changed,
-    /// Of a command that makes jobs: the new ones.
-    ids: Option<Vec<JobId>>,
+    /// New jobs.
+    ids: Vec<JobId>,
 }
 
 impl From<Changed> for Applied {
     fn from(changed: Changed) -> Applied {
-        Applied { changed, ids: None }
+        Applied { changed, ids: Vec::new() }
     }
 }
 
@@ -72,7 +74,7 @@ impl From<Cloned> for Applied {
         let Cloned { ids, skipped, not_unique } = done;
         let changed =
             Changed { changed: ids.len() as u64, skipped, not_unique, ..Changed::default() };
-        Applied { changed, ids: Some(ids) }
+        Applied { changed, ids }
     }
 }
 
@@ -160,8 +162,9 @@ fn answer(
 ) -> io::Result<()> {
     let Changed { changed, skipped, not_unique, held_by_parent } = done.changed;
     let out = globals.output();
-    if let (Some(ids), Output::Tsv | Output::Table { .. }) = (&done.ids, out) {
-        return new_ids(globals, verb, ids, skipped);
+    let nothing_on_a_terminal = matched == 0 && out != Output::Tsv;
+    if verb.makes_jobs && !dry_run && out != Output::Json && !nothing_on_a_terminal {
+        return new_ids(globals, verb, &done.ids, skipped);
     }
     match out {
         Output::Json => {
@@ -173,8 +176,8 @@ fn answer(
                 "not_unique": not_unique,
                 "held_by_parent": held_by_parent,
             });
-            if let Some(ids) = done.ids {
-                answer["ids"] = json!(ids);
+            if verb.makes_jobs {
+                answer["ids"] = json!(done.ids);
             }
             output::json(answer)
         }

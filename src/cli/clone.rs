@@ -11,6 +11,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         past: "cloned",
         states: &[State::Completed, State::Failed, State::Cancelled],
         applies: |_| true,
+        makes_jobs: true,
         apply: &|jobs, which| Ok(jobs.clone_jobs(which)?.into()),
     };
     change::run(globals, arguments, &verb)

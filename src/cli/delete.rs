@@ -11,6 +11,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         past: "deleted",
         states: &[State::Completed, State::Failed, State::Cancelled],
         applies: |state| state != State::Running,
+        makes_jobs: false,
         apply: &|jobs, which| Ok(jobs.delete(which)?.into()),
     };
     change::run(globals, arguments, &verb)

@@ -61,6 +61,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         past: "edited",
         states: change::WAITING,
         applies: change::waits,
+        makes_jobs: false,
         apply: &|jobs, which| Ok(jobs.edit(which, edit.clone())?.into()),
     };
     change::run(globals, &arguments.which, &verb)

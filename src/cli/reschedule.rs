@@ -32,6 +32,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         past: "rescheduled",
         states: change::WAITING,
         applies: change::waits,
+        makes_jobs: false,
         apply: &|jobs, which| Ok(jobs.reschedule(which, at)?.into()),
     };
     change::run(globals, &arguments.which, &verb)

@@ -22,6 +22,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         past: "retried",
         states: &[State::Failed],
         applies: |state| state.is_finished() || state == State::Retrying,
+        makes_jobs: false,
         apply: &|jobs, which| {
             let done =
                 if from_scratch { jobs.retry_from_scratch(which) } else { jobs.retry(which) };

@@ -12,6 +12,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         states: &[State::Scheduled, State::Retrying],
         // One that is blocked may wait for its time, too.
         applies: |state| change::waits(state) && state != State::Ready,
+        makes_jobs: false,
         apply: &|jobs, which| Ok(jobs.run_now(which)?.into()),
     };
     change::run(globals, arguments, &verb)

@@ -107,8 +107,8 @@ pub(crate) fn renamed(
     rule: Option<&Unique>,
 ) -> Result<String> {
     let made = |by: &By| name_by(by, kind, old).is_ok_and(|made| made == name);
-    let rules = [&By::Args].into_iter().chain(rule.map(|rule| &rule.by));
-    match rules.filter(|by| made(by)).next() {
+    let mut rules = [&By::Args].into_iter().chain(rule.map(|rule| &rule.by));
+    match rules.find(|by| made(by)) {
         Some(by) => name_by(by, kind, new),
         None => Err(Error::invalid(
             "edit",

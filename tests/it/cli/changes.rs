@@ -78,7 +78,9 @@ fn clones_are_told_by_their_ids_a_line_each() {
     let place = place();
     let id = place.script("", "exit 0");
     let unique = place.line("enqueue mail --unique k").id();
-    place.line("clone --filter kind:mail").coded(3);
+    assert_eq!(place.line("clone --filter kind:mail").coded(3).stdout, "");
+    assert_eq!(place.line("clone --filter kind:mail --json").json()["ids"], json!([]));
+    assert_eq!(place.line("clone --filter kind:mail --dry-run").coded(3).stdout, "0\t0\t0\n");
     let copy = place.line(&format!("clone {id}")).id();
     assert_eq!(place.show(copy)["job"]["meta"]["cloned_from"], id.to_string());
     let ended = place.line(&format!("clone {unique}")).coded(4);
