@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::book::Book;
+use super::limits_tests::joined_by_another;
 use super::state_tests::{NOW, claimed, crashes_of, state_of, with_job_in};
 use crate::id::JobId;
 use crate::new_job::{Edit, Retention};
@@ -28,6 +30,36 @@ fn a_suspect_that_waits_for_a_time_is_a_suspect_when_it_comes() {
     book.control(&Control::RunNow(vec![JobId(1)]), NOW, Retention::default()).unwrap();
     assert_eq!(claimed(&mut book, 1), Some(1));
     assert!(book.runs_suspect(1).unwrap());
+}
+
+fn control(book: &mut Book, control: &Control) {
+    let done = book.control(control, NOW, Retention::default()).unwrap();
+    assert_eq!(done.changed, [JobId(1)]);
+}
+
+#[test]
+fn others_are_rung_for_what_becomes_ready_and_for_an_alarm_that_only_they_can_set() {
+    let ids = || vec![JobId(1)];
+    let queue = Arc::new(Edit::new().queue("new"));
+    for (from, change, rung) in [
+        (State::Scheduled, Control::RunNow(ids()), [true, true]),
+        (State::Scheduled, Control::Reschedule(ids(), NOW), [true, true]),
+        (State::Scheduled, Control::Reschedule(ids(), NOW + 5), [false, true]),
+        (State::Ready, Control::Reschedule(ids(), NOW + 5), [false, true]),
+        (State::Ready, Control::Edit(ids(), queue), [true, true]),
+        (State::Completed, Control::Clone(ids()), [true, true]),
+    ] {
+        for (alone, rung) in [false, true].into_iter().zip(rung) {
+            let mut book = with_job_in(from);
+            joined_by_another(&mut book);
+            if alone {
+                book.lanes.close_pool(1);
+            }
+            control(&mut book, &change);
+            book.advance(NOW).unwrap();
+            assert_eq!(book.commit().unwrap(), rung, "{change:?}, without an engine: {alone}");
+        }
+    }
 }
 
 #[test]
