@@ -95,8 +95,7 @@ impl Jobs {
     /// as `cloned_from`. Middleware for enqueues is not asked.
     ///
     /// The unique rule holds for it, too: while another job has the key, be it the very job that is to be
-    /// cloned, there is no clone. Of a period that is over and forgotten the length is not known: it is over
-    /// at once.
+    /// cloned, there is no clone. If the key is held for a period, and that is over, the clone takes no new one.
     ///
     /// ```
     /// # use legwork::{Jobs, NewJob};

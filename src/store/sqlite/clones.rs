@@ -16,17 +16,14 @@ use crate::state::State;
 use crate::store::{ClonedJob, Controlled};
 use crate::unique::{Conflict, Enqueued};
 
-/// A job that has not finished, then one that has; and the length of its key's period, for as long as the
-/// file knows it.
+/// A job that has not finished, then one that has.
 pub(super) const READ: [&str; 2] = [
     "SELECT lane.kind, lane.queue, lane.gate, job.priority, job.args, job.options, job.tags, job.meta,
-            job.limits, job.unique_key, job.unique_hold,
-            (SELECT period FROM legwork_unique WHERE key = job.unique_key AND slot = 0)
+            job.limits, job.unique_key, job.unique_hold
        FROM legwork_jobs AS job CROSS JOIN legwork_lanes AS lane ON lane.id = job.lane
       WHERE job.id = ?1",
     "SELECT lane.kind, lane.queue, lane.gate, job.priority, job.args, job.options, job.tags, job.meta,
-            job.limits, job.unique_key, job.unique_hold,
-            (SELECT period FROM legwork_unique WHERE key = job.unique_key AND slot = 0)
+            job.limits, job.unique_key, job.unique_hold
        FROM legwork_history AS job CROSS JOIN legwork_lanes AS lane ON lane.id = job.lane
       WHERE job.id = ?1",
 ];
@@ -35,7 +32,6 @@ pub(super) const READ: [&str; 2] = [
 fn copy(row: &Row<'_>, of: JobId, now: Micros) -> rusqlite::Result<NewRow> {
     let gate: String = row.get(2)?;
     let held = Held::from_columns(text::shown(row, 9)?, row.get(10)?);
-    let period: Option<Micros> = row.get(11)?;
     Ok(NewRow {
         state: State::Ready,
         kind: row.get(0)?,
@@ -52,8 +48,8 @@ fn copy(row: &Row<'_>, of: JobId, now: Micros) -> rusqlite::Result<NewRow> {
         unique: held.map(|Held { key, hold }| Key {
             name: key,
             hold,
-            // Of a period that was forgotten nobody knows the length: it is over at once.
-            until: (hold == Hold::Period).then(|| now.saturating_add(period.unwrap_or(0))),
+            // As in a retry: it stops for another one's period, and takes none of its own.
+            until: (hold == Hold::Period).then_some(now),
             conflict: Conflict::Reject,
             report: true,
         }),

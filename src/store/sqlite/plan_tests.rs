@@ -127,7 +127,6 @@ fn a_job_that_is_changed_or_cloned_is_reached_by_its_id() {
     }
     for sql in clones::READ {
         assert_uses(&conn, sql, BY_ID);
-        assert_uses(&conn, sql, "PRIMARY KEY (key=? AND slot=?)");
     }
 }
 

@@ -225,6 +225,8 @@ impl Processes {
             Step::Delete(pick) => self.control(process, *pick, Verb::Delete),
             Step::Reschedule(pick, by) => self.control(process, *pick, Verb::Reschedule(*by)),
             Step::RunNow(pick) => self.control(process, *pick, Verb::RunNow),
+            Step::Edit(pick, edited) => self.control(process, *pick, Verb::Edit(*edited)),
+            Step::Clone(pick) => self.control(process, *pick, Verb::Clone),
             Step::Pause(paused) => {
                 self.tell::<()>(process, &Order::Pause(*paused));
                 self.model.paused.insert(paused.scope());

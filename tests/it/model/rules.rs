@@ -1,5 +1,6 @@
 //! The model: what the rules say of every job, kept in memory.
 
+mod changes;
 mod cron;
 mod flows;
 mod keys;
@@ -66,22 +67,6 @@ impl Known {
             return 0;
         }
         self.parents.iter().filter(|edge| !edge.done).count() as u64
-    }
-
-    fn waits_for_its_time(&self, now: OffsetDateTime) -> bool {
-        self.state != State::Blocked || self.run_at > now
-    }
-
-    /// Somebody gives it another time.
-    fn move_to(&mut self, at: OffsetDateTime, now: OffsetDateTime) {
-        self.expires_at = self.expires_at.map(|expires| at.max(now) + (expires - self.run_at));
-        self.run_at = at;
-        self.state = match self.state {
-            State::Blocked => State::Blocked,
-            State::Retrying if at > now => State::Retrying,
-            _ if at > now => State::Scheduled,
-            _ => State::Ready,
-        };
     }
 }
 
@@ -437,6 +422,8 @@ impl Model {
             Verb::RunNow if waits && state != State::Ready && job.waits_for_its_time(now) => {
                 job.move_to(now, now);
             }
+            Verb::Edit(edit) if waits => job.become_as(edit),
+            Verb::Clone => return self.clone_job(id),
             _ => return Answer::WrongState(self.shown(&self.jobs[&id])),
         }
         self.settle();
@@ -452,11 +439,15 @@ pub enum Verb {
     /// Seconds from now, or ago.
     Reschedule(i64),
     RunNow,
+    Edit(Edited),
+    Clone,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     Done,
+    /// There is this new job.
+    New(i64),
     NotFound,
     WrongState(State),
     NotUnique(i64),

@@ -88,6 +88,8 @@ fn act(cx: &Context<Arc<Stage>>) -> JobResult {
         assert_eq!(control(jobs, cx.id().0, Verb::Retry), running);
         assert_eq!(control(jobs, cx.id().0, Verb::Reschedule(1)), running);
         assert_eq!(control(jobs, cx.id().0, Verb::RunNow), running);
+        let edited = Edited { queue: 0, priority: 0, gated: false };
+        assert_eq!(control(jobs, cx.id().0, Verb::Edit(edited)), running);
     }
     jobs.clock().advance(seconds(run.takes));
     if run.cancelled {
@@ -134,6 +136,11 @@ pub fn control(jobs: &Jobs, id: i64, verb: Verb) -> Answer {
             jobs.reschedule(JobId(id), jobs.clock().now() + time::Duration::seconds(by))
         }
         Verb::RunNow => jobs.run_now(JobId(id)),
+        Verb::Edit(edited) => jobs.edit(JobId(id), edited.edit()),
+        Verb::Clone => match jobs.clone_jobs(JobId(id)) {
+            Ok(done) => return Answer::New(done.ids[0].0),
+            Err(error) => Err(error),
+        },
     };
     match done {
         Ok(changed) => {
