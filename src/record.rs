@@ -1,5 +1,9 @@
 //! What is read back from the file.
 
+mod filter;
+mod stats;
+mod worker;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,6 +15,11 @@ use crate::error::{Error, Result};
 use crate::id::{FlowId, JobId};
 use crate::limit::Limit;
 use crate::state::State;
+
+pub(crate) use self::filter::Arg;
+pub use self::filter::Filter;
+pub use self::stats::{Backlog, FailureGroup, KindStats, Percentiles, QueueStats, Stats};
+pub use self::worker::{InstanceRecord, PoolRecord, RunningJob, WorkerRecord};
 
 /// A job as it stands in the file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -98,6 +107,22 @@ pub struct Progress {
     pub message: Option<String>,
 }
 
+impl Progress {
+    /// As it stands in the columns of a job.
+    pub(crate) fn read(
+        done: Option<i64>,
+        total: Option<i64>,
+        message: Option<String>,
+    ) -> Option<Progress> {
+        let number = |value: Option<i64>| value.unwrap_or(0).unsigned_abs();
+        (done.is_some() || message.is_some()).then(|| Progress {
+            done: number(done),
+            total: number(total),
+            message,
+        })
+    }
+}
+
 /// One attempt that did not complete its job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -147,72 +172,6 @@ pub struct LogLine {
     pub line: String,
 }
 
-/// Which jobs: every condition that is set must hold, an empty one holds for all.
-///
-/// ```
-/// use legwork::{Filter, State};
-/// let filter = Filter::new().state(State::Failed).kind("welcome_email").tag("eu");
-/// ```
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Filter {
-    pub(crate) states: Vec<State>,
-    pub(crate) kinds: Vec<String>,
-    pub(crate) queues: Vec<String>,
-    pub(crate) tags: Vec<String>,
-    pub(crate) since: Option<OffsetDateTime>,
-    pub(crate) until: Option<OffsetDateTime>,
-    pub(crate) flow: Option<FlowId>,
-}
-
-impl Filter {
-    /// All jobs.
-    pub fn new() -> Filter {
-        Filter::default()
-    }
-
-    /// Jobs in this state; several calls: in any of them.
-    pub fn state(mut self, state: State) -> Filter {
-        self.states.push(state);
-        self
-    }
-
-    /// Jobs of this kind; several calls: of any of them.
-    pub fn kind(mut self, kind: impl Into<String>) -> Filter {
-        self.kinds.push(kind.into());
-        self
-    }
-
-    /// Jobs in this queue; several calls: in any of them.
-    pub fn queue(mut self, queue: impl Into<String>) -> Filter {
-        self.queues.push(queue.into());
-        self
-    }
-
-    /// Jobs with this tag; several calls: with all of them.
-    pub fn tag(mut self, tag: impl Into<String>) -> Filter {
-        self.tags.push(tag.into());
-        self
-    }
-
-    /// The members of this flow.
-    pub fn flow(mut self, id: FlowId) -> Filter {
-        self.flow = Some(id);
-        self
-    }
-
-    /// Jobs enqueued at or after this.
-    pub fn since(mut self, at: OffsetDateTime) -> Filter {
-        self.since = Some(at);
-        self
-    }
-
-    /// Jobs enqueued before this.
-    pub fn until(mut self, at: OffsetDateTime) -> Filter {
-        self.until = Some(at);
-        self
-    }
-}
-
 /// One page of a listing, newest jobs first.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -221,78 +180,6 @@ pub struct Page {
     pub jobs: Vec<JobRecord>,
     /// Pass this as `before` to get the next page; `None` on the last one.
     pub next: Option<JobId>,
-}
-
-/// Numbers about the whole file at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// How many jobs are in each state.
-    pub states: BTreeMap<State, u64>,
-    /// Per queue, by name.
-    pub queues: BTreeMap<String, QueueStats>,
-    /// Per kind, from its last finished jobs.
-    pub kinds: BTreeMap<String, KindStats>,
-    /// What is paused.
-    pub paused: Vec<Scope>,
-}
-
-impl Stats {
-    /// How many jobs are in `state`.
-    pub fn count(&self, state: State) -> u64 {
-        self.states.get(&state).copied().unwrap_or(0)
-    }
-}
-
-/// Numbers about one queue.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct QueueStats {
-    /// How many unfinished jobs are in each state.
-    pub states: BTreeMap<State, u64>,
-    /// How long the job that has been ready longest has waited since its `run_at`.
-    pub oldest_ready: Option<Duration>,
-}
-
-/// Numbers about one kind, taken from the most recent finished jobs of the file (at most 10,000
-/// of all kinds together).
-#[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct KindStats {
-    /// Jobs of this kind in the sample.
-    pub finished: u64,
-    /// Those of them that gave up.
-    pub failed: u64,
-    /// Finished jobs a minute, over the time that the sample of this kind spans.
-    pub per_minute: f64,
-    /// From `run_at` to the start of the last attempt.
-    pub wait: Percentiles,
-    /// From the start of the last attempt to its end.
-    pub run: Percentiles,
-}
-
-/// Three points of a distribution, by the nearest-rank method.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Percentiles {
-    /// Half are at most this.
-    pub p50: Duration,
-    /// 95 % are at most this.
-    pub p95: Duration,
-    /// 99 % are at most this.
-    pub p99: Duration,
-}
-
-impl Percentiles {
-    /// Nearest rank: the smallest value such that at least p of all values are not larger.
-    pub(crate) fn of(mut values: Vec<Duration>) -> Percentiles {
-        if values.is_empty() {
-            return Percentiles::default();
-        }
-        values.sort_unstable();
-        let at = |percent: usize| values[(values.len() * percent).div_ceil(100).max(1) - 1];
-        Percentiles { p50: at(50), p95: at(95), p99: at(99) }
-    }
 }
 
 /// What can be paused.
@@ -381,20 +268,6 @@ pub struct Cloned {
     pub not_unique: u64,
 }
 
-/// An engine that runs jobs of the file, in this process or another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct InstanceRecord {
-    /// Its number, never given twice in the file.
-    pub id: i64,
-    /// Its process, as that process sees its own id; 0 if it cannot be told.
-    pub pid: u32,
-    /// When the engine was started.
-    pub started_at: OffsetDateTime,
-    /// Whether its process lives. A dead one stays until an engine takes over what it held.
-    pub alive: bool,
-}
-
 /// The answer to [`Jobs::health`](crate::Jobs::health).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -407,18 +280,4 @@ pub struct Health {
     pub oldest_ready: Option<Duration>,
     /// The last trouble the writer met (full disk, lock held for long), and when.
     pub last_error: Option<(OffsetDateTime, String)>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_take_the_nearest_rank() {
-        let ms = Duration::from_millis;
-        let found = Percentiles::of((1..=100).rev().map(ms).collect());
-        assert_eq!((found.p50, found.p95, found.p99), (ms(50), ms(95), ms(99)));
-        let one = Percentiles::of(vec![ms(7)]);
-        assert_eq!((one.p50, one.p99), (ms(7), ms(7)));
-    }
 }

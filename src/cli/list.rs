@@ -17,7 +17,7 @@ use crate::state::State;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// Which jobs: state:failed kind:mail queue:high tag:eu since:1h until:5m.
+    /// Which jobs: state:failed kind:mail args.user_id:7 error:timeout since:1h, or any text.
     query: Vec<String>,
     /// How many at most.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]

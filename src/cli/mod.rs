@@ -36,27 +36,33 @@ mod cron;
 mod delete;
 mod edit;
 mod enqueue;
+mod ensure;
+mod failures;
 mod flows;
 mod gate;
 mod globals;
+mod health;
 mod list;
 mod logging;
 mod new_options;
 mod output;
 mod pause;
 mod query;
+mod queues;
 mod reschedule;
 mod retry;
 mod run;
 mod run_now;
 mod shell;
 mod show;
+mod stats;
 mod status;
 mod times;
 mod trouble;
 mod until;
 mod wait;
 mod work;
+mod workers;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -137,6 +143,16 @@ enum Verb {
     List(list::Arguments),
     /// Show all about one job.
     Show(show::Arguments),
+    /// Show how jobs have failed: kinds and errors, the most frequent first.
+    Failures(failures::Arguments),
+    /// Show the queues: how much waits in each, for how long, and for what.
+    Queues,
+    /// Show the processes that run jobs, their pools and what they run.
+    Workers,
+    /// Show how many jobs there are, and how long each kind waits and runs.
+    Stats,
+    /// Tell a probe whether somebody works: exit code 0, 69 if nobody does, 4 if jobs wait too long.
+    Health(health::Arguments),
     /// Wait until jobs are finished.
     Wait(wait::Arguments),
     /// Run finished or retrying jobs again, now.
@@ -258,6 +274,11 @@ impl Verb {
             Verb::Status => status::run(globals),
             Verb::List(arguments) => list::run(globals, arguments),
             Verb::Show(arguments) => show::run(globals, arguments),
+            Verb::Failures(arguments) => failures::run(globals, arguments),
+            Verb::Queues => queues::run(globals),
+            Verb::Workers => workers::run(globals),
+            Verb::Stats => stats::run(globals),
+            Verb::Health(arguments) => health::run(globals, arguments),
             Verb::Wait(arguments) => wait::run(globals, arguments),
             Verb::Retry(arguments) => retry::run(globals, arguments),
             Verb::Cancel(arguments) => cancel::run(globals, arguments),

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::globals::Globals;
 use super::output::{self, Output};
-use super::{Done, times, until};
+use super::{Done, ensure, times, until};
 use crate::flow::AfterFailure;
 use crate::id::JobId;
 use crate::jobs::Jobs;
@@ -34,6 +34,9 @@ pub(super) struct NewOptions {
     anyway: bool,
     #[command(flatten)]
     options: JobOptions,
+    /// Start a worker in the background if none lives. It ends when nothing is left to run.
+    #[arg(long)]
+    ensure_worker: bool,
     /// Wait until it is finished.
     #[arg(long)]
     wait: bool,
@@ -160,6 +163,9 @@ impl NewOptions {
         match globals.output() {
             Output::Json => output::json(json!({ "id": id }))?,
             _ => output::print(format_args!("{id}\n"))?,
+        }
+        if self.ensure_worker {
+            ensure::worker(globals, jobs)?;
         }
         if !self.wait {
             return Ok(ExitCode::SUCCESS);

@@ -1,4 +1,4 @@
-//! The query language: `state:failed kind:mail queue:high tag:eu since:1h`.
+//! The query language: `state:failed kind:mail args.user_id:7 since:1h timeout`.
 
 use time::OffsetDateTime;
 
@@ -15,13 +15,23 @@ pub(super) struct Query {
     pub(super) has_state: bool,
 }
 
-const TERMS: &str = "terms are state:, kind:, queue:, tag:, since: and until:";
+const TERMS: &str = "terms are id:, state:, kind:, queue:, tag:, flow:, error:, args.PATH:, since:, \
+until: and failed:; any other word is looked for as text, and anything in quotation marks";
 
-/// Reads the terms. Several of a name: any of them for state, kind and queue, all of them for tags.
+/// What stands between blanks.
+#[derive(Debug, PartialEq)]
+struct Term {
+    text: String,
+    /// It begins with a quotation mark: a text, whatever it looks like.
+    quoted: bool,
+}
+
+/// Reads the terms. Several of a name: any of them for id, state, kind and queue, all of them for the
+/// others.
 pub(super) fn parse(words: &[String], now: OffsetDateTime) -> Result<Query, Trouble> {
     let mut query = Query { filter: Filter::new(), has_state: false };
     for word in words {
-        for term in split(word) {
+        for term in split(word)? {
             query = query.with(&term, now)?;
         }
     }
@@ -29,16 +39,18 @@ pub(super) fn parse(words: &[String], now: OffsetDateTime) -> Result<Query, Trou
 }
 
 impl Query {
-    fn with(self, term: &str, now: OffsetDateTime) -> Result<Query, Trouble> {
+    fn with(self, term: &Term, now: OffsetDateTime) -> Result<Query, Trouble> {
+        let Term { text: term, quoted } = term;
         let bad =
             |why: &str| Trouble::usage(format_args!("query term {term:?}: {why}")).hint(TERMS);
-        let Some((name, value)) = term.split_once(':') else {
-            return Err(bad("it has no name"));
+        let Query { filter, has_state } = self;
+        let (name, value) = match term.split_once(':') {
+            Some(parts) if !quoted => parts,
+            _ => return Ok(Query { filter: filter.text(term), has_state }),
         };
         if value.is_empty() {
             return Err(bad("it has no value"));
         }
-        let Query { filter, has_state } = self;
         let filter = match name {
             "state" => {
                 let state = State::ALL
@@ -47,13 +59,22 @@ impl Query {
                     .ok_or_else(|| bad(&format!("the states are {}", states())))?;
                 return Ok(Query { filter: filter.state(state), has_state: true });
             }
+            "id" => filter.id(value.parse().map_err(|_| bad("an id is a number"))?),
             "kind" => filter.kind(value),
             "queue" => filter.queue(value),
             "tag" => filter.tag(value),
             "flow" => filter.flow(value.parse().map_err(|_| bad("a flow has a number"))?),
             "since" => filter.since(times::past(value, now).map_err(|why| bad(&why))?),
             "until" => filter.until(times::past(value, now).map_err(|why| bad(&why))?),
-            _ => return Err(bad("there is no such name")),
+            "error" => filter.error(value),
+            "failed" => filter.failed_since(times::past(value, now).map_err(|why| bad(&why))?),
+            _ => match name.strip_prefix("args.") {
+                Some(path) if path.split('.').all(|part| !part.is_empty()) => {
+                    filter.arg(path, value)
+                }
+                Some(_) => return Err(bad("a path is made of names with dots between them")),
+                None => return Err(bad("there is no such name")),
+            },
         };
         Ok(Query { filter, has_state })
     }
@@ -64,25 +85,30 @@ fn states() -> String {
 }
 
 /// The terms of one argument, between blanks; `"` keeps blanks together.
-fn split(word: &str) -> Vec<String> {
+fn split(word: &str) -> Result<Vec<Term>, Trouble> {
     let mut terms = Vec::new();
-    let mut term = String::new();
-    let mut quoted = false;
-    for c in word.chars() {
+    let mut term = Term { text: String::new(), quoted: false };
+    let mut in_quotes = false;
+    for c in word.chars().chain([' ']) {
         match c {
-            '"' => quoted = !quoted,
-            c if c.is_whitespace() && !quoted => {
-                if !term.is_empty() {
-                    terms.push(std::mem::take(&mut term));
+            '"' => {
+                term.quoted |= term.text.is_empty();
+                in_quotes = !in_quotes;
+            }
+            c if c.is_whitespace() && !in_quotes => {
+                let done =
+                    std::mem::replace(&mut term, Term { text: String::new(), quoted: false });
+                if !done.text.is_empty() {
+                    terms.push(done);
                 }
             }
-            c => term.push(c),
+            c => term.text.push(c),
         }
     }
-    if !term.is_empty() {
-        terms.push(term);
+    if in_quotes {
+        return Err(Trouble::usage("the query has a quotation mark that is not closed"));
     }
-    terms
+    Ok(terms)
 }
 
 #[cfg(test)]
@@ -114,9 +140,37 @@ mod tests {
 
     #[test]
     fn a_bad_term_is_named() {
-        for bad in ["state:done", "colour:red", "mail", "kind:", "since:soon"] {
+        for bad in [
+            "state:done",
+            "colour:red",
+            "kind:",
+            "since:soon",
+            "id:x",
+            "flow:x",
+            "args.:x",
+            "args.a..b:1",
+            "args.a.:1",
+            "args:1",
+            "failed:soon",
+        ] {
             let trouble = format!("{:?}", query(&["queue:x", bad]).unwrap_err());
             assert!(trouble.contains(bad), "{trouble}");
         }
+    }
+
+    #[test]
+    fn words_without_a_name_and_what_stands_in_quotation_marks_are_text() {
+        let filter = Filter::new().text("timeout").text("state:failed a").error("no such user");
+        let one = query(&["timeout \"state:failed a\"", "error:\"no such user\""]).unwrap();
+        assert_eq!(one, Query { filter, has_state: false });
+        assert!(query(&["\"two words"]).is_err());
+        assert_eq!(query(&["\"\""]).unwrap().filter, Filter::new());
+    }
+
+    #[test]
+    fn a_path_leads_into_the_arguments() {
+        let filter = Filter::new().arg("to.name", "Anna B").arg("list.0", "http://x:1");
+        let one = query(&["args.to.name:\"Anna B\" args.list.0:http://x:1"]).unwrap();
+        assert_eq!(one.filter, filter);
     }
 }

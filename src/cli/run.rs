@@ -57,7 +57,8 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     if let Some(timeout) = arguments.timeout {
         job = job.timeout(timeout);
     }
-    arguments.options.enqueue(globals, &globals.create_for_a_moment()?, job)
+    let jobs = globals.create_for_a_moment()?;
+    arguments.options.enqueue(globals, &jobs, job)
 }
 
 /// `NAME` as it is now, or `NAME=VALUE`.

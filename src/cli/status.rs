@@ -3,27 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use comfy_table::Cell;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::globals::Globals;
 use super::output::{self, Output};
-use super::{Done, gate, pause, times};
+use super::queues::{self, WAITING, in_state};
+use super::{Done, gate, pause, stats, times, workers};
 use crate::jobs::Jobs;
-use crate::record::{GateRecord, InstanceRecord, QueueStats, Stats};
+use crate::record::{GateRecord, InstanceRecord, Stats, WorkerRecord};
 use crate::state::State;
 use crate::store::SqliteInfo;
-
-/// States of unfinished jobs, in the order in which they are shown.
-const WAITING: [State; 5] =
-    [State::Ready, State::Running, State::Scheduled, State::Retrying, State::Blocked];
 
 struct Status {
     path: PathBuf,
     bytes: u64,
     wal_bytes: u64,
-    instances: Vec<InstanceRecord>,
+    workers: Vec<WorkerRecord>,
     sqlite: SqliteInfo,
     stats: Stats,
     gates: Vec<GateRecord>,
@@ -36,9 +32,7 @@ pub(super) fn run(globals: &Globals) -> Done {
         Output::Tsv => output::tsv(status.rows())?,
         Output::Table { color } => status.print(color)?,
     }
-    if status.alive() == 0 && status.stats.count(State::Ready) > 0 {
-        globals.say("no worker is running; start `legwork work`");
-    }
+    queues::warn(globals, &status.stats, &status.instances());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -49,7 +43,11 @@ fn size(path: &Path) -> u64 {
 
 impl Status {
     fn alive(&self) -> usize {
-        self.instances.iter().filter(|instance| instance.alive).count()
+        self.workers.iter().filter(|worker| worker.instance.alive).count()
+    }
+
+    fn instances(&self) -> Vec<InstanceRecord> {
+        self.workers.iter().map(|worker| worker.instance.clone()).collect()
     }
 
     fn read(jobs: &Jobs) -> crate::error::Result<Status> {
@@ -59,7 +57,7 @@ impl Status {
         Ok(Status {
             bytes: size(&path),
             wal_bytes: size(Path::new(&wal)),
-            instances: jobs.instances()?,
+            workers: jobs.workers()?,
             sqlite: Jobs::sqlite(),
             stats: jobs.stats()?,
             gates: jobs.gates()?,
@@ -75,23 +73,14 @@ impl Status {
             .map(|(name, queue)| {
                 json!({
                     "name": name,
-                    "states": counts(|state| in_state(queue, state), &WAITING),
+                    "states": queues::counts(|state| in_state(queue, state), &WAITING),
                     "oldest_ready_seconds": queue.oldest_ready.map(|age| age.as_secs_f64()),
                 })
             })
             .collect();
-        let processes: Vec<Value> = self
-            .instances
-            .iter()
-            .map(|instance| {
-                json!({
-                    "id": instance.id,
-                    "pid": instance.pid,
-                    "started_at": times::exact(instance.started_at),
-                    "alive": instance.alive,
-                })
-            })
-            .collect();
+        let now = OffsetDateTime::now_utc();
+        let processes: Vec<Value> =
+            self.workers.iter().map(|worker| workers::as_json(worker, now)).collect();
         json!({
             "file": {
                 "path": self.path.to_string_lossy(),
@@ -102,7 +91,7 @@ impl Status {
             "wal_reset_bug": self.sqlite.wal_reset_bug,
             "instances": self.alive(),
             "processes": processes,
-            "states": counts(|state| self.stats.count(state), &State::ALL),
+            "states": queues::counts(|state| self.stats.count(state), &State::ALL),
             "queues": queues,
             "paused": self.stats.paused,
             "gates": self.gates,
@@ -118,10 +107,10 @@ impl Status {
             words(&[&"sqlite", &self.sqlite.version, &self.sqlite.wal_reset_bug]),
             words(&[&"instances", &self.alive()]),
         ];
-        for instance in &self.instances {
+        for WorkerRecord { instance, running, held } in &self.workers {
             let started = times::exact(instance.started_at);
             let (id, pid, alive) = (&instance.id, &instance.pid, &instance.alive);
-            rows.push(words(&[&"process", id, pid, &started, alive]));
+            rows.push(words(&[&"process", id, pid, &started, alive, &running.len(), held]));
         }
         for state in State::ALL {
             rows.push(words(&[&"state", &state, &self.stats.count(state)]));
@@ -159,15 +148,11 @@ impl Status {
                 "this SQLite has the WAL-reset bug, which can damage a file: use 3.51.3 or newer\n",
             )?;
         }
-        for instance in &self.instances {
-            output::print(format_args!("{}\n", process(instance)))?;
+        let now = OffsetDateTime::now_utc();
+        for worker in &self.workers {
+            output::print(format_args!("{}\n", workers::sentence(worker, now)))?;
         }
-        let totals = State::ALL.into_iter().filter(|state| self.stats.count(*state) > 0);
-        let totals: Vec<String> =
-            totals.map(|state| format!("{} {state}", self.stats.count(state))).collect();
-        let none = "no jobs yet; add one with `legwork run -- CMD` or `legwork enqueue KIND`";
-        let totals = if totals.is_empty() { none.to_owned() } else { totals.join(", ") };
-        output::print(format_args!("{totals}\n"))?;
+        output::print(format_args!("{}\n", stats::totals(&self.stats)))?;
         for scope in &self.stats.paused {
             output::print(format_args!(
                 "paused: {}\n",
@@ -185,23 +170,9 @@ impl Status {
             .chain(WAITING.map(State::as_str))
             .chain(["oldest ready"])
             .collect();
-        output::table(&heading, self.stats.queues.iter().map(queue_row).collect(), color)
+        let rows = self.stats.queues.iter().map(|(name, queue)| queues::cells(name, queue));
+        output::table(&heading, rows.collect(), color)
     }
-}
-
-fn queue_row((name, queue): (&String, &QueueStats)) -> Vec<Cell> {
-    let mut row = vec![output::cell(name)];
-    row.extend(WAITING.map(|state| output::cell(in_state(queue, state).to_string())));
-    row.push(output::cell(queue.oldest_ready.map(times::about).unwrap_or_default()));
-    row
-}
-
-fn in_state(queue: &QueueStats, state: State) -> u64 {
-    queue.states.get(&state).copied().unwrap_or(0)
-}
-
-fn counts(count: impl Fn(State) -> u64, states: &[State]) -> Value {
-    states.iter().map(|state| (state.as_str().to_owned(), json!(count(*state)))).collect()
 }
 
 fn processes(live: usize) -> String {
@@ -209,15 +180,6 @@ fn processes(live: usize) -> String {
         0 => "no worker is running".to_owned(),
         1 => "1 process runs jobs".to_owned(),
         live => format!("{live} processes run jobs"),
-    }
-}
-
-fn process(instance: &InstanceRecord) -> String {
-    let InstanceRecord { id, pid, started_at, .. } = instance;
-    let since = times::relative(*started_at, OffsetDateTime::now_utc());
-    match instance.alive {
-        true => format!("instance {id}: process {pid}, started {since}"),
-        false => format!("instance {id}: process {pid} is dead; the next worker takes over"),
     }
 }
 

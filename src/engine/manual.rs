@@ -46,12 +46,12 @@ pub(super) fn start<S: Any + Send + Sync>(
     jobs: Jobs,
     registry: Registry,
     state: Arc<S>,
-    pools: Vec<CheckedPool>,
+    mut pools: Vec<CheckedPool>,
     settings: Settings,
 ) -> Result<ManualEngine> {
+    // Without threads there is nobody to claim ahead for, and nobody else need count on it.
+    pools.iter_mut().for_each(|pool| pool.workers = 0);
     let (core, _bell) = Core::join(jobs, registry, state, pools, settings)?;
-    // Without threads there is nobody to claim ahead for.
-    core.pools.iter().for_each(|pool| pool.tray.set_workers(0));
     core.gates.ask(&core.jobs, true);
     Ok(ManualEngine { core })
 }

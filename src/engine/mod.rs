@@ -143,6 +143,13 @@ impl Engine {
         self.core.pools.iter().map(|pool| pool.name.as_str())
     }
 
+    /// The kinds that it runs, by name, former names included.
+    pub fn kinds(&self) -> Vec<String> {
+        let mut kinds: Vec<String> = self.core.registry.kinds().into_iter().collect();
+        kinds.sort_unstable();
+        kinds
+    }
+
     /// How the attempts of this engine have ended so far.
     ///
     /// ```
@@ -185,7 +192,7 @@ impl Engine {
     }
 
     /// Changes the number of a pool's workers while it runs. Workers that are one too many end
-    /// after their current job.
+    /// after their current job. [`Jobs::workers`] tells the new number soon after.
     ///
     /// # Errors
     /// [`Error::Invalid`] if there is no pool of that name; [`Error::Stopped`]; [`Error::Io`] if a
@@ -200,7 +207,9 @@ impl Engine {
         let epoch = pool.resize(workers);
         // Those that wait for a job must look at the new number.
         self.jobs().store().unpark(pool.id, epoch)?;
-        worker::start_missing(&self.core, pool)
+        worker::start_missing(&self.core, pool)?;
+        let pools = self.core.pools.iter().map(|pool| pool.record()).collect();
+        self.jobs().store().set_pools(self.core.instance, pools)
     }
 
     /// Runs a job at once in the calling thread, with the engine's state and middleware, without
@@ -310,7 +319,9 @@ impl Core {
         #[cfg(feature = "cron")]
         let crons = cron::Crons::new(settings.crons, settings.cron_off)?;
         let lock = Arc::new(InstanceLock::create(jobs.path())?);
-        let joined = jobs.store().join(&lock, settings.crash_limit, registry.options()?)?;
+        let records = pools.iter().map(CheckedPool::record).collect();
+        let joined =
+            jobs.store().join(&lock, settings.crash_limit, registry.options()?, records)?;
         jobs.attempts_here().joined(joined.instance);
         jobs.tell_taken(&joined.taken);
         let (supervisor, bell) = Supervisor::new(settings.stuck_grace);

@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::record::PoolRecord;
 use crate::rules::name;
 use crate::rules::queues::Queues;
 use crate::store::PoolId;
@@ -87,7 +88,7 @@ impl Pool {
         }
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.workers.unwrap_or_else(cores);
-        Ok(CheckedPool { queues, name, workers, every: self.every })
+        Ok(CheckedPool { queues, name, workers, every: self.every, list: self.list })
     }
 }
 
@@ -96,6 +97,21 @@ pub(super) struct CheckedPool {
     pub(super) name: String,
     pub(super) workers: usize,
     pub(super) every: Option<Duration>,
+    /// The queues as they were given, with their weights.
+    list: Vec<(String, Option<u32>)>,
+}
+
+impl CheckedPool {
+    /// What others are to know of it.
+    pub(super) fn record(&self) -> PoolRecord {
+        PoolRecord {
+            name: self.name.clone(),
+            queues: self.list.iter().map(|(queue, _)| queue.clone()).collect(),
+            weights: self.list.iter().filter_map(|(_, weight)| *weight).collect(),
+            workers: self.workers,
+            every: self.every,
+        }
+    }
 }
 
 /// A pool at work.
@@ -105,6 +121,8 @@ pub(super) struct RunningPool {
     pub(super) tray: Arc<Tray>,
     pub(super) name: String,
     pub(super) every: Option<Duration>,
+    /// What others know of it, save the number of its workers.
+    record: PoolRecord,
     started: Instant,
     count: Mutex<Count>,
     /// Wakes the workers of a pool that works on a cadence.
@@ -133,7 +151,9 @@ pub(super) struct Seen {
 impl RunningPool {
     pub(super) fn new(id: PoolId, tray: Arc<Tray>, pool: CheckedPool) -> RunningPool {
         tray.set_workers(pool.workers);
+        let record = pool.record();
         RunningPool {
+            record,
             id,
             tray,
             name: pool.name,
@@ -150,6 +170,11 @@ impl RunningPool {
             }),
             bell: Condvar::new(),
         }
+    }
+
+    /// What others are to know of it now.
+    pub(super) fn record(&self) -> PoolRecord {
+        PoolRecord { workers: self.lock().target, ..self.record.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {

@@ -20,7 +20,7 @@ pub(super) fn start_missing(core: &Arc<Core>, pool: &Arc<RunningPool>) -> Result
         let worker: Arc<str> = Arc::from(format!("{}-{number}", pool.name));
         let (core_here, pool_here) = (Arc::clone(core), Arc::clone(pool));
         core.live.enter();
-        core.jobs.workers().fetch_add(1, Ordering::AcqRel);
+        core.jobs.worker_threads().fetch_add(1, Ordering::AcqRel);
         let counted = Counted { core: core_here };
         let fuse = core.jobs.store().fuse();
         let spawned = thread::Builder::new().name(format!("legwork-{worker}")).spawn(move || {
@@ -45,7 +45,7 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.core.jobs.workers().fetch_sub(1, Ordering::AcqRel);
+        self.core.jobs.worker_threads().fetch_sub(1, Ordering::AcqRel);
         self.core.live.leave();
     }
 }

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::id::JobId;
 use crate::record::{
-    AttemptRecord, Filter, Health, InstanceRecord, JobRecord, LogLine, Page, Stats, StepRecord,
+    AttemptRecord, Backlog, FailureGroup, Filter, Health, InstanceRecord, JobRecord, LogLine, Page,
+    Stats, StepRecord, WorkerRecord,
 };
 
 use super::{Jobs, lock};
@@ -49,17 +50,22 @@ impl Jobs {
     /// # Ok(()) }
     /// ```
     ///
+    /// It costs what lies between the first and the last job of the page: a page of common jobs is there at
+    /// once, one of rare jobs may take a tenth of a second for each million jobs in the file.
+    ///
     /// # Errors
-    /// Those of reading.
+    /// [`Error::Invalid`] for a filter that is too large; those of reading.
     pub fn list(&self, filter: &Filter, before: Option<JobId>, limit: usize) -> Result<Page> {
+        filter.check()?;
         self.0.store.list(filter, before, limit)
     }
 
     /// How many jobs match. Reads them all: for exact numbers, not for every second.
     ///
     /// # Errors
-    /// Those of reading.
+    /// [`Error::Invalid`] for a filter that is too large; those of reading.
     pub fn count(&self, filter: &Filter) -> Result<u64> {
+        filter.check()?;
         self.0.store.count(filter)
     }
 
@@ -69,6 +75,52 @@ impl Jobs {
     /// Those of reading.
     pub fn stats(&self) -> Result<Stats> {
         self.0.store.stats()
+    }
+
+    /// What is ready, by queue and kind: what waits for a worker and for nothing else, unless it is
+    /// [paused](Backlog::paused). Quicker than [`stats`](Jobs::stats), for a probe.
+    ///
+    /// ```
+    /// # use legwork::{Jobs, NewJob};
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// jobs.enqueue(NewJob::of_kind("mail", serde_json::json!({})).queue("high"))?;
+    /// let waits = &jobs.backlog()?[0];
+    /// assert_eq!((&*waits.queue, &*waits.kind, waits.ready), ("high", "mail", 1));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn backlog(&self) -> Result<Vec<Backlog>> {
+        self.0.store.backlog()
+    }
+
+    /// How the jobs that match have failed: those that gave up, grouped by their kind and by what their
+    /// errors have in common, the most frequent first, at most `limit` groups. If the filter names states
+    /// only `failed` and `retrying` count; of a retrying job it is its last failed attempt.
+    ///
+    /// It reads all failed jobs that match, some at a time, by their index. 5,000 groups are told apart; what
+    /// is like none of them is counted by its kind alone.
+    ///
+    /// ```
+    /// # use legwork::{Filter, Jobs};
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// let hour = jobs.clock().now() - time::Duration::HOUR;
+    /// for group in jobs.failures(&Filter::new().failed_since(hour), 20)? {
+    ///     println!("{} x {}: {}", group.count, group.kind, group.error);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a filter that is too large; those of reading.
+    pub fn failures(&self, filter: &Filter, limit: usize) -> Result<Vec<FailureGroup>> {
+        filter.check()?;
+        self.0.store.failures(filter, limit)
     }
 
     /// The attempts of a job that did not complete it, oldest first; the last 100 are kept.
@@ -171,6 +223,30 @@ impl Jobs {
     /// Those of reading.
     pub fn instances(&self) -> Result<Vec<InstanceRecord>> {
         self.0.store.instances()
+    }
+
+    /// As [`instances`](Jobs::instances), each with the jobs that it runs. A dead one still holds what it
+    /// had in hand when it died.
+    ///
+    /// ```
+    /// # use legwork::{Engine, Jobs, Pool};
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// # let engine = Engine::builder(&jobs).pool(Pool::new(["mail"]).workers(2)).start()?;
+    /// for worker in jobs.workers()? {
+    ///     for job in &worker.running {
+    ///         println!("{}: {} since {}", worker.instance.pid, job.kind, job.started_at);
+    ///     }
+    /// }
+    /// assert!(jobs.workers()?[0].instance.serves("mail"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn workers(&self) -> Result<Vec<WorkerRecord>> {
+        self.0.store.workers()
     }
 
     /// Events from now on.

@@ -131,7 +131,7 @@ impl Jobs {
         &self.0.middleware
     }
 
-    pub(crate) fn workers(&self) -> &AtomicUsize {
+    pub(crate) fn worker_threads(&self) -> &AtomicUsize {
         &self.0.shared.workers
     }
 

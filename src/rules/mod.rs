@@ -3,7 +3,9 @@
 
 #[cfg(feature = "cron")]
 pub(crate) mod cron;
+pub(crate) mod failures;
 pub(crate) mod flow;
+pub(crate) mod likeness;
 pub(crate) mod limit;
 pub(crate) mod name;
 pub(crate) mod queues;

@@ -26,7 +26,7 @@ use crate::id::{FlowId, JobId};
 use crate::kinds::KindOptions;
 use crate::limit::Limits;
 use crate::new_job::{Edit, NewRow, Retention};
-use crate::record::{LogLine, Progress, Scope};
+use crate::record::{LogLine, PoolRecord, Progress, Scope};
 use crate::rules::queues::Queues;
 use crate::rules::steps::Named;
 use crate::state::State;
@@ -287,6 +287,8 @@ pub(crate) enum Control {
     Resume(Scope),
     CloseGate(String),
     OpenGate(String),
+    /// The pools of an engine, as they are now.
+    SetPools(InstanceId, Vec<PoolRecord>),
     EnqueueFlow(Box<FlowRow>),
     #[cfg(feature = "cron")]
     Cron(cron::CronOrder),
@@ -383,6 +385,8 @@ pub(crate) struct Joining {
     pub(crate) crash_limit: u32,
     /// What its jobs' kinds are enqueued with.
     pub(crate) kinds: KindOptions,
+    /// For those who look.
+    pub(crate) pools: Vec<PoolRecord>,
 }
 
 /// What an engine has become, and what was taken over from dead instances.

@@ -8,7 +8,9 @@ mod cron;
 mod embedded;
 mod flows;
 mod hostile;
+mod seeing;
 mod shell;
+mod upload;
 mod working;
 
 use std::ffi::OsStr;

@@ -51,6 +51,11 @@ impl Busy {
         if now.running > 0 { limit } else { limit.saturating_sub(now.idle_since.elapsed()) }
     }
 
+    /// The idle time begins anew.
+    pub(super) fn begin_idle(&self) {
+        self.change(|now| now.idle_since = Instant::now());
+    }
+
     fn begin(&self) {
         self.change(|now| now.running += 1);
         if self.most == Some(self.started.fetch_add(1, Ordering::AcqRel) + 1) {

@@ -17,11 +17,13 @@ use super::app::Setup;
 use super::globals::Globals;
 use super::shell::{self, Worker};
 use super::trouble::{DATABASE, FAILED, SIGNALLED, Trouble};
-use super::{Done, times};
+use super::{Done, ensure, times};
 use crate::engine::{Engine, Pool};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::jobs::Jobs;
+use crate::record::Filter;
+use crate::state::State;
 
 /// How long the last commands get to die.
 const LAST: Duration = Duration::from_secs(2);
@@ -61,10 +63,19 @@ pub(super) struct Arguments {
     /// How long running jobs get after the first INT or TERM before they are given back.
     #[arg(long, value_name = "SPAN", value_parser = times::span, default_value = "30s")]
     grace: Duration,
+    /// Started by `--ensure-worker`.
+    #[arg(long, hide = true)]
+    ensured: bool,
     /// Say only what went wrong.
     // Here -q names queues.
     #[arg(long)]
     quiet: bool,
+}
+
+/// How the work has ended.
+struct Ended {
+    code: ExitCode,
+    by_signal: bool,
 }
 
 /// What ends the work.
@@ -82,9 +93,28 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let (tell, told) = unbounded();
     // Before the engine: from its first moment on a signal stops it in an orderly way.
     let listening = listen(tell.clone())?;
-    let ended = Work::start(globals, &jobs, arguments, tell, told).and_then(Work::run);
+    let start = || Work::start(globals, &jobs, arguments, tell.clone(), told.clone());
+    let ended =
+        if arguments.ensured { work_while_needed(start) } else { start().and_then(Work::run) };
     listening.close();
-    ended
+    ended.map(|ended| ended.code)
+}
+
+/// Works until nothing is left that could be run here, now or later. It leaves before it looks for the last
+/// time: see [`ensure`].
+fn work_while_needed(start: impl Fn() -> Result<Work, Trouble>) -> Result<Ended, Trouble> {
+    ensure::detach();
+    let mut work = start()?;
+    ensure::announce()?;
+    loop {
+        let rest = Rest { jobs: work.engine.jobs().clone(), kinds: work.engine.kinds() };
+        work.rest = Some(rest.clone());
+        let ended = work.run()?;
+        if ended.by_signal || !rest.is_left() {
+            return Ok(ended);
+        }
+        work = start()?;
+    }
 }
 
 /// Passes INT and TERM on.
@@ -144,8 +174,32 @@ struct Work {
     told: Receiver<Notice>,
     tell: Sender<Notice>,
     idle_exit: Option<Duration>,
+    /// Being idle is no reason to end while something of it is left.
+    rest: Option<Rest>,
     until_empty: bool,
     grace: Duration,
+}
+
+/// The jobs that this program could run, now or later.
+#[derive(Clone)]
+struct Rest {
+    jobs: Jobs,
+    kinds: Vec<String>,
+}
+
+impl Rest {
+    fn is_left(&self) -> bool {
+        let waiting = [State::Ready, State::Scheduled, State::Retrying, State::Blocked];
+        let filter = waiting.into_iter().fold(Filter::new(), Filter::state);
+        let filter = self.kinds.iter().fold(filter, Filter::kind);
+        match self.jobs.list(&filter, None, 1) {
+            Ok(page) => !page.jobs.is_empty(),
+            Err(error) => {
+                log::warn!("legwork: looking for what is left: {error}");
+                false
+            }
+        }
+    }
 }
 
 impl Work {
@@ -177,12 +231,13 @@ impl Work {
             told,
             tell,
             idle_exit: arguments.idle_exit,
+            rest: None,
             until_empty: arguments.until_empty,
             grace: arguments.grace,
         })
     }
 
-    fn run(self) -> Done {
+    fn run(self) -> Result<Ended, Trouble> {
         if self.until_empty {
             let (engine, tell) = (Arc::clone(&self.engine), self.tell.clone());
             thread::spawn(move || tell.send(Notice::Empty(engine.run_until_empty())));
@@ -196,13 +251,12 @@ impl Work {
             Notice::Enough | Notice::Stopped(_) => None,
         };
         let stopped = self.stop(signal)?;
-        match stopped {
-            Some(signal) => Ok(ExitCode::from(SIGNALLED + signal)),
-            None if signal.is_none() && self.engine.tally().failed > 0 => {
-                Ok(ExitCode::from(FAILED))
-            }
-            None => Ok(ExitCode::SUCCESS),
-        }
+        let code = match stopped {
+            Some(signal) => ExitCode::from(SIGNALLED + signal),
+            None if signal.is_none() && self.engine.tally().failed > 0 => ExitCode::from(FAILED),
+            None => ExitCode::SUCCESS,
+        };
+        Ok(Ended { code, by_signal: signal.is_some() || stopped.is_some() })
     }
 
     /// Waits for what ends the work.
@@ -217,7 +271,10 @@ impl Work {
                 Err(RecvTimeoutError::Disconnected) => return Notice::Enough,
                 Err(RecvTimeoutError::Timeout) => {
                     if self.idle_exit.is_some_and(|limit| self.busy.left(limit).is_zero()) {
-                        return Notice::Enough;
+                        if !self.rest.as_ref().is_some_and(Rest::is_left) {
+                            return Notice::Enough;
+                        }
+                        self.busy.begin_idle();
                     }
                 }
             }

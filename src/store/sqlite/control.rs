@@ -139,6 +139,7 @@ impl Book {
             Control::Resume(scope) => self.set_pause(RESUME, scope, None)?,
             Control::CloseGate(name) => done.gate_moved = self.set_gate(name, Some(now))?,
             Control::OpenGate(name) => done.gate_moved = self.set_gate(name, None)?,
+            Control::SetPools(id, pools) => self.set_pools(*id, pools)?,
             Control::EnqueueFlow(flow) => done.flow = Some(self.enqueue_flow(flow, now, keep)?),
             #[cfg(feature = "cron")]
             Control::Cron(order) => done.cron = self.cron(order, now)?,

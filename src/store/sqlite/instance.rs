@@ -10,6 +10,7 @@
 //!
 //! What becomes of the jobs is told in [`rescue`](super::rescue).
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::{Connection, Row, params};
@@ -17,23 +18,38 @@ use rusqlite::{Connection, Row, params};
 use super::book::Book;
 use super::errors::storing;
 use super::lock_file::{Identity, InstanceLock, is_dead, proof_of_death, side_directory};
+use super::query::in_snapshot;
 use super::rescue::Why;
 use crate::clock::{Micros, from_micros};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::new_job::Retention;
-use crate::record::InstanceRecord;
+use crate::record::{InstanceRecord, PoolRecord, Progress, RunningJob, WorkerRecord};
 use crate::store::{ClaimRef, InstanceId, Joined, Joining, Taken};
 
 const ADD: &str = "
 INSERT INTO legwork_instances
-       (id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start, pid_space, started_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+       (id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start, pid_space, started_at,
+        pools)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 pub(super) const ALL: &str = "
 SELECT id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start, pid_space, started_at
   FROM legwork_instances";
 const NUMBERS: &str = "SELECT id FROM legwork_instances";
 const REMOVE: &str = "DELETE FROM legwork_instances WHERE id = ?1";
+/// The same, with what only those who look want to know.
+const RECORDS: &str = "
+SELECT id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start, pid_space, started_at,
+       pools
+  FROM legwork_instances ORDER BY id";
+const SET_POOLS: &str = "UPDATE legwork_instances SET pools = ?2 WHERE id = ?1";
+/// What all instances hold, in their order.
+pub(super) const HELD_BY_ALL: &str = "
+SELECT job.instance, job.id, lane.kind, lane.queue, job.attempts, job.started_at,
+       job.progress_done, job.progress_total, job.message, job.cancel_requested IS NOT NULL
+  FROM legwork_jobs AS job INDEXED BY legwork_held
+  CROSS JOIN legwork_lanes AS lane ON lane.id = job.lane
+ WHERE job.instance IS NOT NULL ORDER BY job.instance, job.id";
 const RENEW: &str = "UPDATE legwork_instances SET lock_file = ?2, lock_inode = ?3 WHERE id = ?1";
 /// Claims of an instance whose jobs were asked to stop.
 pub(super) const ASKED: &str = "
@@ -92,7 +108,8 @@ impl Book {
                     me.pid,
                     me.pid_start,
                     me.pid_space,
-                    now
+                    now,
+                    as_json(&joining.pools)
                 ],
             )
             .map_err(storing)?;
@@ -163,6 +180,11 @@ impl Book {
         Ok(())
     }
 
+    /// The pools of an instance have changed.
+    pub(super) fn set_pools(&mut self, id: InstanceId, pools: &[PoolRecord]) -> Result<()> {
+        self.conn.execute(SET_POOLS, params![id, as_json(pools)]).map(drop).map_err(storing)
+    }
+
     /// What an instance holds and was asked to stop.
     pub(super) fn asked_to_stop(&self, instance: InstanceId) -> Result<Vec<ClaimRef>> {
         let mut ask = self.conn.prepare_cached(ASKED).map_err(storing)?;
@@ -192,14 +214,74 @@ pub(super) fn numbers(conn: &Connection) -> Result<Vec<InstanceId>> {
     ask.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(storing)
 }
 
-/// All instances in the file, each with whether its process lives, for those who look.
-pub(super) fn records(conn: &Connection, db: &Path) -> Result<Vec<InstanceRecord>> {
+fn as_json(pools: &[PoolRecord]) -> String {
+    // Names and numbers always have a form in JSON.
+    serde_json::to_string(pools).unwrap_or_else(|_| "[]".to_owned())
+}
+
+/// An instance as it stands in the file, with its pools.
+type Seen = (Instance, Vec<PoolRecord>);
+
+fn rows(conn: &Connection) -> rusqlite::Result<Vec<Seen>> {
+    let mut ask = conn.prepare_cached(RECORDS)?;
+    ask.query_map([], |row| {
+        // What another hand has written there shows as none.
+        let pools = serde_json::from_str(&row.get::<_, String>(10)?).unwrap_or_default();
+        Ok((instance(row)?, pools))
+    })?
+    .collect()
+}
+
+/// Each with whether its process lives.
+fn as_records(rows: Vec<Seen>, db: &Path) -> Vec<InstanceRecord> {
     let (me, side) = (Identity::without_lock(db), side_directory(db));
-    let record = |other: Instance| InstanceRecord {
+    let record = |(other, pools): Seen| InstanceRecord {
         id: other.id,
         pid: u32::try_from(other.identity.pid).unwrap_or(0),
         started_at: from_micros(other.started_at),
         alive: !is_dead(&other.identity, &me, &side),
+        pools,
     };
-    Ok(instances(conn)?.into_iter().map(record).collect())
+    rows.into_iter().map(record).collect()
+}
+
+/// All instances in the file, each with whether its process lives, for those who look.
+pub(super) fn records(conn: &Connection, db: &Path) -> Result<Vec<InstanceRecord>> {
+    Ok(as_records(rows(conn).map_err(storing)?, db))
+}
+
+/// What an instance runs, and how much it holds in all.
+type InHand = (Vec<RunningJob>, u64);
+
+fn in_hand(conn: &Connection) -> rusqlite::Result<HashMap<InstanceId, InHand>> {
+    let mut all: HashMap<InstanceId, InHand> = HashMap::new();
+    let mut ask = conn.prepare_cached(HELD_BY_ALL)?;
+    let mut rows = ask.query([])?;
+    while let Some(row) = rows.next()? {
+        let (running, held) = all.entry(row.get(0)?).or_default();
+        *held += 1;
+        // Otherwise it is only claimed ahead.
+        if let Some(started_at) = row.get::<_, Option<Micros>>(5)? {
+            running.push(RunningJob {
+                id: JobId(row.get(1)?),
+                kind: row.get(2)?,
+                queue: row.get(3)?,
+                attempt: row.get::<_, u32>(4)?.saturating_add(1),
+                started_at: from_micros(started_at),
+                progress: Progress::read(row.get(6)?, row.get(7)?, row.get(8)?),
+                cancel_requested: row.get(9)?,
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// All instances, each with what it has in hand.
+pub(super) fn workers(conn: &Connection, db: &Path) -> Result<Vec<WorkerRecord>> {
+    let (rows, mut in_hand) = in_snapshot(conn, |conn| Ok((rows(conn)?, in_hand(conn)?)))?;
+    let worker = |instance: InstanceRecord| {
+        let (running, held) = in_hand.remove(&instance.id).unwrap_or_default();
+        WorkerRecord { instance, running, held }
+    };
+    Ok(as_records(rows, db).into_iter().map(worker).collect())
 }

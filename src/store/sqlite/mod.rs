@@ -80,6 +80,7 @@ use crate::error::{Error, Result};
 use crate::id::{FlowId, JobId};
 use crate::kinds::KindOptions;
 use crate::new_job::NewRow;
+use crate::record::PoolRecord;
 use crate::unique::Enqueued;
 
 /// An open file as one handle sees it: all handles of the process share the file, each has its own
@@ -338,14 +339,24 @@ impl Store {
         lock: &Arc<InstanceLock>,
         crash_limit: u32,
         kinds: KindOptions,
+        pools: Vec<PoolRecord>,
     ) -> Result<Joined> {
-        let joining = Joining { lock: Arc::clone(lock), crash_limit, kinds };
+        let joining = Joining { lock: Arc::clone(lock), crash_limit, kinds, pools };
         self.ask(joining, Mail::Join)
     }
 
     /// Takes an engine's row away.
     pub(crate) fn leave(&self, instance: InstanceId) -> Result<Vec<JobId>> {
         self.ask(instance, Mail::Leave)
+    }
+
+    /// Writes down what pools an engine has now. Nobody waits for it; whoever holds the write lock for
+    /// longer than the busy time-out keeps it from being known.
+    pub(crate) fn set_pools(&self, instance: InstanceId, pools: Vec<PoolRecord>) -> Result<()> {
+        let (answer, _) = bounded(1);
+        let (posted, deadline) = deadline(self.busy_timeout);
+        let what = Control::SetPools(instance, pools);
+        self.post(Mail::Control(Operation { what, posted, deadline, answer }))
     }
 
     /// Opens a pool, with an empty tray for its workers.

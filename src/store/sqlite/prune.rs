@@ -32,6 +32,11 @@ pub(super) struct Pruned {
     pub(super) more: bool,
 }
 
+const HAS_ONE_ROW: &str = "
+SELECT (SELECT count(*) FROM (SELECT 1 FROM legwork_jobs LIMIT 2)) = 1
+    OR (SELECT count(*) FROM (SELECT 1 FROM legwork_history LIMIT 2)) = 1
+    OR (SELECT count(*) FROM (SELECT 1 FROM legwork_lanes LIMIT 2)) = 1";
+
 impl Book {
     /// Removes a bite of what has expired at `now`; beyond the cap, of what expires next.
     pub(super) fn prune(&mut self, now: Micros, over_cap: u64) -> Result<Pruned> {
@@ -103,8 +108,13 @@ impl Book {
         Ok(true)
     }
 
-    /// Lets SQLite refresh its statistics after work.
+    /// Lets SQLite refresh its statistics after work. Not while a table is one row long: what SQLite has
+    /// learnt to be so it walks whole, even where it is given an id, however long it has become since.
     pub(super) fn optimize(&self) -> Result<()> {
+        let one: bool = self.conn.query_row(HAS_ONE_ROW, [], |row| row.get(0)).map_err(storing)?;
+        if one {
+            return Ok(());
+        }
         self.conn.execute_batch("PRAGMA optimize").map_err(storing)
     }
 }

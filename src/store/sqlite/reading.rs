@@ -10,7 +10,8 @@ use crate::clock::Micros;
 use crate::error::Result;
 use crate::id::JobId;
 use crate::record::{
-    AttemptRecord, Filter, GateRecord, InstanceRecord, JobRecord, LogLine, Page, Scope, Stats,
+    AttemptRecord, Backlog, FailureGroup, Filter, GateRecord, InstanceRecord, JobRecord, LogLine,
+    Page, Scope, Stats, WorkerRecord,
 };
 use crate::store::InstanceId;
 #[cfg(feature = "cron")]
@@ -50,6 +51,16 @@ impl Store {
         query::oldest_ready(&*self.reader()?, self.settings().clock.micros())
     }
 
+    /// What is ready, by queue and kind.
+    pub(crate) fn backlog(&self) -> Result<Vec<Backlog>> {
+        query::backlog(&*self.reader()?, self.settings().clock.micros())
+    }
+
+    /// The failures of the jobs that match, by what they have in common.
+    pub(crate) fn failures(&self, filter: &Filter, limit: usize) -> Result<Vec<FailureGroup>> {
+        query::failures(&*self.reader()?, filter, limit)
+    }
+
     /// What is paused.
     pub(crate) fn paused(&self) -> Result<Vec<Scope>> {
         query::paused(&*self.reader()?)
@@ -80,6 +91,11 @@ impl Store {
     /// The numbers of all instances in the file.
     pub(crate) fn instance_numbers(&self) -> Result<Vec<InstanceId>> {
         instance::numbers(&*self.reader()?)
+    }
+
+    /// All instances, each with what it has in hand.
+    pub(crate) fn workers(&self) -> Result<Vec<WorkerRecord>> {
+        instance::workers(&*self.reader()?, self.path())
     }
 
     pub(crate) fn instances(&self) -> Result<Vec<InstanceRecord>> {

@@ -67,7 +67,9 @@ CREATE TABLE legwork_instances (
     pid        INTEGER NOT NULL,
     pid_start  INTEGER NOT NULL,   -- start of the process, in clock ticks since boot
     pid_space  TEXT NOT NULL,      -- the process ids' namespace
-    started_at INTEGER NOT NULL
+    started_at INTEGER NOT NULL,
+    -- JSON array: its pools, for those who look. Written anew when one is resized.
+    pools      TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(pools))
 ) STRICT;
 
 -- The kinds that engines know, as of the last one that started and knew it otherwise. For whoever

@@ -102,6 +102,7 @@ impl Writer {
                 | Control::Resume(_)
                 | Control::CloseGate(_)
                 | Control::OpenGate(_)
+                | Control::SetPools(..)
                 | Control::EnqueueFlow(_) => {}
                 #[cfg(feature = "cron")]
                 Control::Cron(_) => {}

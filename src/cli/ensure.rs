@@ -1,0 +1,104 @@
+//! `--ensure-worker`: a worker in the background, if none lives.
+//!
+//! It is this very program with the command `work`, in a session of its own, so that it outlives the
+//! terminal. It stays for as long as anything waits that it could run, now or later, and then ends. A job that
+//! is enqueued while it is about to end is not left alone: the command enqueues first and looks for a
+//! worker then, and the worker leaves first and looks for jobs then.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::globals::Globals;
+use super::output;
+use super::trouble::{NO_WORKER, Trouble};
+use crate::jobs::Jobs;
+
+/// How long it stays with nothing to do before it looks whether anything is left.
+const IDLE: &str = "30s";
+/// The hidden option by which it knows that it was started so.
+const ENSURED: &str = "--ensured";
+/// What it says once it takes part.
+const READY: &str = "ready";
+/// A log that is longer begins anew; the old one is kept beside it.
+const LONG: u64 = 1 << 20;
+
+/// Starts a worker unless one lives, and waits until it takes part.
+pub(super) fn worker(globals: &Globals, jobs: &Jobs) -> Result<(), Trouble> {
+    if jobs.instances()?.iter().any(|instance| instance.alive) {
+        return Ok(());
+    }
+    let log = log_of(jobs.path());
+    start(globals, jobs.path(), &log).map_err(|error| {
+        Trouble::new(NO_WORKER, format_args!("no worker could be started: {error}"))
+            .hint(format_args!("see {}, or start `legwork work` yourself", log.display()))
+    })
+}
+
+fn start(globals: &Globals, db: &Path, log: &Path) -> io::Result<()> {
+    let stderr = open(log)?;
+    let mut worker = Command::new(std::env::current_exe()?)
+        // What leads to the commands in an app's own program.
+        .args(globals.app.program.split(' ').skip(1))
+        .arg("--db")
+        .arg(db)
+        .args(["work", "--idle-exit", IDLE, ENSURED])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()?;
+    let mut said = String::new();
+    if let Some(stdout) = worker.stdout.take() {
+        BufReader::new(stdout).read_line(&mut said)?;
+    }
+    if said.trim_end() == READY {
+        return Ok(());
+    }
+    let status = worker.wait()?;
+    Err(io::Error::other(last_line(log).unwrap_or_else(|| status.to_string())))
+}
+
+/// The worker's part: leaves the terminal to those who sit at it.
+pub(super) fn detach() {
+    if let Err(error) = rustix::process::setsid() {
+        log::debug!("legwork: a session of its own: {error}");
+    }
+}
+
+/// The worker's part: it takes part now.
+pub(super) fn announce() -> io::Result<()> {
+    output::print(format_args!("{READY}\n"))
+}
+
+/// `<db>-legwork/worker.log`.
+fn log_of(db: &Path) -> PathBuf {
+    let mut side = db.as_os_str().to_owned();
+    side.push("-legwork");
+    Path::new(&side).join("worker.log")
+}
+
+fn open(log: &Path) -> io::Result<File> {
+    if let Some(directory) = log.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    if log.metadata().is_ok_and(|log| log.len() > LONG) {
+        std::fs::rename(log, log.with_extension("log.old"))?;
+    }
+    OpenOptions::new().append(true).create(true).mode(0o600).open(log)
+}
+
+/// Why it did not start.
+fn last_line(log: &Path) -> Option<String> {
+    let mut file = File::open(log).ok()?;
+    let end = file.seek(SeekFrom::End(0)).ok()?;
+    file.seek(SeekFrom::Start(end.saturating_sub(4096))).ok()?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let said = |line: &&str| !line.trim().is_empty();
+    // A hint stands below what it is about, and is set off.
+    let line = text.lines().rev().filter(said).find(|line| !line.starts_with(' '))?;
+    Some(line.trim_start_matches("legwork: ").to_owned())
+}

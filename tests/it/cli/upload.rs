@@ -1,0 +1,120 @@
+//! The life of a deferred upload: `run --ensure-worker` is all the set-up there is.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
+
+use super::{lives, pids, until};
+use crate::common::{Place, place};
+
+/// Hangs as long as there is a file `hang`, and fails with 75 as long as there is no file `network`.
+const UPLOAD: &str = "#!/bin/sh
+echo $$ >> pids
+echo sending
+while [ -e hang ]; do sleep 0.05; done
+[ -e network ] || { echo 'no network' >&2; exit 75; }
+echo sent
+";
+
+const DEFERRED: &str = "run --ensure-worker --attempts 5 --retry-codes 75 -- ./upload.sh";
+
+/// The worker processes of the file; ends with them.
+struct Workers<'a>(&'a Place);
+
+impl Workers<'_> {
+    fn live(&self) -> Vec<i32> {
+        let status = self.0.line("status --json").json();
+        let processes = status["processes"].as_array().unwrap();
+        let live = processes.iter().filter(|process| process["alive"] == Value::Bool(true));
+        live.map(|process| i32::try_from(process["pid"].as_i64().unwrap()).unwrap()).collect()
+    }
+
+    fn kill(&self, signal: Signal) {
+        for pid in self.live() {
+            kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        }
+    }
+}
+
+impl Drop for Workers<'_> {
+    fn drop(&mut self) {
+        self.kill(Signal::KILL);
+    }
+}
+
+fn with_script() -> Place {
+    let place = place();
+    let script = place.file("upload.sh");
+    fs::write(&script, UPLOAD).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    place
+}
+
+#[test]
+fn an_upload_survives_the_death_of_the_machine_and_goes_on_with_the_next_command() {
+    let place = with_script();
+    let workers = Workers(&place);
+    fs::write(place.file("hang"), "").unwrap();
+    assert_eq!(place.line(DEFERRED).good(), "1\n");
+    assert_eq!(workers.live().len(), 1, "it takes part before the command returns");
+    let upload = pids(&place.file("pids"), 1)[0];
+
+    // The laptop dies: nobody gets to say anything.
+    workers.kill(Signal::KILL);
+    let group = Pid::from_raw(i32::try_from(upload).unwrap()).unwrap();
+    kill_process_group(group, Signal::KILL).unwrap();
+    until("everything is dead", || !lives(&upload) && workers.live().is_empty());
+    fs::remove_file(place.file("hang")).unwrap();
+    let ended = place.line("wait 1").coded(69);
+    assert!(ended.stderr.contains("no worker is running"), "{ended:?}");
+
+    // The next command resumes it: without a network it is tried again, uncounted so far.
+    assert_eq!(place.line("run --ensure-worker --wait -- true").good(), "2\n");
+    until("the upload has met a dead network", || place.state(legwork::JobId(1)) == "retrying");
+    let job = place.show(legwork::JobId(1));
+    assert_eq!(job["job"]["attempts"], 1);
+    let errors: Vec<&str> = job["attempts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attempt| attempt["error"].as_str().unwrap())
+        .collect();
+    assert!(errors.last().unwrap().contains("exit code 75: no network"), "{errors:?}");
+
+    fs::write(place.file("network"), "").unwrap();
+    assert_eq!(place.line("wait 1 --timeout 5m").good(), "1\tcompleted\t\n");
+    assert_eq!(place.show(legwork::JobId(1))["stdout"], "sending\nsent\n");
+    assert_eq!(workers.live().len(), 1, "one was enough");
+}
+
+#[test]
+fn a_worker_that_lives_is_enough_and_one_that_cannot_start_is_told() {
+    let place = with_script();
+    let worker = place.worker("work");
+    let workers = Workers(&place);
+    until("the worker lives", || workers.live().len() == 1);
+    place.line("run --ensure-worker --wait -- true").good();
+    assert_eq!(workers.live().len(), 1);
+    drop(worker);
+
+    // Its log cannot be written.
+    let side = place.path.with_extension("db-legwork");
+    fs::create_dir(side.join("worker.log")).unwrap();
+    let ended = place.line("run --ensure-worker -- true").coded(69);
+    assert_eq!(ended.stdout, "2\n", "the job is there all the same");
+    assert!(ended.stderr.contains("no worker could be started"), "{ended:?}");
+    assert!(ended.stderr.contains("worker.log"), "{ended:?}");
+}
+
+#[test]
+fn a_worker_in_the_background_stays_while_anything_is_left_and_then_ends() {
+    let place = place();
+    place.line("run --in 2s -- true").good();
+    place.line("enqueue mail").good();
+    let ended = place.line("work --idle-exit 50ms --ensured");
+    assert_eq!(ended.coded(0).stdout, "ready\n");
+    assert_eq!(place.line("list state:completed").good().lines().count(), 1);
+    assert_eq!(place.line("list state:ready").good().lines().count(), 1, "not its kind");
+}
