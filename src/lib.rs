@@ -86,11 +86,11 @@ pub use jobs::{
 };
 pub use limit::{Limit, OnBusy};
 pub use middleware::{Middleware, Next, Running};
-pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
+pub use new_job::{DEFAULT_QUEUE, Edit, JobOptions, NewJob, Overdue, Retention};
 pub use record::{
-    AttemptRecord, Backlog, Changed, FailureGroup, Filter, GateRecord, Health, InstanceRecord,
-    JobRecord, KindStats, LogLine, Page, Percentiles, PoolRecord, Progress, QueueStats, RunningJob,
-    Scope, Selection, Stats, StepRecord, WorkerRecord,
+    AttemptRecord, Backlog, Changed, Cloned, FailureGroup, Filter, GateRecord, Health,
+    InstanceRecord, JobRecord, KindStats, LogLine, Page, Percentiles, PoolRecord, Progress,
+    QueueStats, RunningJob, Scope, Selection, Stats, StepRecord, WorkerRecord,
 };
 #[cfg(feature = "cron")]
 pub use rules::cron::misfire::{Missed, Overlap};

@@ -257,10 +257,22 @@ pub struct Changed {
     pub changed: u64,
     /// Jobs it could not be done to: gone, or in another state.
     pub skipped: u64,
-    /// Of those, jobs that cannot run again because another one has their unique key.
+    /// Of those, jobs that cannot run again, or be edited so, because another one has their unique key.
     pub not_unique: u64,
     /// Of those, jobs that cannot run again because a parent has failed or was cancelled.
     pub held_by_parent: u64,
+}
+
+/// What [`Jobs::clone_jobs`](crate::Jobs::clone_jobs) did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cloned {
+    /// The new jobs: in the order of those that were named, or of a list, which begins with the newest.
+    pub ids: Vec<JobId>,
+    /// Jobs of which there is no new one: gone, or with a unique key that another one has.
+    pub skipped: u64,
+    /// Of those, jobs with such a key.
+    pub not_unique: u64,
 }
 
 /// The answer to [`Jobs::health`](crate::Jobs::health).

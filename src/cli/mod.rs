@@ -31,11 +31,14 @@ mod bench;
 mod cancel;
 mod change;
 mod check;
+mod clone;
 mod completions;
 #[cfg(feature = "cron")]
 mod cron;
+mod delete;
 mod doctor;
 mod drain;
+mod edit;
 mod enqueue;
 mod ensure;
 mod events;
@@ -60,8 +63,10 @@ mod progress;
 mod prune;
 mod query;
 mod queues;
+mod reschedule;
 mod retry;
 mod run;
+mod run_now;
 mod service;
 mod shell;
 mod show;
@@ -177,6 +182,16 @@ enum Verb {
     Retry(retry::Arguments),
     /// Cancel jobs, waiting or running.
     Cancel(change::Arguments),
+    /// Remove jobs that do not run, with all that is kept of them.
+    Delete(change::Arguments),
+    /// Give jobs that wait another time from which they may run.
+    Reschedule(reschedule::Arguments),
+    /// Let jobs that wait for their time run now; attempts used up stay so.
+    RunNow(change::Arguments),
+    /// Change arguments, queue, priority, tags and more of jobs that wait.
+    Edit(edit::Arguments),
+    /// Enqueue new jobs like these; prints the new ids.
+    Clone(change::Arguments),
     /// Keep jobs from being started: of a queue, of a kind, or all.
     Pause(pause::Arguments),
     /// Let paused jobs be started again.
@@ -328,6 +343,11 @@ impl Verb {
             Verb::Wait(arguments) => wait::run(globals, arguments),
             Verb::Retry(arguments) => retry::run(globals, arguments),
             Verb::Cancel(arguments) => cancel::run(globals, arguments),
+            Verb::Delete(arguments) => delete::run(globals, arguments),
+            Verb::Reschedule(arguments) => reschedule::run(globals, arguments),
+            Verb::RunNow(arguments) => run_now::run(globals, arguments),
+            Verb::Edit(arguments) => edit::run(globals, arguments),
+            Verb::Clone(arguments) => clone::run(globals, arguments),
             Verb::Pause(arguments) => pause::run(globals, arguments, true),
             Verb::Resume(arguments) => pause::run(globals, arguments, false),
             Verb::Gate(arguments) => gate::run(globals, arguments),

@@ -17,6 +17,7 @@ mod open;
 mod shared;
 mod transfer;
 mod upkeep;
+mod waiting;
 
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;

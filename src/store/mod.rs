@@ -26,7 +26,7 @@ use crate::flow::{EnqueuedFlow, FlowRow, FlowState};
 use crate::id::{FlowId, JobId};
 use crate::kinds::KindOptions;
 use crate::limit::Limits;
-use crate::new_job::{NewRow, Retention};
+use crate::new_job::{Edit, NewRow, Retention};
 use crate::record::{LogLine, PoolRecord, Progress, Scope};
 use crate::rules::queues::Queues;
 use crate::rules::steps::Named;
@@ -285,6 +285,11 @@ pub(crate) enum Control {
         reason: String,
     },
     Delete(Vec<JobId>),
+    /// Another time from which jobs may run.
+    Reschedule(Vec<JobId>, Micros),
+    RunNow(Vec<JobId>),
+    Edit(Vec<JobId>, Arc<Edit>),
+    Clone(Vec<JobId>),
     Pause(Scope),
     Resume(Scope),
     CloseGate(String),
@@ -336,7 +341,7 @@ pub(crate) struct Upkept {
 }
 
 /// What a control did.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Controlled {
     pub(crate) changed: Vec<JobId>,
     /// Jobs it could not be done to: `None` if there is no such job.
@@ -345,6 +350,10 @@ pub(crate) struct Controlled {
     pub(crate) not_unique: Vec<(String, JobId)>,
     /// Jobs that cannot run again, since this parent of theirs has not completed.
     pub(crate) held_by_parent: Vec<(JobId, JobId)>,
+    /// Jobs to which it could not be done, and why.
+    pub(crate) refused: Vec<(JobId, Error)>,
+    /// New jobs, made after others.
+    pub(crate) cloned: Vec<ClonedJob>,
     pub(crate) flow: Option<EnqueuedFlow>,
     pub(crate) upkept: Upkept,
     pub(crate) imported: ImportDone,
@@ -354,6 +363,14 @@ pub(crate) struct Controlled {
     pub(crate) asked: Vec<ClaimRef>,
     #[cfg(feature = "cron")]
     pub(crate) cron: cron::CronDone,
+}
+
+/// A job that was made after another one.
+#[derive(Debug)]
+pub(crate) struct ClonedJob {
+    pub(crate) id: JobId,
+    pub(crate) kind: String,
+    pub(crate) queue: String,
 }
 
 /// Progress and log lines of a running attempt: written when it suits, never waited for.

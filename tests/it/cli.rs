@@ -2,6 +2,7 @@
 
 mod answers;
 mod care;
+mod changes;
 mod check;
 #[cfg(feature = "cron")]
 mod cron;

@@ -7,12 +7,14 @@ mod attempts;
 mod bench;
 #[cfg(feature = "cli")]
 mod cli;
+mod cloned;
 mod common;
 mod control;
 mod crash;
 #[cfg(feature = "cron")]
 mod cron;
 mod durability;
+mod edited;
 mod enqueue;
 mod expiry;
 mod faults;
@@ -36,6 +38,7 @@ mod pools;
 mod power_cut;
 mod processes;
 mod reading;
+mod rescheduled;
 mod safety;
 mod scripted;
 mod seeing;

@@ -1,5 +1,6 @@
-//! Changes asked for from outside an attempt: retry, cancel, delete, pause, resume, close and open
-//! gates.
+//! Changes asked for from outside an attempt: retry, cancel, delete, pause, resume. What else there is
+//! stands beside it: [`waiting`](super::waiting) jobs and their [`contents`](super::contents),
+//! [`clones`](super::clones), [`gates`](super::gates).
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -112,6 +113,26 @@ impl Book {
             Control::Delete(ids) => {
                 for &id in ids {
                     self.delete(id, now, keep, &mut done)?;
+                }
+            }
+            Control::Reschedule(ids, at) => {
+                for &id in ids {
+                    self.reschedule(id, *at, now, keep, &mut done)?;
+                }
+            }
+            Control::RunNow(ids) => {
+                for &id in ids {
+                    self.run_now(id, now, keep, &mut done)?;
+                }
+            }
+            Control::Edit(ids, edit) => {
+                for &id in ids {
+                    self.edit(id, edit, now, keep, &mut done)?;
+                }
+            }
+            Control::Clone(ids) => {
+                for &id in ids {
+                    self.clone_job(id, now, &mut done)?;
                 }
             }
             Control::Pause(scope) => self.set_pause(PAUSE, scope, Some(now))?,

@@ -3,6 +3,8 @@
 mod backup;
 mod book;
 mod claim;
+mod clones;
+mod contents;
 mod control;
 mod counter;
 #[cfg(feature = "cron")]
@@ -41,6 +43,7 @@ mod tripwire;
 mod unique;
 mod upkeep;
 mod version;
+mod waiting;
 pub(crate) mod writer;
 
 #[cfg(test)]
@@ -51,6 +54,8 @@ mod limits_tests;
 mod plan_tests;
 #[cfg(test)]
 mod state_tests;
+#[cfg(test)]
+mod waiting_tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -5,8 +5,8 @@ use rusqlite::Connection;
 use rusqlite::types::Null;
 
 use super::{
-    book, claim, edges, expiry, finish, flows, instance, kinds, limits, migrate, news, prune,
-    query, rescue, steps, suspects, transfer, unique, upkeep,
+    book, claim, clones, contents, edges, expiry, finish, flows, instance, kinds, limits, migrate,
+    news, prune, query, rescue, steps, suspects, transfer, unique, upkeep, waiting,
 };
 use crate::id::{FlowId, JobId};
 use crate::record::Filter;
@@ -129,6 +129,17 @@ fn finishes_reach_their_row_by_its_id() {
 }
 
 #[test]
+fn a_job_that_is_changed_or_cloned_is_reached_by_its_id() {
+    let conn = file();
+    for sql in [waiting::READ, waiting::STAND, contents::READ, contents::REWRITE] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+    for sql in clones::READ {
+        assert_uses(&conn, sql, BY_ID);
+    }
+}
+
+#[test]
 fn what_an_instance_holds_is_found_in_its_index() {
     assert_uses(&file(), rescue::HELD, "legwork_held (instance=?)");
 }
@@ -186,7 +197,14 @@ fn steps_are_reached_by_their_key_and_saved_by_the_id_of_their_job() {
 #[test]
 fn a_unique_key_is_taken_moved_and_freed_by_its_own_key() {
     let conn = file();
-    for sql in [unique::HOLDER, unique::IN_SLOT, unique::FREE, unique::START, unique::WAIT_AGAIN] {
+    for sql in [
+        unique::HOLDER,
+        unique::UNTIL,
+        unique::IN_SLOT,
+        unique::FREE,
+        unique::START,
+        unique::WAIT_AGAIN,
+    ] {
         assert_uses(&conn, sql, "PRIMARY KEY (key=?");
     }
     // An insert has no plan to speak of: it goes by the primary key or fails there.
