@@ -41,7 +41,7 @@ pub(super) fn finished(
             }
             None if !jobs.instances()?.iter().any(|instance| instance.alive) => {
                 return Err(Trouble::new(NO_WORKER, "no worker is running")
-                    .hint("start `legwork work`, or wait with --timeout"));
+                    .hint("start `legwork work`, or wait with `legwork wait ID --timeout SPAN`"));
             }
             _ => {}
         }

@@ -202,6 +202,9 @@ fn foreign_and_leftover_files_beside_the_lock_files_are_found() {
     let _leftover = put("99999-0-0.lock");
     put("99999-0-0.bell");
     put("notes.txt");
+    // The log of a worker in the background, also after it has gone.
+    put("worker.log");
+    put("worker.log.old");
     let held = put("99998-0-0.lock");
     held.lock().unwrap();
     let (code, report) = doctor(&place);

@@ -104,7 +104,9 @@ pub(super) fn look_aside(path: &Path, instances: &[Instance], seen: &mut Examine
 /// A file that no instance names.
 fn stray(file: &Path, name: &str, bells: &[String]) -> Option<Finding> {
     let is_dir = fs::symlink_metadata(file).is_ok_and(|meta| meta.is_dir());
-    if (is_dir && name == "output") || bells.iter().any(|bell| bell == name) || is_new(file) {
+    // What the command line keeps of its commands, and the log of a worker in the background.
+    let is_known = (is_dir && name == "output") || name == "worker.log" || name == "worker.log.old";
+    if is_known || bells.iter().any(|bell| bell == name) || is_new(file) {
         return None;
     }
     let remove = format!("it is of no use: rm '{}'", file.display());
