@@ -53,6 +53,8 @@ mod show;
 mod stats;
 mod status;
 mod times;
+#[cfg(feature = "tui")]
+mod top;
 mod trouble;
 mod until;
 mod wait;
@@ -146,6 +148,9 @@ enum Verb {
     Workers,
     /// Show how many jobs there are, and how long each kind waits and runs.
     Stats,
+    /// Watch the queues, the running jobs and the failures, and act on them.
+    #[cfg(feature = "tui")]
+    Top(top::Arguments),
     /// Tell a probe whether somebody works: exit code 0, 69 if nobody does, 4 if jobs wait too long.
     Health(health::Arguments),
     /// Wait until jobs are finished.
@@ -263,6 +268,8 @@ impl Verb {
             Verb::Queues => queues::run(globals),
             Verb::Workers => workers::run(globals),
             Verb::Stats => stats::run(globals),
+            #[cfg(feature = "tui")]
+            Verb::Top(arguments) => top::run(globals, arguments),
             Verb::Health(arguments) => health::run(globals, arguments),
             Verb::Wait(arguments) => wait::run(globals, arguments),
             Verb::Retry(arguments) => retry::run(globals, arguments),

@@ -9,6 +9,8 @@ mod flows;
 mod hostile;
 mod seeing;
 mod shell;
+#[cfg(feature = "tui")]
+mod top;
 mod upload;
 mod working;
 
