@@ -143,7 +143,7 @@ impl Attempt {
         self.timeout.map(|timeout| timeout.saturating_sub(self.elapsed()))
     }
 
-    fn interrupt(&self) -> Option<Interrupt> {
+    pub(crate) fn interrupt(&self) -> Option<Interrupt> {
         let asked = self.signals.get();
         if asked.cancel {
             Some(Interrupt::Cancelled)
@@ -286,7 +286,7 @@ impl<S> Context<S> {
     /// [`events`](Jobs::events) at once and written to the file at most four times a second, and
     /// at the end.
     pub fn progress(&self, done: u64, total: u64) {
-        self.report(|progress| {
+        self.change_progress(|progress| {
             progress.done = done;
             progress.total = total;
         });
@@ -295,10 +295,27 @@ impl<S> Context<S> {
     /// Says what the job is doing, beside its progress; at most 1 KiB is kept.
     pub fn message(&self, message: impl Display) {
         let message = text::cut(&message.to_string(), text::MESSAGE_BYTES);
-        self.report(|progress| progress.message = Some(message));
+        self.change_progress(|progress| progress.message = Some(message));
     }
 
-    fn report(&self, change: impl FnOnce(&mut Progress)) {
+    /// Reports progress and message in one, so that nobody sees the one without the other. Without a
+    /// message the last one stays. Told and written as by [`progress`](Context::progress).
+    ///
+    /// ```no_run
+    /// # use legwork::{Context, Progress};
+    /// # fn perform(cx: &Context<()>) {
+    /// cx.report(Progress { done: 3, total: 12, message: Some("chapter 3".to_owned()) });
+    /// # }
+    /// ```
+    pub fn report(&self, report: Progress) {
+        let message = report.message.map(|message| text::cut(&message, text::MESSAGE_BYTES));
+        self.change_progress(|progress| {
+            (progress.done, progress.total) = (report.done, report.total);
+            progress.message = message.or_else(|| progress.message.take());
+        });
+    }
+
+    fn change_progress(&self, change: impl FnOnce(&mut Progress)) {
         let mut said = self.attempt.said();
         change(said.progress.get_or_insert_default());
         let progress = said.progress.clone().unwrap_or_default();
@@ -319,7 +336,8 @@ impl<S> Context<S> {
             _ => return,
         };
         let at = from_micros(self.attempt.jobs.clock().micros());
-        said.logs.push(LogLine { attempt: self.attempt.number, at, line });
+        // Its number is the file's to give.
+        said.logs.push(LogLine { attempt: self.attempt.number, at, line, number: 0 });
         self.attempt.note(&mut said);
     }
 

@@ -1,10 +1,13 @@
 //! What happens, as it happens, for whoever wants to watch.
 
+mod json;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::flow::FlowState;
@@ -15,14 +18,32 @@ use crate::state::State;
 /// Something that happened in this process, told after its commit.
 ///
 /// Events are for watching, not for counting on: a receiver that lags loses some
-/// ([`Event::Missed`] says how many), and other processes' events are not among them. What must
-/// not be lost is in the file.
-#[derive(Clone, Debug, PartialEq)]
+/// ([`Event::Missed`] says how many), and other processes' events are not among them
+/// ([`Jobs::listen`](crate::Jobs::listen) hears those). What must not be lost is in the file.
+///
+/// As JSON an event is one object: `event` names the variant in lower case with underscores, the fields
+/// stand beside it, the job as `job`, a flow as `flow`, times in RFC 3339, and spans in seconds as
+/// `took_seconds`, `running_seconds`, `pinned_seconds`, `waited_seconds`. Fields may be added, none
+/// changes its meaning.
+///
+/// ```
+/// # use legwork::{Event, JobId, State};
+/// # use std::time::Duration;
+/// # fn main() -> serde_json::Result<()> {
+/// # let json = r#"{"event":"finished","job":7,"kind":"welcome_email","state":"completed","took_seconds":0.25}"#;
+/// let event: Event = serde_json::from_str(json)?;
+/// assert!(matches!(event, Event::Finished { id: JobId(7), state: State::Completed, .. }));
+/// assert_eq!(serde_json::to_string(&event)?, json);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
     /// A job was enqueued.
     Enqueued {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// Its kind.
         kind: String,
@@ -32,6 +53,7 @@ pub enum Event {
     /// A waiting job has got the arguments of a new one with its unique key.
     Replaced {
         /// The job that waits, and now does the new one's work.
+        #[serde(rename = "job")]
         id: JobId,
         /// The new one's kind.
         kind: String,
@@ -49,6 +71,7 @@ pub enum Event {
     /// An attempt started.
     Started {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// Its kind.
         kind: String,
@@ -62,6 +85,7 @@ pub enum Event {
     /// A job reported progress.
     Progress {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// How far it is.
         progress: Progress,
@@ -69,17 +93,20 @@ pub enum Event {
     /// A job is over and did not fail: `Completed` or `Cancelled`.
     Finished {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// Its kind, if the end came from an attempt.
         kind: Option<String>,
         /// `Completed` or `Cancelled`.
         state: State,
         /// How long its last attempt took, if the end came from one.
+        #[serde(rename = "took_seconds", with = "json::seconds_if_any")]
         took: Option<Duration>,
     },
     /// A job gave up.
     Failed {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// Its kind.
         kind: String,
@@ -91,12 +118,14 @@ pub enum Event {
     /// An attempt failed and the job runs again later.
     Retrying {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// Its kind.
         kind: String,
         /// The attempts used up.
         attempts: u32,
         /// When it runs again.
+        #[serde(with = "time::serde::rfc3339")]
         run_at: OffsetDateTime,
         /// The report of the failure.
         error: String,
@@ -104,19 +133,23 @@ pub enum Event {
     /// A job asked to run again later without using up an attempt.
     Snoozed {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// Its kind.
         kind: String,
         /// When it runs again.
+        #[serde(with = "time::serde::rfc3339")]
         run_at: OffsetDateTime,
     },
     /// An attempt goes on after its time-out.
     Stuck {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// Its kind.
         kind: String,
         /// How long the attempt has been running.
+        #[serde(rename = "running_seconds", with = "json::seconds")]
         running: Duration,
         /// Whether it was abandoned: counted as failed, its finish void.
         abandoned: bool,
@@ -124,20 +157,24 @@ pub enum Event {
     /// An attempt took longer than the engine's threshold.
     Slow {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// Its kind.
         kind: String,
         /// How long it took.
+        #[serde(rename = "took_seconds", with = "json::seconds")]
         took: Duration,
     },
     /// A job was given back: its attempt was interrupted by a stop, or its process died.
     Rescued {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
     },
     /// The last member of a flow has finished.
     FlowEnded {
         /// The flow.
+        #[serde(rename = "flow")]
         id: FlowId,
         /// How it has ended.
         state: FlowState,
@@ -146,6 +183,7 @@ pub enum Event {
     /// its [`gave_up`](crate::Job::gave_up) called.
     Quarantined {
         /// The job.
+        #[serde(rename = "job")]
         id: JobId,
         /// Its kind.
         kind: String,
@@ -209,6 +247,7 @@ pub enum Event {
         /// Its size.
         bytes: u64,
         /// For how long at least the snapshot has been kept.
+        #[serde(rename = "pinned_seconds", with = "json::seconds")]
         pinned: Duration,
     },
     /// The file or its `-wal` was removed or replaced; every call returns
@@ -220,9 +259,11 @@ pub enum Event {
     /// Another connection has held the write lock for this long.
     DatabaseBusy {
         /// How long the writer has waited.
+        #[serde(rename = "waited_seconds", with = "json::seconds")]
         waited: Duration,
     },
-    /// This many events were dropped because the receiver did not keep up.
+    /// This many events were dropped because the receiver did not keep up; as JSON, `count`.
+    #[serde(with = "json::count")]
     Missed(u64),
 }
 
@@ -320,7 +361,7 @@ impl Subscriber {
 ///
 /// As an iterator it blocks for the next event, for as long as the handle lives.
 pub struct Events {
-    from: Receiver<Event>,
+    pub(crate) from: Receiver<Event>,
 }
 
 impl Events {

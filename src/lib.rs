@@ -43,7 +43,9 @@ mod cron;
 mod engine;
 mod error;
 mod event;
+mod exported;
 mod failure;
+mod finding;
 mod flow;
 pub mod guide;
 mod id;
@@ -61,29 +63,34 @@ mod state;
 mod store;
 mod tally;
 mod unique;
+mod upkeep;
 
 pub use clock::{Clock, Random};
 pub use context::{Context, Cursor};
 #[cfg(feature = "cron")]
 pub use cron::{Cron, CronRecord};
-pub use engine::{Engine, EngineBuilder, ManualEngine, Pool};
+pub use engine::{AtWork, Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
+pub use exported::{ExportedJob, ExportedKey, Imported};
 pub use failure::{Failure, Interrupt, ResultExt};
+pub use finding::{Finding, Report, Severity};
 pub use flow::{
     AfterFailure, Batch, Chain, EnqueuedFlow, FlowPage, FlowRecord, FlowState, Member, NewFlow,
     Workflow,
 };
 pub use id::{FlowId, JobId};
 pub use job::{Job, JobResult, Outcome};
-pub use jobs::{CheckReport, CronTrouble, Jobs, JobsBuilder, KindTrouble};
+pub use jobs::{
+    CheckReport, CronTrouble, ImportRun, Jobs, JobsBuilder, KindTrouble, Listener, Told,
+};
 pub use limit::{Limit, OnBusy};
 pub use middleware::{Middleware, Next, Running};
-pub use new_job::{DEFAULT_QUEUE, JobOptions, NewJob, Overdue, Retention};
+pub use new_job::{DEFAULT_QUEUE, Edit, JobOptions, NewJob, Overdue, Retention};
 pub use record::{
-    AttemptRecord, Backlog, Changed, FailureGroup, Filter, GateRecord, Health, InstanceRecord,
-    JobRecord, KindStats, LogLine, Page, Percentiles, PoolRecord, Progress, QueueStats, RunningJob,
-    Scope, Selection, Stats, StepRecord, WorkerRecord,
+    AttemptRecord, Backlog, Changed, Cloned, FailureGroup, Filter, GateRecord, Health,
+    InstanceRecord, JobRecord, KindStats, LogLine, Page, Percentiles, PoolRecord, Progress,
+    QueueStats, RunningJob, Scope, Selection, Stats, StepRecord, WorkerRecord,
 };
 #[cfg(feature = "cron")]
 pub use rules::cron::misfire::{Missed, Overlap};
@@ -93,6 +100,7 @@ pub use state::State;
 pub use store::{Durability, SqliteInfo};
 pub use tally::Tally;
 pub use unique::{Conflict, Enqueued, Unique};
+pub use upkeep::{Prune, Schema, Vacuumed};
 
 /// The README's program is compiled as a test.
 #[doc = include_str!("../README.md")]

@@ -40,6 +40,9 @@ pub struct Limit {
     pub(crate) key: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) by: Vec<String>,
+    /// The key and the fields that the key was made of, for when the arguments change; empty: of nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) of: Vec<String>,
     #[serde(flatten)]
     pub(crate) terms: Terms,
 }
@@ -90,7 +93,7 @@ pub enum OnBusy {
 impl Limit {
     /// At most `most` jobs with this key run at once.
     pub fn at_once(key: impl Into<String>, most: u32) -> Limit {
-        Limit { key: key.into(), by: Vec::new(), terms: Terms::AtOnce(most) }
+        Limit { key: key.into(), by: Vec::new(), of: Vec::new(), terms: Terms::AtOnce(most) }
     }
 
     /// At most `most` attempts of jobs with this key start in any time of length `per`, evenly spaced:
@@ -100,7 +103,7 @@ impl Limit {
     /// Evenly spaced starts are the generic cell rate algorithm (ITU-T I.371).
     pub fn rate(key: impl Into<String>, most: u32, per: Duration) -> Limit {
         let rate = Rate { most, per: micros_of(per), burst: false, weight: 1 };
-        Limit { key: key.into(), by: Vec::new(), terms: Terms::Rate(rate) }
+        Limit { key: key.into(), by: Vec::new(), of: Vec::new(), terms: Terms::Rate(rate) }
     }
 
     /// Of a rate: all of it may start together; then nothing does until the first of them are `per`
@@ -166,7 +169,7 @@ impl Limit {
             let why = "a limit by fields needs arguments that are a JSON object";
             return Err(Error::invalid("limit key", why));
         };
-        let mut key = self.key;
+        let mut key = self.key.clone();
         for field in &self.by {
             key.push(':');
             match args.get(field).unwrap_or(&Value::Null) {
@@ -174,7 +177,18 @@ impl Limit {
                 other => key.push_str(&other.to_string()),
             }
         }
-        Ok(Limit { key, by: Vec::new(), terms: self.terms })
+        let of = [vec![self.key], self.by].concat();
+        Ok(Limit { key, by: Vec::new(), of, terms: self.terms })
+    }
+
+    /// The limit as it was before its key was made of arguments.
+    fn unresolved(self) -> Limit {
+        match self.of.split_first() {
+            Some((key, by)) => {
+                Limit { key: key.clone(), by: by.to_vec(), of: Vec::new(), terms: self.terms }
+            }
+            None => self,
+        }
     }
 
     /// Whether more than so many may start by it, if only in time.
@@ -238,6 +252,12 @@ impl Limits {
         Limits::of(self.limits.clone(), self.on_busy, args)
     }
 
+    /// With the keys made anew, of other arguments.
+    pub(crate) fn remade(&self, args: &str) -> Result<Option<Limits>> {
+        let limits = self.limits.iter().cloned().map(Limit::unresolved).collect();
+        Limits::of(limits, self.on_busy, args)
+    }
+
     /// What a job is stored with: its limits with their keys; `None` for one that has none.
     pub(crate) fn of(list: Vec<Limit>, on_busy: OnBusy, args: &str) -> Result<Option<Limits>> {
         let mut limits: Vec<Limit> = Vec::with_capacity(list.len());
@@ -261,6 +281,19 @@ mod tests {
         assert_eq!(key(r#"{"id":7,"region":"eu"}"#).unwrap(), "account:7:eu");
         assert_eq!(key("{}").unwrap(), "account:null:null");
         assert!(matches!(key("[7]"), Err(Error::Invalid { what: "limit key", .. })));
+    }
+
+    #[test]
+    fn a_key_that_was_made_of_fields_is_made_anew_of_other_arguments() {
+        let list = vec![Limit::at_once("account", 2).by(["id"]), Limit::at_once("fixed", 1)];
+        let limits = Limits::of(list, OnBusy::Wait, r#"{"id":7}"#).unwrap().unwrap();
+        let stored = serde_json::to_string(&limits).unwrap();
+        let limits: Limits = serde_json::from_str(&stored).unwrap();
+        let remade = limits.remade(r#"{"id":8}"#).unwrap().unwrap();
+        let keys: Vec<&str> = remade.limits.iter().map(Limit::key).collect();
+        assert_eq!(keys, ["account:8", "fixed"]);
+        assert_eq!(remade.remade(r#"{"id":7}"#).unwrap().unwrap(), limits);
+        assert!(limits.remade("[7]").is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A job about to be enqueued, and the options that a kind or a call gives it.
 
+mod edit;
 mod options;
 mod row;
 
@@ -19,8 +20,10 @@ use crate::limit::{Limit, Limits, OnBusy};
 use crate::rules::retry::{Plan, Retry};
 use crate::unique::Unique;
 
+pub use self::edit::Edit;
+pub(crate) use self::edit::with_meta;
 pub use self::options::{JobOptions, Overdue, Retention};
-pub(crate) use self::row::{LATEST, NewRow};
+pub(crate) use self::row::{LATEST, NewRow, check_start};
 
 /// The queue of a job that names none.
 pub const DEFAULT_QUEUE: &str = "default";
@@ -90,6 +93,14 @@ pub(crate) struct Overrides {
     pub(crate) keep: Option<Retention>,
 }
 
+/// Arguments that come as text, if they are JSON.
+fn checked(args: String) -> Result<String, String> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(&args) {
+        Ok(_) => Ok(args),
+        Err(error) => Err(format!("they are not JSON: {error}")),
+    }
+}
+
 impl NewJob {
     /// A job of any kind, known to this program or not, with its arguments as JSON.
     ///
@@ -102,11 +113,7 @@ impl NewJob {
     /// Like [`of_kind`](NewJob::of_kind), for arguments that are JSON text already.
     pub fn of_kind_json(kind: impl Into<String>, args: impl Into<String>) -> NewJob {
         let args = args.into();
-        let checked = match serde_json::from_str::<serde::de::IgnoredAny>(&args) {
-            Ok(_) => Ok(args),
-            Err(error) => Err(format!("they are not JSON: {error}")),
-        };
-        NewJob::from_parts(kind.into(), checked, JobOptions::default())
+        NewJob::from_parts(kind.into(), checked(args), JobOptions::default())
     }
 
     pub(crate) fn from_parts(

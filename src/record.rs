@@ -7,8 +7,8 @@ mod worker;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
@@ -97,7 +97,7 @@ impl JobRecord {
 }
 
 /// How far a job says it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Units done.
     pub done: u64,
@@ -170,6 +170,9 @@ pub struct LogLine {
     pub at: OffsetDateTime,
     /// The line, at most 4 KiB.
     pub line: String,
+    /// Its number in the file, which rises from line to line; for
+    /// [`Jobs::logs_after`](crate::Jobs::logs_after).
+    pub number: i64,
 }
 
 /// One page of a listing, newest jobs first.
@@ -183,7 +186,7 @@ pub struct Page {
 }
 
 /// What can be paused.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "scope", content = "name", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Scope {
@@ -208,6 +211,10 @@ pub struct GateRecord {
 
 /// Which jobs a control verb works on: one id, several, or all that match a [`Filter`].
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and a box would be everybody's"
+)]
 #[non_exhaustive]
 pub enum Selection {
     /// One job; a verb that cannot be done to it is an error.
@@ -250,10 +257,22 @@ pub struct Changed {
     pub changed: u64,
     /// Jobs it could not be done to: gone, or in another state.
     pub skipped: u64,
-    /// Of those, jobs that cannot run again because another one has their unique key.
+    /// Of those, jobs that cannot run again, or be edited so, because another one has their unique key.
     pub not_unique: u64,
     /// Of those, jobs that cannot run again because a parent has failed or was cancelled.
     pub held_by_parent: u64,
+}
+
+/// What [`Jobs::clone_jobs`](crate::Jobs::clone_jobs) did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cloned {
+    /// The new jobs: in the order of those that were named, or of a list, which begins with the newest.
+    pub ids: Vec<JobId>,
+    /// Jobs of which there is no new one: gone, or with a unique key that another one has.
+    pub skipped: u64,
+    /// Of those, jobs with such a key.
+    pub not_unique: u64,
 }
 
 /// The answer to [`Jobs::health`](crate::Jobs::health).

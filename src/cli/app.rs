@@ -47,7 +47,7 @@ impl Default for App {
     /// The bare program: it runs shell jobs, and knows of other kinds what the file tells.
     fn default() -> App {
         App {
-            program: "legwork".to_owned(),
+            program: super::BARE.to_owned(),
             database: None,
             settings: Box::new(|builder| builder),
             start: Box::new(|jobs, setup| {

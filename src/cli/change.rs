@@ -13,8 +13,19 @@ use super::{Done, query};
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::jobs::Jobs;
-use crate::record::{Changed, Selection};
+use crate::record::{Changed, Cloned, Selection};
 use crate::state::State;
+
+/// For a filter that names no state.
+pub(super) const UNFINISHED: &[State] =
+    &[State::Scheduled, State::Blocked, State::Ready, State::Running, State::Retrying];
+pub(super) const WAITING: &[State] =
+    &[State::Scheduled, State::Blocked, State::Ready, State::Retrying];
+
+/// Whether a job waits, for whatever.
+pub(super) fn waits(state: State) -> bool {
+    WAITING.contains(&state)
+}
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -30,7 +41,7 @@ pub(super) struct Arguments {
 }
 
 /// One of these commands.
-pub(super) struct Verb {
+pub(super) struct Verb<'a> {
     /// `retry`.
     pub(super) word: &'static str,
     /// `retried`.
@@ -39,10 +50,35 @@ pub(super) struct Verb {
     pub(super) states: &'static [State],
     /// Whether it can be done to a job in this state.
     pub(super) applies: fn(State) -> bool,
-    pub(super) apply: fn(&Jobs, Selection) -> Result<Changed>,
+    /// It answers with the ids of new jobs.
+    pub(super) makes_jobs: bool,
+    pub(super) apply: &'a dyn Fn(&Jobs, Selection) -> Result<Applied>,
 }
 
-pub(super) fn run(globals: &Globals, arguments: &Arguments, verb: &Verb) -> Done {
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Applied {
+    changed: Changed,
+    /// New jobs.
+    ids: Vec<JobId>,
+}
+
+impl From<Changed> for Applied {
+    fn from(changed: Changed) -> Applied {
+        Applied { changed, ids: Vec::new() }
+    }
+}
+
+impl From<Cloned> for Applied {
+    fn from(done: Cloned) -> Applied {
+        let Cloned { ids, skipped, not_unique } = done;
+        let changed =
+            Changed { changed: ids.len() as u64, skipped, not_unique, ..Changed::default() };
+        Applied { changed, ids }
+    }
+}
+
+pub(super) fn run(globals: &Globals, arguments: &Arguments, verb: &Verb<'_>) -> Done {
     let now = OffsetDateTime::now_utc();
     let query = query::parse(&arguments.filter, now)?;
     if !arguments.filter.is_empty() && query == query::parse(&[], now)? {
@@ -58,26 +94,27 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments, verb: &Verb) -> Done
         (Selection::Matching(filter), matched)
     };
     if matched == 0 {
-        answer(globals, verb, arguments.dry_run, 0, Changed::default())?;
+        answer(globals, verb, arguments.dry_run, 0, Applied::default())?;
         return Ok(ExitCode::from(NOTHING_MATCHED));
     }
     if arguments.dry_run {
-        answer(globals, verb, true, matched, Changed::default())?;
+        answer(globals, verb, true, matched, Applied::default())?;
         return Ok(ExitCode::SUCCESS);
     }
     if matched > 1 {
-        confirm(globals, verb, matched)?;
+        confirm(globals, verb.word, matched)?;
     }
     let by_id = arguments.filter.is_empty();
-    let changed = (verb.apply)(&jobs, selection)?;
-    answer(globals, verb, false, matched, changed)?;
+    let applied = (verb.apply)(&jobs, selection)?;
+    let skipped = applied.changed.skipped;
+    answer(globals, verb, false, matched, applied)?;
     // Who names a job means it; who filters takes what there is.
-    Ok(if by_id && changed.skipped > 0 { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
+    Ok(if by_id && skipped > 0 { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
 }
 
 /// The jobs named, and to how many of them it can be done. One alone that is not there, or to which
 /// it cannot be done, is an error.
-fn of_ids(jobs: &Jobs, ids: &[JobId], verb: &Verb) -> Result<(Selection, u64), Trouble> {
+fn of_ids(jobs: &Jobs, ids: &[JobId], verb: &Verb<'_>) -> Result<(Selection, u64), Trouble> {
     if let [id] = ids {
         let state = jobs.get(*id)?.state;
         if !(verb.applies)(state) {
@@ -96,18 +133,19 @@ fn of_ids(jobs: &Jobs, ids: &[JobId], verb: &Verb) -> Result<(Selection, u64), T
     Ok((Selection::Many(ids.to_vec()), matched))
 }
 
-fn confirm(globals: &Globals, verb: &Verb, matched: u64) -> Result<(), Trouble> {
+/// Asks whether to do it to so many jobs.
+pub(super) fn confirm(globals: &Globals, word: &str, matched: u64) -> Result<(), Trouble> {
     if globals.yes {
         return Ok(());
     }
     let refused = |text: String| Trouble::new(REFUSED, text);
     if !io::stdin().is_terminal() {
-        return Err(refused(format!("this would {} {matched} jobs", verb.word))
+        return Err(refused(format!("this would {} {matched} jobs", word))
             .hint("look with --dry-run; do it with --yes"));
     }
     let mut err = io::stderr().lock();
     // Nobody to ask: then nobody answers yes.
-    let _ = write!(err, "{} {matched} jobs? [y/N] ", verb.word).and_then(|()| err.flush());
+    let _ = write!(err, "{} {matched} jobs? [y/N] ", word).and_then(|()| err.flush());
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     match (read, line.trim().to_ascii_lowercase().as_str()) {
@@ -118,21 +156,32 @@ fn confirm(globals: &Globals, verb: &Verb, matched: u64) -> Result<(), Trouble> 
 
 fn answer(
     globals: &Globals,
-    verb: &Verb,
+    verb: &Verb<'_>,
     dry_run: bool,
     matched: u64,
-    done: Changed,
+    done: Applied,
 ) -> io::Result<()> {
-    let Changed { changed, skipped, not_unique, held_by_parent } = done;
-    match globals.output() {
-        Output::Json => output::json(json!({
-            "dry_run": dry_run,
-            "matched": matched,
-            "changed": changed,
-            "skipped": skipped,
-            "not_unique": not_unique,
-            "held_by_parent": held_by_parent,
-        })),
+    let Changed { changed, skipped, not_unique, held_by_parent } = done.changed;
+    let out = globals.output();
+    let nothing_on_a_terminal = matched == 0 && out != Output::Tsv;
+    if verb.makes_jobs && !dry_run && out != Output::Json && !nothing_on_a_terminal {
+        return new_ids(globals, verb, &done.ids, skipped);
+    }
+    match out {
+        Output::Json => {
+            let mut answer = json!({
+                "dry_run": dry_run,
+                "matched": matched,
+                "changed": changed,
+                "skipped": skipped,
+                "not_unique": not_unique,
+                "held_by_parent": held_by_parent,
+            });
+            if verb.makes_jobs {
+                answer["ids"] = json!(done.ids);
+            }
+            output::json(answer)
+        }
         Output::Tsv => output::tsv([[matched, changed, skipped].map(|n| n.to_string()).to_vec()]),
         Output::Table { .. } if matched == 0 => {
             output::talk("no job matches");
@@ -151,6 +200,18 @@ fn answer(
     }
 }
 
-fn jobs(count: u64) -> String {
+/// The new jobs, a line each, so that the next command can take them.
+fn new_ids(globals: &Globals, verb: &Verb<'_>, ids: &[JobId], skipped: u64) -> io::Result<()> {
+    if skipped > 0 {
+        globals.say(format_args!(
+            "{} {}; {skipped} skipped: gone, or with a unique key that another job has",
+            verb.past,
+            jobs(ids.len() as u64)
+        ));
+    }
+    ids.iter().try_for_each(|id| output::print(format_args!("{id}\n")))
+}
+
+pub(super) fn jobs(count: u64) -> String {
     if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") }
 }

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use super::globals::Globals;
 use super::output;
 use super::trouble::{NO_WORKER, Trouble};
+use crate::id::JobId;
 use crate::jobs::Jobs;
 
 /// How long it stays with nothing to do before it looks whether anything is left.
@@ -25,9 +26,10 @@ const READY: &str = "ready";
 /// A log that is longer begins anew; the old one is kept beside it.
 const LONG: u64 = 1 << 20;
 
-/// Starts a worker unless one lives, and waits until it takes part.
-pub(super) fn worker(globals: &Globals, jobs: &Jobs) -> Result<(), Trouble> {
-    if jobs.instances()?.iter().any(|instance| instance.alive) {
+/// Starts a worker unless one lives that could run this job, and waits until it takes part.
+pub(super) fn worker(globals: &Globals, jobs: &Jobs, id: JobId) -> Result<(), Trouble> {
+    let job = jobs.get(id)?;
+    if jobs.instances()?.iter().any(|instance| instance.runs(&job.kind, &job.queue)) {
         return Ok(());
     }
     let log = log_of(jobs.path());

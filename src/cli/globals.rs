@@ -46,7 +46,8 @@ pub(super) struct Globals {
 }
 
 impl Globals {
-    fn path(&self) -> Result<&Path, Trouble> {
+    /// The file that is meant.
+    pub(super) fn path(&self) -> Result<&Path, Trouble> {
         match self.db.as_ref().or(self.app.database.as_ref()) {
             Some(path) if !path.as_os_str().is_empty() => Ok(path),
             _ => Err(Trouble::usage("which database?")
@@ -69,15 +70,20 @@ impl Globals {
         Ok(Moment { jobs: Some(jobs) })
     }
 
-    /// Opens a file that must be there.
-    pub(super) fn open(&self) -> Result<Jobs, Trouble> {
+    /// The file, which must be there.
+    pub(super) fn existing(&self) -> Result<&Path, Trouble> {
         let path = self.path()?;
         // Its metadata only: nobody but SQLite opens the file.
         if path.metadata().is_err() {
             return Err(Trouble::new(DATABASE, format_args!("there is no {}", path.display()))
                 .hint("`legwork work`, `enqueue` and `run` create a database"));
         }
-        Ok(self.builder(path).open()?)
+        Ok(path)
+    }
+
+    /// Opens a file that must be there.
+    pub(super) fn open(&self) -> Result<Jobs, Trouble> {
+        Ok(self.builder(self.existing()?).open()?)
     }
 
     /// How to answer.

@@ -26,28 +26,48 @@
 //! A program that has a command line already takes [`Command`] into it as a subcommand.
 
 mod app;
+mod backup;
 mod bench;
 mod cancel;
 mod change;
 mod check;
+mod clone;
+mod completions;
 #[cfg(feature = "cron")]
 mod cron;
+mod delete;
+mod doctor;
+mod drain;
+mod edit;
 mod enqueue;
 mod ensure;
+mod events;
+mod export;
 mod failures;
 mod flows;
 mod gate;
 mod globals;
 mod health;
+mod help;
+mod import;
 mod list;
 mod logging;
+mod logs;
+mod man;
+mod migrate;
+mod new;
 mod new_options;
 mod output;
 mod pause;
+mod progress;
+mod prune;
 mod query;
 mod queues;
+mod reschedule;
 mod retry;
 mod run;
+mod run_now;
+mod service;
 mod shell;
 mod show;
 mod stats;
@@ -57,6 +77,7 @@ mod times;
 mod top;
 mod trouble;
 mod until;
+mod vacuum;
 mod wait;
 mod work;
 mod workers;
@@ -66,19 +87,22 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use self::globals::Globals;
 use self::trouble::Trouble;
 use crate::engine::EngineBuilder;
 use crate::jobs::{Jobs, JobsBuilder};
 
+/// How the bare program is called.
+const BARE: &str = "legwork";
+
 /// Any error, as an app's own code has them.
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A durable background-job queue in one SQLite file.
 #[derive(Parser, Debug)]
-#[command(name = "legwork", version, after_help = EXIT_CODES)]
+#[command(name = "legwork", version)]
 struct Program {
     #[command(flatten)]
     command: Command,
@@ -87,7 +111,7 @@ struct Program {
 /// All commands and their options, as a part of an app's own command line:
 ///
 /// ```no_run
-/// use clap::Parser;
+/// use clap::{CommandFactory, FromArgMatches, Parser};
 /// use legwork::Engine;
 /// use std::process::ExitCode;
 ///
@@ -120,16 +144,16 @@ pub struct Command {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
+    // Boxed: an app has the whole in an enum of its own, beside small ones.
     verb: Box<Verb>,
 }
-
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing matched, 4 refused, \
-5 database, 69 no live worker, 124 time-out, 130/143 interrupted.";
 
 #[derive(clap::Subcommand, Debug)]
 enum Verb {
     /// Run jobs: the shell jobs that `legwork run` enqueues.
     Work(work::Arguments),
+    /// Run jobs until nothing is ready, running or due, and show how far it is.
+    Drain(drain::Arguments),
     /// Enqueue a job of any kind.
     Enqueue(enqueue::Arguments),
     /// Enqueue a command, for a worker to run.
@@ -140,25 +164,39 @@ enum Verb {
     List(list::Arguments),
     /// Show all about one job.
     Show(show::Arguments),
-    /// Show how jobs have failed: kinds and errors, the most frequent first.
+    /// Show how jobs have failed: kinds and errors, most frequent first.
     Failures(failures::Arguments),
-    /// Show the queues: how much waits in each, for how long, and for what.
+    /// Show the queues: how much waits in each, how long, and for what.
     Queues,
     /// Show the processes that run jobs, their pools and what they run.
     Workers,
-    /// Show how many jobs there are, and how long each kind waits and runs.
+    /// Count the jobs, and show how long each kind waits and runs.
     Stats,
-    /// Watch the queues, the running jobs and the failures, and act on them.
+    /// Watch queues, running jobs and failures live, and act on them.
     #[cfg(feature = "tui")]
     Top(top::Arguments),
-    /// Tell a probe whether somebody works: exit code 0, 69 if nobody does, 4 if jobs wait too long.
+    /// Answer a probe by exit code: 0 well, 69 no worker, 4 jobs wait.
     Health(health::Arguments),
+    /// Show what a job has written, and follow what it writes.
+    Logs(logs::Arguments),
+    /// Follow what happens, in all processes, as lines of JSON.
+    Events(events::Arguments),
     /// Wait until jobs are finished.
     Wait(wait::Arguments),
     /// Run finished or retrying jobs again, now.
     Retry(retry::Arguments),
     /// Cancel jobs, waiting or running.
     Cancel(change::Arguments),
+    /// Remove jobs that do not run, with all that is kept of them.
+    Delete(change::Arguments),
+    /// Give jobs that wait another time from which they may run.
+    Reschedule(reschedule::Arguments),
+    /// Let jobs that wait for their time run now; attempts used up stay so.
+    RunNow(change::Arguments),
+    /// Change arguments, queue, priority, tags and more of jobs that wait.
+    Edit(edit::Arguments),
+    /// Enqueue new jobs like these; prints the new ids.
+    Clone(change::Arguments),
     /// Keep jobs from being started: of a queue, of a kind, or all.
     Pause(pause::Arguments),
     /// Let paused jobs be started again.
@@ -175,8 +213,31 @@ enum Verb {
     Cron(cron::Command),
     /// Find waiting jobs that nobody could run; a gate for deploys.
     Check,
+    /// Examine the file, its disk and the processes that use it.
+    Doctor(doctor::Arguments),
+    /// Bring the file's schema up to date.
+    Migrate(migrate::Arguments),
+    /// Remove old finished jobs now.
+    Prune(prune::Arguments),
+    /// Copy the file while it is in use.
+    Backup(backup::Arguments),
+    /// Give the file's free pages back.
+    Vacuum(vacuum::Arguments),
+    /// Write jobs as JSON lines, for another file.
+    Export(export::Arguments),
+    /// Enqueue the jobs of an export.
+    Import(import::Arguments),
     /// Measure legwork against bare SQLite on this machine.
     Bench(bench::Arguments),
+    /// Write a file to start from: a job of an app.
+    #[command(subcommand)]
+    New(new::Command),
+    /// Print a unit for systemd or launchd that runs a worker.
+    Service(service::Arguments),
+    /// Print completions for a shell.
+    Completions(completions::Arguments),
+    /// Print the manual page, or write all of them.
+    Man(man::Arguments),
 }
 
 /// What a command comes to: an exit code, or what went wrong.
@@ -192,16 +253,28 @@ type Done = Result<ExitCode, Trouble>;
 pub fn main<S: Send + Sync + 'static>(
     engine: impl Fn(&Jobs) -> Result<EngineBuilder<S>, BoxError> + 'static,
 ) -> ExitCode {
-    let command = Program::parse().command;
     match own_name() {
-        Some(name) => command.program(name).run(engine),
-        None => command.run(engine),
+        Some(name) => read(&name).program(name).run(engine),
+        None => read(BARE).run(engine),
     }
 }
 
 /// The bare program `legwork`, which knows no kinds but shell jobs.
 pub fn bare() -> ExitCode {
-    Program::parse().command.act()
+    read(BARE).act()
+}
+
+/// All that can be typed, with its help.
+fn typed(program: &str) -> clap::Command {
+    help::arranged(Program::command(), program)
+}
+
+/// What was typed. A wrong command line, and a question for help, end here.
+fn read(program: &str) -> Command {
+    match Program::from_arg_matches(&typed(program).get_matches()) {
+        Ok(read) => read.command,
+        Err(error) => error.exit(),
+    }
 }
 
 /// The name under which this program was called.
@@ -259,6 +332,7 @@ impl Verb {
     fn act(&self, globals: &Globals) -> Done {
         match self {
             Verb::Work(arguments) => work::run(globals, arguments),
+            Verb::Drain(arguments) => drain::run(globals, arguments),
             Verb::Enqueue(arguments) => enqueue::run(globals, arguments),
             Verb::Run(arguments) => run::run(globals, arguments),
             Verb::Status => status::run(globals),
@@ -271,9 +345,16 @@ impl Verb {
             #[cfg(feature = "tui")]
             Verb::Top(arguments) => top::run(globals, arguments),
             Verb::Health(arguments) => health::run(globals, arguments),
+            Verb::Logs(arguments) => logs::run(globals, arguments),
+            Verb::Events(arguments) => events::run(globals, arguments),
             Verb::Wait(arguments) => wait::run(globals, arguments),
             Verb::Retry(arguments) => retry::run(globals, arguments),
             Verb::Cancel(arguments) => cancel::run(globals, arguments),
+            Verb::Delete(arguments) => delete::run(globals, arguments),
+            Verb::Reschedule(arguments) => reschedule::run(globals, arguments),
+            Verb::RunNow(arguments) => run_now::run(globals, arguments),
+            Verb::Edit(arguments) => edit::run(globals, arguments),
+            Verb::Clone(arguments) => clone::run(globals, arguments),
             Verb::Pause(arguments) => pause::run(globals, arguments, true),
             Verb::Resume(arguments) => pause::run(globals, arguments, false),
             Verb::Gate(arguments) => gate::run(globals, arguments),
@@ -281,7 +362,18 @@ impl Verb {
             #[cfg(feature = "cron")]
             Verb::Cron(command) => cron::run(globals, command),
             Verb::Check => check::run(globals),
+            Verb::Doctor(arguments) => doctor::run(globals, arguments),
+            Verb::Migrate(arguments) => migrate::run(globals, arguments),
+            Verb::Prune(arguments) => prune::run(globals, arguments),
+            Verb::Backup(arguments) => backup::run(globals, arguments),
+            Verb::Vacuum(arguments) => vacuum::run(globals, arguments),
+            Verb::Export(arguments) => export::run(globals, arguments),
+            Verb::Import(arguments) => import::run(globals, arguments),
             Verb::Bench(arguments) => Ok(bench::run(arguments)),
+            Verb::New(command) => new::run(globals, command),
+            Verb::Service(arguments) => service::run(globals, arguments),
+            Verb::Completions(arguments) => completions::run(globals, arguments),
+            Verb::Man(arguments) => man::run(globals, arguments),
         }
     }
 }

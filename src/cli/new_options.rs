@@ -165,7 +165,7 @@ impl NewOptions {
             _ => output::print(format_args!("{id}\n"))?,
         }
         if self.ensure_worker {
-            ensure::worker(globals, jobs)?;
+            ensure::worker(globals, jobs, id)?;
         }
         if !self.wait {
             return Ok(ExitCode::SUCCESS);

@@ -18,7 +18,7 @@ pub(super) enum Output {
 }
 
 /// The version of all JSON that is printed.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Terminals less wide than this get long lines.
 const NARROWEST: u16 = 40;
@@ -85,10 +85,21 @@ pub(super) fn print(text: impl Display) -> io::Result<()> {
     out.flush()
 }
 
+/// A size, for people.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 2] = [(1 << 30, "GiB"), (1 << 20, "MiB")];
+    match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
+        None => format!("{} KiB", bytes.div_ceil(1024)),
+    }
+}
+
 /// Says a line on stderr. If nobody can hear it there is nobody to tell.
 pub(super) fn talk(line: impl Display) {
     let line = escape(&line.to_string(), true);
-    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    super::progress::beside(|| {
+        let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    });
 }
 
 /// Control characters, which would steer a terminal or break a row, become escapes; backslashes

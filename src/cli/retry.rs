@@ -16,15 +16,17 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
+    let from_scratch = arguments.from_scratch;
     let verb = Verb {
         word: "retry",
         past: "retried",
         states: &[State::Failed],
         applies: |state| state.is_finished() || state == State::Retrying,
-        apply: if arguments.from_scratch {
-            |jobs, which| jobs.retry_from_scratch(which)
-        } else {
-            |jobs, which| jobs.retry(which)
+        makes_jobs: false,
+        apply: &|jobs, which| {
+            let done =
+                if from_scratch { jobs.retry_from_scratch(which) } else { jobs.retry(which) };
+            Ok(done?.into())
         },
     };
     change::run(globals, &arguments.which, &verb)

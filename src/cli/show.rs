@@ -65,8 +65,7 @@ impl All {
         let job = jobs.get(id)?;
         let captured = |stream| {
             let is_shell = job.kind == ShellJob::KIND;
-            let bytes = is_shell.then(|| shell::read(jobs.path(), id, stream)).flatten()?;
-            Some(String::from_utf8_lossy(&bytes).into_owned())
+            is_shell.then(|| shell::read(jobs.path(), id, stream)).flatten()
         };
         Ok(All {
             attempts: jobs.attempts(id)?,

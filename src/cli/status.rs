@@ -138,8 +138,8 @@ impl Status {
         output::print(format_args!(
             "{}: {}, WAL {}; SQLite {}; {}\n",
             output::escape(&self.path.to_string_lossy(), false),
-            bytes(self.bytes),
-            bytes(self.wal_bytes),
+            output::bytes(self.bytes),
+            output::bytes(self.wal_bytes),
             self.sqlite.version,
             processes(self.alive()),
         ))?;
@@ -180,13 +180,5 @@ fn processes(live: usize) -> String {
         0 => "no worker is running".to_owned(),
         1 => "1 process runs jobs".to_owned(),
         live => format!("{live} processes run jobs"),
-    }
-}
-
-fn bytes(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 2] = [(1 << 30, "GiB"), (1 << 20, "MiB")];
-    match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
-        None => format!("{} KiB", bytes.div_ceil(1024)),
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::app::App;
 use super::output;
 use crate::error::Error;
+use crate::state::State;
 
 /// A job failed or was cancelled.
 pub(super) const FAILED: u8 = 1;
@@ -86,6 +87,12 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::NotUnique { .. } => "see it with `legwork show ID`",
         Error::NoFlow(_) => "see what there is with `legwork flows list`",
         Error::UnknownCron(_) => "see what there is with `legwork cron list`",
+        Error::WrongState { state, verb, .. } if state.is_finished() && *verb != "cancel" => {
+            "run it again with `legwork retry ID`, or a copy of it with `legwork clone ID`"
+        }
+        Error::WrongState { state: State::Running, .. } => {
+            "wait for its end with `legwork wait ID`, or stop it with `legwork cancel ID`"
+        }
         Error::WrongState { .. } => "see where it stands with `legwork show ID`",
         Error::Busy { .. } => "another program holds the write lock; try again",
         Error::Full(_) => "free some space and try again",

@@ -135,6 +135,9 @@ fn rows(worker: &WorkerRecord, now: OffsetDateTime) -> Vec<Vec<String>> {
             &every,
         ]));
     }
+    for kind in &instance.kinds {
+        rows.push(words(&[&"kind", &id, kind]));
+    }
     for job in &worker.running {
         let Progress { done, total, message } = job.progress.clone().unwrap_or_default();
         rows.push(words(&[
@@ -177,6 +180,7 @@ pub(super) fn as_json(worker: &WorkerRecord, now: OffsetDateTime) -> Value {
         "started_at": times::exact(instance.started_at),
         "alive": instance.alive,
         "pools": instance.pools.iter().map(pool).collect::<Vec<_>>(),
+        "kinds": instance.kinds,
         "running": worker.running.iter().map(running).collect::<Vec<_>>(),
         "held": worker.held,
     })

@@ -6,6 +6,7 @@ mod check;
 #[cfg(feature = "cron")]
 mod cron;
 mod gates;
+mod hold;
 mod manual;
 mod pool;
 mod registry;
@@ -23,6 +24,7 @@ use crossbeam_channel::bounded;
 pub use self::builder::EngineBuilder;
 use self::builder::Hook;
 use self::gates::{Gates, Probe, Prober};
+pub use self::hold::AtWork;
 pub use self::manual::ManualEngine;
 pub use self::pool::Pool;
 use self::pool::{CheckedPool, RunningPool};
@@ -323,6 +325,8 @@ impl Core {
         let joined =
             jobs.store().join(&lock, settings.crash_limit, registry.options()?, records)?;
         jobs.attempts_here().joined(joined.instance);
+        // Before anything happens: those who listen hear it from the beginning.
+        jobs.tell_ears();
         jobs.tell_taken(&joined.taken);
         let (supervisor, bell) = Supervisor::new(settings.stuck_grace);
         #[cfg(feature = "cron")]

@@ -131,6 +131,8 @@ pub(super) struct RunningPool {
 
 struct Count {
     target: usize,
+    /// No matter how many there should be, for now there should be none.
+    quiet: bool,
     live: usize,
     abandoned: usize,
     /// Threads started so far, for their names.
@@ -139,6 +141,12 @@ struct Count {
     /// Raised by each change after which waiting workers must look again.
     epoch: u64,
     closed: bool,
+}
+
+impl Count {
+    fn wanted(&self) -> usize {
+        if self.quiet { 0 } else { self.target }
+    }
 }
 
 /// What a worker saw of its pool when it last looked.
@@ -161,6 +169,7 @@ impl RunningPool {
             started: Instant::now(),
             count: Mutex::new(Count {
                 target: pool.workers,
+                quiet: false,
                 live: 0,
                 abandoned: 0,
                 started: 0,
@@ -185,7 +194,7 @@ impl RunningPool {
     pub(super) fn missing(&self) -> Vec<usize> {
         let mut count = self.lock();
         let mut numbers = Vec::new();
-        while !count.closed && count.live < count.target {
+        while !count.closed && count.live < count.wanted() {
             count.live += 1;
             count.started += 1;
             numbers.push(count.started);
@@ -200,9 +209,18 @@ impl RunningPool {
 
     /// The new epoch, for unparking the workers that wait.
     pub(super) fn resize(&self, workers: usize) -> u64 {
+        self.change(|count| count.target = workers)
+    }
+
+    /// The same, when no more jobs are to be started, or are so again.
+    pub(super) fn hold(&self, quiet: bool) -> u64 {
+        self.change(|count| count.quiet = quiet)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Count)) -> u64 {
         let mut count = self.lock();
-        count.target = workers;
-        self.tray.set_workers(workers);
+        change(&mut count);
+        self.tray.set_workers(count.wanted());
         count.epoch += 1;
         self.bell.notify_all();
         count.epoch
@@ -217,7 +235,7 @@ impl RunningPool {
     /// longer counts.
     pub(super) fn go_on(&self) -> Option<Seen> {
         let mut count = self.lock();
-        let end = count.closed || count.live > count.target;
+        let end = count.closed || count.live > count.wanted();
         if end {
             count.live -= 1;
         }
@@ -228,7 +246,7 @@ impl RunningPool {
     pub(super) fn abandon(&self) -> bool {
         let mut count = self.lock();
         count.abandoned += 1;
-        let replace = count.abandoned <= count.target && !count.closed;
+        let replace = count.abandoned <= count.wanted() && !count.closed;
         if replace {
             count.live -= 1;
         }
@@ -262,7 +280,7 @@ impl RunningPool {
             if left.is_zero()
                 || count.rung != seen.rung
                 || count.closed
-                || count.live > count.target
+                || count.live > count.wanted()
             {
                 return;
             }

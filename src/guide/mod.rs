@@ -48,5 +48,11 @@ pub mod performance {}
 #[doc = include_str!("cli.md")]
 pub mod cli {}
 
+#[doc = include_str!("cli_output.md")]
+pub mod cli_output {}
+
+#[doc = include_str!("cli_records.md")]
+pub mod cli_records {}
+
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}

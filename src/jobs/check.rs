@@ -11,7 +11,7 @@ use crate::id::JobId;
 use crate::kinds;
 use crate::new_job::JobOptions;
 #[cfg(feature = "cron")]
-use crate::{new_job::NewJob, rules::cron::Schedule, store::cron::CronRow};
+use crate::{clock::Micros, new_job::NewJob, rules::cron::Schedule, store::cron::CronRow};
 
 /// Whether a job of a kind with these arguments could run: `Ok(false)` if the kind is unknown, and what
 /// is wrong with the arguments.
@@ -103,6 +103,37 @@ fn add(kinds: &mut Vec<KindTrouble>, id: JobId, kind: &str, says: impl FnOnce() 
     }
 }
 
+/// What is wrong with a cron entry, if anything is.
+#[cfg(feature = "cron")]
+pub(crate) fn cron_trouble(
+    row: &CronRow,
+    now: Micros,
+    max_args: usize,
+    judge: &Judge<'_>,
+) -> Option<CronTrouble> {
+    let trouble = |error: &dyn Display| Some(CronTrouble::new(&row.name, error));
+    if let Err(error) = Schedule::parse(&row.expression, &row.zone) {
+        return trouble(&error);
+    }
+    // The jobs of other entries are made by an engine's builder.
+    let job: NewJob = match serde_json::from_str(row.job.as_deref()?) {
+        Ok(job) => job,
+        Err(error) => return trouble(&format!("its stored job cannot be read: {error}")),
+    };
+    let job = match job.into_row(now, max_args) {
+        Ok(job) => job,
+        Err(error) => return trouble(&error),
+    };
+    match judge(&job.kind, &job.args) {
+        Ok(true) => None,
+        Ok(false) => Some(CronTrouble {
+            unknown_kind: Some(job.kind.clone()),
+            ..CronTrouble::new(&row.name, format!("nobody knows the kind {:?}", job.kind))
+        }),
+        Err(error) => trouble(&error),
+    }
+}
+
 impl Jobs {
     /// Looks for jobs that are not finished and whose kind no engine has ever known that ran on this
     /// file. A program that has its types at hand asks
@@ -140,34 +171,11 @@ impl Jobs {
     /// `Ok(false)` if its kind is unknown.
     #[cfg(feature = "cron")]
     pub(crate) fn check_crons(&self, report: &mut CheckReport, judge: &Judge<'_>) -> Result<()> {
+        let (now, max_args) = (self.clock().micros(), self.0.max_args);
         let rows = self.store().crons()?;
-        report.crons.extend(rows.iter().filter_map(|row| self.cron_trouble(row, judge)));
+        let troubles = rows.iter().filter_map(|row| cron_trouble(row, now, max_args, judge));
+        report.crons.extend(troubles);
         Ok(())
-    }
-
-    #[cfg(feature = "cron")]
-    fn cron_trouble(&self, row: &CronRow, judge: &Judge<'_>) -> Option<CronTrouble> {
-        let trouble = |error: &dyn Display| Some(CronTrouble::new(&row.name, error));
-        if let Err(error) = Schedule::parse(&row.expression, &row.zone) {
-            return trouble(&error);
-        }
-        // The jobs of other entries are made by an engine's builder.
-        let job: NewJob = match serde_json::from_str(row.job.as_deref()?) {
-            Ok(job) => job,
-            Err(error) => return trouble(&format!("its stored job cannot be read: {error}")),
-        };
-        let job = match job.into_row(self.clock().micros(), self.0.max_args) {
-            Ok(job) => job,
-            Err(error) => return trouble(&error),
-        };
-        match judge(&job.kind, &job.args) {
-            Ok(true) => None,
-            Ok(false) => Some(CronTrouble {
-                unknown_kind: Some(job.kind.clone()),
-                ..CronTrouble::new(&row.name, format!("nobody knows the kind {:?}", job.kind))
-            }),
-            Err(error) => trouble(&error),
-        }
     }
 
     /// Without the feature there is nothing to look at.

@@ -1,4 +1,5 @@
-//! Control: retry, cancel, delete, pause, resume, backup.
+//! Control: retry, cancel, delete, pause, resume, backup. What changes jobs that wait stands in
+//! [`waiting`](super::waiting).
 
 use std::path::Path;
 
@@ -60,59 +61,58 @@ impl Jobs {
         self.change(which.into(), "delete", Control::Delete)
     }
 
-    fn change(
+    pub(super) fn change(
         &self,
         which: Selection,
         verb: &'static str,
         control: impl Fn(Vec<JobId>) -> Control,
     ) -> Result<Changed> {
+        let mut changed = Changed::default();
+        self.change_each(which, verb, control, |done| changed.add(done))?;
+        Ok(changed)
+    }
+
+    /// Does something to the jobs, a bite of them a transaction, and tells of each.
+    pub(super) fn change_each(
+        &self,
+        which: Selection,
+        verb: &'static str,
+        control: impl Fn(Vec<JobId>) -> Control,
+        mut told: impl FnMut(&Controlled),
+    ) -> Result<()> {
         self.refuse_inside_transaction(verb)?;
         // A bite of ids a transaction, so that a bulk holds nobody up.
         const BITE: usize = 500;
-        let mut total = Changed::default();
         match which {
             Selection::One(id) => {
-                let done = self.apply(control(vec![id]), &mut total)?;
-                if let Some((key, holder)) = done.not_unique.first() {
-                    return Err(Error::NotUnique { key: key.clone(), holder: *holder });
-                }
-                if let Some(&(id, parent)) = done.held_by_parent.first() {
-                    return Err(Error::HeldByParent { id, parent });
-                }
-                match done.skipped.first() {
-                    None => {}
-                    Some((id, None)) => return Err(Error::NotFound(*id)),
-                    Some(&(id, Some(state))) => return Err(Error::WrongState { id, state, verb }),
-                }
+                let done = self.apply(control(vec![id]))?;
+                told(&done);
+                done_to_one(done, verb)
             }
             Selection::Many(ids) => {
                 for ids in ids.chunks(BITE) {
-                    self.apply(control(ids.to_vec()), &mut total)?;
+                    told(&self.apply(control(ids.to_vec()))?);
                 }
+                Ok(())
             }
             Selection::Matching(filter) => {
                 let mut before = None;
                 loop {
                     let page = self.list(&filter, before, BITE)?;
-                    self.apply(control(page.jobs.iter().map(|job| job.id).collect()), &mut total)?;
+                    let ids = page.jobs.iter().map(|job| job.id).collect();
+                    told(&self.apply(control(ids))?);
                     before = page.next;
                     if before.is_none() {
-                        break;
+                        return Ok(());
                     }
                 }
             }
         }
-        Ok(total)
     }
 
-    fn apply(&self, control: Control, total: &mut Changed) -> Result<Controlled> {
+    fn apply(&self, control: Control) -> Result<Controlled> {
         let cancels = matches!(control, Control::Cancel { .. });
         let done = self.0.store.control(control)?;
-        total.changed += (done.changed.len() + done.asked.len()) as u64;
-        let held_by_parent = done.held_by_parent.len();
-        total.skipped += (done.skipped.len() + done.not_unique.len() + held_by_parent) as u64;
-        total.held_by_parent += held_by_parent as u64;
-        total.not_unique += done.not_unique.len() as u64;
         for claim in &done.asked {
             self.0.shared.attempts.cancel(*claim);
         }
@@ -183,5 +183,34 @@ impl Jobs {
     /// [`Error::ReadOnly`] if `to` exists or cannot be made; [`Error::Full`], [`Error::Io`].
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
         self.0.store.backup(to.as_ref())
+    }
+}
+
+/// Why it could not be done to the only job that was named.
+fn done_to_one(done: Controlled, verb: &'static str) -> Result<()> {
+    if let Some((key, holder)) = done.not_unique.into_iter().next() {
+        return Err(Error::NotUnique { key, holder });
+    }
+    if let Some(&(id, parent)) = done.held_by_parent.first() {
+        return Err(Error::HeldByParent { id, parent });
+    }
+    if let Some((_, why)) = done.refused.into_iter().next() {
+        return Err(why);
+    }
+    match done.skipped.first() {
+        None => Ok(()),
+        Some((id, None)) => Err(Error::NotFound(*id)),
+        Some(&(id, Some(state))) => Err(Error::WrongState { id, state, verb }),
+    }
+}
+
+impl Changed {
+    pub(super) fn add(&mut self, done: &Controlled) {
+        self.changed += (done.changed.len() + done.asked.len()) as u64;
+        let (not_unique, held_by_parent) = (done.not_unique.len(), done.held_by_parent.len());
+        let skipped = done.skipped.len() + done.refused.len();
+        self.skipped += (skipped + not_unique + held_by_parent) as u64;
+        self.held_by_parent += held_by_parent as u64;
+        self.not_unique += not_unique as u64;
     }
 }

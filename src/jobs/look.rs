@@ -136,7 +136,29 @@ impl Jobs {
     /// # Errors
     /// Those of reading.
     pub fn logs(&self, id: JobId) -> Result<Vec<LogLine>> {
-        self.0.store.logs(id)
+        self.logs_after(id, 0)
+    }
+
+    /// The same, those alone whose [`number`](LogLine::number) is larger than `number`: for following a
+    /// job while it writes.
+    ///
+    /// ```
+    /// # use legwork::{JobId, Jobs};
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// # let (id, mut seen) = (JobId(1), 0);
+    /// for line in jobs.logs_after(id, seen)? {
+    ///     println!("{}", line.line);
+    ///     seen = seen.max(line.number);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn logs_after(&self, id: JobId, number: i64) -> Result<Vec<LogLine>> {
+        self.0.store.logs(id, number)
     }
 
     /// What is stored of a job's [steps](Context::step) and [cursors](Context::cursor), in the order in

@@ -6,12 +6,18 @@ pub(crate) mod check;
 mod control;
 #[cfg(feature = "cron")]
 pub(crate) mod cron;
+mod ears;
 mod enqueue;
+mod examine;
 mod flows;
 mod gates;
+mod listen;
 mod look;
 mod open;
 mod shared;
+mod transfer;
+mod upkeep;
+mod waiting;
 
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
@@ -26,7 +32,9 @@ use crate::store::{SqliteInfo, Store, Taken};
 pub(crate) use self::attempts::Attempts;
 pub use self::builder::JobsBuilder;
 pub use self::check::{CheckReport, CronTrouble, KindTrouble};
+pub use self::listen::{Listener, Told};
 use self::shared::Shared;
+pub use self::transfer::ImportRun;
 
 /// The handle on a database file. Cheap to clone, `Send + Sync`; all handles of a process on one
 /// file, clones or opened anew, share one writer thread, which ends with the last of them.
@@ -142,6 +150,11 @@ impl Jobs {
     #[cfg(feature = "cron")]
     pub(crate) fn on_cron_change(&self, bell: &crate::event::Bell) {
         self.0.shared.events.hang(bell);
+    }
+
+    /// Tells whoever listens in other processes what happens here from now on.
+    pub(crate) fn tell_ears(&self) {
+        self.0.shared.ears.look();
     }
 
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {

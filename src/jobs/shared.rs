@@ -15,6 +15,7 @@ use crate::new_job::Retention;
 use crate::state::State;
 use crate::store::{Durability, Notice, Settings, Store, Taken};
 
+use super::ears::Ears;
 use super::{Attempts, lock};
 
 /// How often other programs' plain SQL is looked for, unless the builder says otherwise.
@@ -24,6 +25,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) events: Arc<Hub>,
+    /// After the store, whose end is told, too.
+    pub(super) ears: Arc<Ears>,
     pub(super) trouble: Arc<Mutex<Option<(OffsetDateTime, String)>>>,
     pub(super) attempts: Arc<Attempts>,
     pub(super) workers: AtomicUsize,
@@ -35,6 +38,7 @@ impl Shared {
         let trouble = Arc::new(Mutex::new(None));
         let attempts = Arc::new(Attempts::default());
         let clock = wanted.clock.unwrap_or_default();
+        let ears = Arc::new(Ears::new(Arc::clone(&events), clock.clone()));
         let store = Store::open(Settings {
             path,
             durability: wanted.durability.unwrap_or_default(),
@@ -50,10 +54,12 @@ impl Shared {
                 Arc::clone(&events),
                 Arc::clone(&trouble),
                 Arc::clone(&attempts),
+                Arc::clone(&ears),
                 clock,
             ),
         })?;
-        Ok(Shared { store, events, trouble, attempts, workers: AtomicUsize::new(0) })
+        ears.of(store.path());
+        Ok(Shared { store, events, ears, trouble, attempts, workers: AtomicUsize::new(0) })
     }
 }
 
@@ -117,6 +123,7 @@ fn observer(
     events: Arc<Hub>,
     trouble: Arc<Mutex<Option<(OffsetDateTime, String)>>>,
     attempts: Arc<Attempts>,
+    ears: Arc<Ears>,
     clock: Clock,
 ) -> Arc<dyn Fn(Notice) + Send + Sync> {
     Arc::new(move |notice| {
@@ -164,6 +171,7 @@ fn observer(
             #[cfg(feature = "cron")]
             Notice::CronChanged => events.ring(),
             Notice::FlowEnded(id, state) => events.tell(|| super::flows::ended(id, state)),
+            Notice::Ears => ears.look(),
             Notice::Gone { error } => {
                 log::error!("legwork: {error}");
                 keep(error.clone());

@@ -1,5 +1,7 @@
 //! A job as the store takes it: checked, with its times fixed and its keys made.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{NewJob, Overrides, Start};
@@ -20,38 +22,18 @@ impl NewJob {
         if let Some(gate) = &self.gate {
             name::check("gate name", gate)?;
         }
-        for tag in &self.tags {
-            name::check("tag", tag)?;
-        }
-        for (key, value) in &self.meta {
-            name::check("meta key", key)?;
-            if value.len() > 4096 {
-                return Err(Error::invalid("meta value", "it is longer than 4096 bytes"));
-            }
-        }
+        check_tags(&self.tags)?;
+        check_meta(&self.meta)?;
         if let Some(why) = self.bad_retry {
             return Err(Error::invalid("retry policy", why));
         }
         let args = self.args.map_err(|why| Error::invalid("arguments", why))?;
-        if args.len() > max_args {
-            return Err(Error::invalid(
-                "arguments",
-                format!("they have {} bytes of JSON, at most {max_args} are allowed", args.len()),
-            ));
-        }
-        if is_deep(&args) {
-            return Err(Error::invalid(
-                "arguments",
-                format!("they are nested deeper than {DEEPEST} levels, which SQLite does not read"),
-            ));
-        }
+        check_args(&args, max_args)?;
         let run_at = match self.start {
             Start::After(delay) => now.saturating_add(micros_of(delay)),
             Start::At(at) => to_micros(at),
         };
-        if run_at > LATEST {
-            return Err(Error::invalid("start time", "it lies after the year 9999"));
-        }
+        check_start(run_at)?;
         let replaces =
             |unique: &Unique| matches!(unique.conflict, Conflict::Replace | Conflict::KeepLast);
         if !self.after.is_empty() && self.unique.as_ref().is_some_and(replaces) {
@@ -92,6 +74,41 @@ impl NewJob {
             anyway: self.after_failure == Some(AfterFailure::Continue),
         })
     }
+}
+
+pub(super) fn check_tags(tags: &[String]) -> Result<()> {
+    tags.iter().try_for_each(|tag| name::check("tag", tag))
+}
+
+pub(super) fn check_meta(meta: &BTreeMap<String, String>) -> Result<()> {
+    for (key, value) in meta {
+        name::check("meta key", key)?;
+        if value.len() > 4096 {
+            return Err(Error::invalid("meta value", "it is longer than 4096 bytes"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses arguments that the file would not take.
+pub(super) fn check_args(args: &str, max_args: usize) -> Result<()> {
+    if args.len() > max_args {
+        let why = format!("they have {} bytes of JSON, at most {max_args} are allowed", args.len());
+        return Err(Error::invalid("arguments", why));
+    }
+    if is_deep(args) {
+        let why =
+            format!("they are nested deeper than {DEEPEST} levels, which SQLite does not read");
+        return Err(Error::invalid("arguments", why));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_start(run_at: Micros) -> Result<()> {
+    if run_at > LATEST {
+        return Err(Error::invalid("start time", "it lies after the year 9999"));
+    }
+    Ok(())
 }
 
 /// The nesting of JSON that SQLite's functions read.

@@ -24,12 +24,20 @@ pub struct InstanceRecord {
     pub alive: bool,
     /// Its pools, with as many workers as they were last given.
     pub pools: Vec<PoolRecord>,
+    /// The kinds that it runs, former names included, sorted.
+    pub kinds: Vec<String>,
 }
 
 impl InstanceRecord {
     /// Whether its process lives and a pool with workers serves the queue.
     pub fn serves(&self, queue: &str) -> bool {
         self.alive && self.pools.iter().any(|pool| pool.workers > 0 && pool.serves(queue))
+    }
+
+    /// Whether it could run a job of this kind in this queue: it [serves](InstanceRecord::serves) the queue
+    /// and knows the kind.
+    pub fn runs(&self, kind: &str, queue: &str) -> bool {
+        self.serves(queue) && self.kinds.iter().any(|known| known == kind)
     }
 
     /// How many workers its pools have, whether it lives or not.
@@ -154,8 +162,10 @@ mod tests {
             started_at: OffsetDateTime::UNIX_EPOCH,
             alive: true,
             pools: vec![pool],
+            kinds: vec!["welcome".into()],
         };
         assert!(instance.serves("mail"));
+        assert!(instance.runs("welcome", "mail") && !instance.runs("farewell", "mail"));
         assert!(!InstanceRecord { alive: false, ..instance.clone() }.serves("mail"));
         let mut idle = instance;
         idle.pools[0].workers = 0;

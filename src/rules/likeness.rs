@@ -127,7 +127,8 @@ fn closing(chars: &[char], at: usize) -> Option<usize> {
     loop {
         let end = from + chars[from..].iter().position(|c| *c == mark)?;
         let escaped = chars[end - 1] == '\\' && end > at + 1;
-        if !escaped && !(mark == '\'' && in_word(end + 1)) {
+        let apostrophe = mark == '\'' && in_word(end + 1);
+        if !escaped && !apostrophe {
             return Some(end);
         }
         from = end + 1;

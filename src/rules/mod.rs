@@ -3,6 +3,7 @@
 
 #[cfg(feature = "cron")]
 pub(crate) mod cron;
+pub(crate) mod examine;
 pub(crate) mod failures;
 pub(crate) mod flow;
 pub(crate) mod likeness;

@@ -41,11 +41,17 @@ pub(crate) enum Change {
     Replace,
     /// The same, with a `run_at` that lies ahead.
     ReplaceLater,
+    /// Somebody has given it a time that has come.
+    Reschedule,
+    /// Somebody has given it a time that lies ahead.
+    RescheduleLater,
+    /// Somebody wants it not to wait for its time.
+    RunNow,
 }
 
 impl Change {
     #[cfg(test)]
-    pub(crate) const ALL: [Change; 15] = [
+    pub(crate) const ALL: [Change; 18] = [
         Change::Due,
         Change::Start,
         Change::Complete,
@@ -61,6 +67,9 @@ impl Change {
         Change::UnblockLater,
         Change::Replace,
         Change::ReplaceLater,
+        Change::Reschedule,
+        Change::RescheduleLater,
+        Change::RunNow,
     ];
 }
 
@@ -82,6 +91,12 @@ pub(crate) const fn next(from: State, change: Change) -> Option<State> {
         // A running job is asked first; `Running` is left when its attempt ends.
         (Scheduled | Blocked | Ready | Retrying | Running, Change::Cancel) => Some(Cancelled),
         (Retrying | Completed | Failed | Cancelled, Change::RunAgain) => Some(Ready),
+        (Scheduled | Ready | Retrying, Change::Reschedule)
+        | (Scheduled | Retrying, Change::RunNow) => Some(Ready),
+        (Scheduled | Ready, Change::RescheduleLater) => Some(Scheduled),
+        (Retrying, Change::RescheduleLater) => Some(Retrying),
+        // It waits on for what else it waits for.
+        (Blocked, Change::Reschedule | Change::RescheduleLater | Change::RunNow) => Some(Blocked),
         _ => None,
     }
 }

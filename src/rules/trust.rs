@@ -49,6 +49,16 @@ impl Trust {
         self.leapt.is_some()
     }
 
+    /// The believed time, and the clock after the leap that is not yet believed, if there is one.
+    pub(crate) fn leap(&self) -> Option<(Micros, Micros)> {
+        self.leapt.map(|leapt| (self.cutoff, leapt))
+    }
+
+    /// When a leap is believed, if the clock runs on.
+    pub(crate) fn believes_at(leapt: Micros) -> Micros {
+        leapt.saturating_add(DAY)
+    }
+
     /// What is believed when the clock shows `now`, after so much awake time since the last look. After
     /// a restart nothing is known of that: it is zero.
     pub(crate) fn look(self, now: Micros, awake: Duration) -> Trust {

@@ -56,23 +56,7 @@ pub(crate) struct Key {
 /// # Errors
 /// [`Error::Invalid`] for a bad key, or fields of arguments that are no object.
 pub(crate) fn key(unique: &Unique, kind: &str, args: &str, now: Micros) -> Result<Key> {
-    let name = match &unique.by {
-        By::Key(key) => {
-            name::check("unique key", key)?;
-            key.clone()
-        }
-        By::Args => by_value(kind, &parse(args)?),
-        By::Fields(fields) => {
-            let Value::Object(args) = parse(args)? else {
-                let why = "unique fields need arguments that are a JSON object";
-                return Err(Error::invalid("unique key", why));
-            };
-            let chosen = fields
-                .iter()
-                .map(|field| (field.clone(), args.get(field).cloned().unwrap_or(Value::Null)));
-            by_value(kind, &Value::Object(chosen.collect()))
-        }
-    };
+    let name = name_by(&unique.by, kind, args)?;
     let (hold, until) = match (unique.conflict, unique.window) {
         (Conflict::KeepLast, _) => (Hold::KeepLast, None),
         (_, Window::Started) => (Hold::UntilStarted, None),
@@ -83,6 +67,55 @@ pub(crate) fn key(unique: &Unique, kind: &str, args: &str, now: Micros) -> Resul
         (_, Window::Period(period)) => (Hold::Period, Some(now.saturating_add(micros_of(period)))),
     };
     Ok(Key { name, hold, until, conflict: unique.conflict, report: false })
+}
+
+fn name_by(by: &By, kind: &str, args: &str) -> Result<String> {
+    match by {
+        By::Key(key) => {
+            name::check("unique key", key)?;
+            Ok(key.clone())
+        }
+        By::Args => Ok(by_value(kind, &parse(args)?)),
+        By::Fields(fields) => {
+            let Value::Object(args) = parse(args)? else {
+                let why = "unique fields need arguments that are a JSON object";
+                return Err(Error::invalid("unique key", why));
+            };
+            let chosen = fields
+                .iter()
+                .map(|field| (field.clone(), args.get(field).cloned().unwrap_or(Value::Null)));
+            Ok(by_value(kind, &Value::Object(chosen.collect())))
+        }
+    }
+}
+
+/// Whether a key may have been made of arguments.
+pub(crate) fn is_of_args(name: &str, kind: &str) -> bool {
+    name.strip_prefix("args:").and_then(|rest| rest.strip_prefix(kind)).is_some()
+}
+
+/// The key that a job with this one has once its arguments are other ones. A key does not say of which
+/// fields it was made; but if all arguments make it, or the rule of its kind, so they do again.
+///
+/// # Errors
+/// [`Error::Invalid`] if neither makes it.
+pub(crate) fn renamed(
+    name: &str,
+    kind: &str,
+    old: &str,
+    new: &str,
+    rule: Option<&Unique>,
+) -> Result<String> {
+    let made = |by: &By| name_by(by, kind, old).is_ok_and(|made| made == name);
+    let mut rules = [&By::Args].into_iter().chain(rule.map(|rule| &rule.by));
+    match rules.find(|by| made(by)) {
+        Some(by) => name_by(by, kind, new),
+        None => Err(Error::invalid(
+            "edit",
+            "the unique key was made of fields of the arguments, and nobody knows of which; \
+             cancel the job and enqueue another one",
+        )),
+    }
 }
 
 fn parse(args: &str) -> Result<Value> {
@@ -163,6 +196,26 @@ mod tests {
         assert_eq!(named(&by, "k", r#"{"user":null}"#), named(&by, "k", "{}"));
         let refused = key(&by, "k", "[1]", 0);
         assert!(matches!(refused, Err(Error::Invalid { what: "unique key", .. })));
+    }
+
+    #[test]
+    fn a_key_of_arguments_is_made_anew_if_it_is_known_how() {
+        let (old, new) = (r#"{"user":1,"at":5}"#, r#"{"user":2,"at":5}"#);
+        let fields = Unique::by_fields(["user"]);
+        let all = named(&Unique::by_args(), "k", old);
+        assert_eq!(
+            renamed(&all, "k", old, new, None).unwrap(),
+            named(&Unique::by_args(), "k", new)
+        );
+        let one = named(&fields, "k", old);
+        let renewed = renamed(&one, "k", old, new, Some(&fields)).unwrap();
+        assert_eq!(renewed, named(&fields, "k", new));
+        assert!(renamed(&one, "k", old, "[]", Some(&fields)).is_err());
+        assert!(matches!(
+            renamed(&one, "k", old, new, None),
+            Err(Error::Invalid { what: "edit", .. })
+        ));
+        assert!(is_of_args(&one, "k") && !is_of_args("k", "k") && !is_of_args(&one, "l"));
     }
 
     #[test]

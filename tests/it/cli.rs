@@ -1,16 +1,27 @@
 //! The command line, by its real binary: what it prints, how it exits, what shell jobs do.
 
 mod answers;
+mod care;
+mod changes;
 mod check;
 #[cfg(feature = "cron")]
 mod cron;
+mod doctor;
+mod drain;
 mod embedded;
+mod events;
+mod everywhere;
 mod flows;
 mod hostile;
+mod logs;
+mod outputs;
 mod seeing;
+mod sessions;
+mod set_up;
 mod shell;
 #[cfg(feature = "tui")]
 mod top;
+mod transfer;
 mod upload;
 mod working;
 

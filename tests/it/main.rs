@@ -7,12 +7,14 @@ mod attempts;
 mod bench;
 #[cfg(feature = "cli")]
 mod cli;
+mod cloned;
 mod common;
 mod control;
 mod crash;
 #[cfg(feature = "cron")]
 mod cron;
 mod durability;
+mod edited;
 mod enqueue;
 mod expiry;
 mod faults;
@@ -27,6 +29,8 @@ mod kinds;
 mod layers;
 mod leap;
 mod limits;
+#[cfg(unix)]
+mod listen;
 mod mended;
 mod model;
 mod order_flow;
@@ -34,6 +38,7 @@ mod pools;
 mod power_cut;
 mod processes;
 mod reading;
+mod rescheduled;
 mod safety;
 mod scripted;
 mod seeing;

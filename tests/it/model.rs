@@ -36,6 +36,10 @@ fn take(step: &Step, mut world: World, model: &mut Model) -> World {
         Step::Cancel(pick) => control(&world, model, *pick, Verb::Cancel),
         Step::Retry(pick) => control(&world, model, *pick, Verb::Retry),
         Step::Delete(pick) => control(&world, model, *pick, Verb::Delete),
+        Step::Reschedule(pick, by) => control(&world, model, *pick, Verb::Reschedule(*by)),
+        Step::RunNow(pick) => control(&world, model, *pick, Verb::RunNow),
+        Step::Edit(pick, edited) => control(&world, model, *pick, Verb::Edit(*edited)),
+        Step::Clone(pick) => control(&world, model, *pick, Verb::Clone),
         Step::Pause(paused) => {
             world.jobs().pause(paused.scope()).unwrap();
             model.paused.insert(paused.scope());

@@ -340,3 +340,41 @@ fn drain_goes_past_jobs_that_nobody_here_runs() {
     assert_eq!(engine.drain().unwrap(), 1);
     assert_eq!(*order.lock().unwrap(), [2]);
 }
+
+#[test]
+fn a_quiet_engine_ends_what_it_does_and_starts_nothing_until_it_resumes() {
+    let place = place();
+    let jobs = place.open();
+    let (tell, told) = unbounded();
+    let (go, gone) = bounded::<()>(0);
+    let engine = acting(&jobs, move |act, _| {
+        tell.send(act.n).unwrap();
+        if act.n == 1 {
+            let _ = gone.recv();
+        }
+        Ok(Outcome::Done)
+    })
+    .pool(Pool::new(["a"]).workers(2))
+    .start()
+    .unwrap();
+    let first = jobs.enqueue(job(1, "a", 0)).unwrap();
+    assert_eq!(told.recv_timeout(SOON).unwrap(), 1);
+    let at_work = engine.at_work();
+    assert_eq!(at_work.len(), 1);
+    assert_eq!((at_work[0].id, at_work[0].attempt), (first, 1));
+    assert!(at_work[0].worker.starts_with("a-") && !at_work[0].asked_to_stop, "{at_work:?}");
+
+    engine.quiet().unwrap();
+    let second = jobs.enqueue(job(2, "a", 0)).unwrap();
+    drop(go);
+    assert_eq!(jobs.wait(first, SOON).unwrap().state, State::Completed);
+    // A pool that is resized meanwhile stays quiet.
+    engine.resize("a", 1).unwrap();
+    assert!(engine.at_work().is_empty() && told.is_empty());
+    assert_eq!(jobs.get(second).unwrap().state, State::Ready);
+
+    engine.resume().unwrap();
+    assert_eq!(jobs.wait(second, SOON).unwrap().state, State::Completed);
+    engine.stop(SOON).unwrap();
+    assert!(matches!(engine.quiet(), Err(Error::Stopped(_))));
+}

@@ -1,5 +1,5 @@
-//! What a command writes to stdout or stderr, in a file of its own: the head as it comes, the tail
-//! at the end, and how much is missing in between.
+//! What a command writes to stdout or stderr, as it comes: the beginning, and as much of the end as is
+//! kept, in pieces that follow each other.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -7,150 +7,136 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use super::kept::{Run, Stream, directory, forget_runs};
+use crate::clock::Micros;
 use crate::id::JobId;
-use crate::jobs::Jobs;
 
-/// Bytes kept of the beginning and of the end, each.
-const HALF: usize = 128 * 1024;
+/// Bytes kept of the beginning.
+const HEAD: u64 = 128 * 1024;
+/// Bytes of each piece after that, and how many of these are kept.
+const PIECE: u64 = 32 * 1024;
+const PIECES: usize = 4;
 /// Bytes looked at for the last line.
 const LAST: usize = 1024;
 
-/// One of the two.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::cli) enum Stream {
-    Stdout,
-    Stderr,
-}
-
-/// `<db>-legwork/output`.
-fn directory(db: &Path) -> PathBuf {
-    let mut side = db.as_os_str().to_owned();
-    side.push("-legwork");
-    PathBuf::from(side).join("output")
-}
-
-fn file_of(db: &Path, id: JobId, stream: Stream) -> PathBuf {
-    let ending = match stream {
-        Stream::Stdout => "stdout",
-        Stream::Stderr => "stderr",
-    };
-    directory(db).join(format!("job-{id}.{ending}"))
-}
-
-/// What the last attempt of a job has written; `None` if nothing.
-pub(in crate::cli) fn read(db: &Path, id: JobId, stream: Stream) -> Option<Vec<u8>> {
-    fs::read(file_of(db, id, stream)).ok()
-}
-
-/// Removes what was kept of jobs that are gone.
-pub(in crate::cli) fn sweep(jobs: &Jobs) {
-    let Ok(entries) = fs::read_dir(directory(jobs.path())) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let id = name.to_str().and_then(|name| name.strip_prefix("job-")?.split('.').next());
-        let Some(id) = id.and_then(|id| id.parse().ok()) else { continue };
-        if matches!(jobs.get(id), Err(Error::NotFound(_)))
-            && let Err(error) = fs::remove_file(entry.path())
-        {
-            log::debug!("legwork: removing {}: {error}", entry.path().display());
-        }
-    }
-}
-
 /// Keeps the head and the tail of one stream.
 pub(super) struct Capture {
-    path: PathBuf,
+    directory: PathBuf,
+    run: Run,
+    stream: Stream,
     /// Made with the first byte: most commands say nothing.
     file: Option<File>,
-    head: usize,
-    tail: VecDeque<u8>,
-    cut: u64,
+    /// Bytes so far, and those that the file at hand holds when it is full.
+    total: u64,
+    full: u64,
+    /// Where the pieces of the tail start.
+    tail: VecDeque<u64>,
     last: VecDeque<u8>,
     /// Why nothing more is kept.
     failed: Option<io::Error>,
 }
 
 impl Capture {
-    /// Forgets what an earlier attempt has left.
-    pub(super) fn begin(db: &Path, id: JobId, stream: Stream) -> Capture {
-        let path = file_of(db, id, stream);
-        // Mostly there is none.
-        let _ = fs::remove_file(&path);
-        Capture {
-            path,
+    /// Of a new run, before which what earlier ones have left is forgotten.
+    pub(super) fn begin(db: &Path, id: JobId, attempt: u32, now: Micros) -> [Capture; 2] {
+        let directory = directory(db, id);
+        forget_runs(&directory);
+        let run = Run { began: u64::try_from(now).unwrap_or(0), attempt };
+        [Stream::Stdout, Stream::Stderr].map(|stream| Capture {
+            directory: directory.clone(),
+            run,
+            stream,
             file: None,
-            head: 0,
+            total: 0,
+            full: 0,
             tail: VecDeque::new(),
-            cut: 0,
             last: VecDeque::new(),
             failed: None,
-        }
+        })
     }
 
     /// A disk that takes no output is no reason for the command to fail.
     pub(super) fn take(&mut self, bytes: &[u8]) {
-        keep_last(&mut self.last, bytes, LAST);
-        let (head, rest) = bytes.split_at(bytes.len().min(HALF - self.head));
-        self.head += head.len();
-        self.cut += keep_last(&mut self.tail, rest, HALF);
-        self.write(head);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() || self.failed.is_some() {
+        self.last.extend(bytes);
+        let more = self.last.len().saturating_sub(LAST);
+        self.last.drain(..more);
+        if self.failed.is_some() {
             return;
         }
-        if let Err(error) = self.try_write(bytes) {
-            log::warn!("legwork: {}: {error}", self.path.display());
+        if let Err(error) = self.try_take(bytes) {
+            log::warn!("legwork: {}: {error}", self.directory.display());
             self.failed = Some(error);
         }
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(create(&self.path)?),
-        };
-        file.write_all(bytes)
+    fn try_take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.total == self.full {
+                self.turn()?;
+            }
+            let room = usize::try_from(self.full - self.total).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            if let Some(file) = &mut self.file {
+                file.write_all(now)?;
+            }
+            self.total += now.len() as u64;
+            bytes = later;
+        }
+        Ok(())
     }
 
-    /// Writes the tail; the last line that is not blank.
-    pub(super) fn end(mut self) -> Option<String> {
-        if self.cut > 0 {
-            let note = format!("\n… {} bytes cut …\n", self.cut);
-            self.write(note.as_bytes());
+    /// Begins the next piece, and lets the oldest of the tail go.
+    fn turn(&mut self) -> io::Result<()> {
+        let start = self.total;
+        let path = |start| self.directory.join(self.run.piece(self.stream, start));
+        let file = create(&path(start))?;
+        if start > 0 {
+            self.tail.push_back(start);
         }
-        let tail = std::mem::take(&mut self.tail);
-        self.write(&Vec::from(tail));
+        if self.tail.len() > PIECES
+            && let Some(oldest) = self.tail.pop_front()
+        {
+            fs::remove_file(path(oldest))?;
+        }
+        self.full = start + if start == 0 { HEAD } else { PIECE };
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// The last line that is not blank.
+    pub(super) fn end(mut self) -> Option<String> {
         let last = String::from_utf8_lossy(self.last.make_contiguous()).into_owned();
         last.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
     }
 }
 
-/// Appends, and drops from the front what is more than `most`; how many bytes that was.
-fn keep_last(kept: &mut VecDeque<u8>, bytes: &[u8], most: usize) -> u64 {
-    kept.extend(bytes);
-    let more = kept.len().saturating_sub(most);
-    kept.drain(..more);
-    more as u64
-}
-
 fn create(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        private_directory(directory)?;
     }
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+pub(super) fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::kept::{Follower, Next, read};
     use super::*;
 
-    fn captured(pieces: &[&[u8]]) -> (Option<Vec<u8>>, Option<String>) {
+    const ALL: usize = HEAD as usize + PIECES * PIECE as usize;
+
+    fn begin(db: &Path, attempt: u32, now: Micros) -> Capture {
+        let [stdout, _] = Capture::begin(db, JobId(1), attempt, now);
+        stdout
+    }
+
+    fn captured(pieces: &[&[u8]]) -> (Option<String>, Option<String>) {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("x.db");
-        let mut capture = Capture::begin(&db, JobId(1), Stream::Stdout);
+        let mut capture = begin(&db, 1, 1);
         pieces.iter().for_each(|piece| capture.take(piece));
         let last = capture.end();
         (read(&db, JobId(1), Stream::Stdout), last)
@@ -161,16 +147,117 @@ mod tests {
         assert_eq!(captured(&[]), (None, None));
         assert_eq!(
             captured(&[b"one\n", b"two\n\n"]),
-            (Some(b"one\ntwo\n\n".to_vec()), Some("two".to_owned()))
+            (Some("one\ntwo\n\n".to_owned()), Some("two".to_owned()))
         );
-        let full = vec![b'x'; 2 * HALF];
-        assert_eq!(captured(&[&full]).0, Some(full.clone()));
+        let full = vec![b'x'; ALL];
+        assert_eq!(captured(&[&full]).0.unwrap().len(), ALL);
 
         let (kept, last) = captured(&[b"first ", &full, b"\nlast"]);
-        let kept = String::from_utf8(kept.unwrap()).unwrap();
+        let kept = kept.unwrap();
         assert!(kept.starts_with("first x") && kept.ends_with("x\nlast"));
-        assert!(kept.contains("\n… 11 bytes cut …\n"));
-        assert!(kept.len() < 2 * HALF + 50);
+        assert!(kept.contains(&format!("\n… {PIECE} bytes cut …\n")));
+        assert!(kept.len() < ALL + 50);
         assert_eq!(last.as_deref(), Some("last"));
+    }
+
+    /// What a follower has seen: the bytes, each at its place in the stream.
+    #[derive(Default)]
+    struct Seen {
+        at: u64,
+        bytes: u64,
+        missing: u64,
+        attempts: Vec<u32>,
+    }
+
+    impl Seen {
+        fn look(&mut self, follower: &mut Follower) {
+            let mut take = |attempt, next: Next<'_>| {
+                if self.attempts.last() != Some(&attempt) {
+                    self.attempts.push(attempt);
+                    self.at = 0;
+                }
+                match next {
+                    Next::Bytes(bytes) => {
+                        for byte in bytes {
+                            assert_eq!(*byte, value(self.at), "byte {}", self.at);
+                            self.at += 1;
+                            self.bytes += 1;
+                        }
+                    }
+                    Next::Missing(missing) => {
+                        self.missing += missing;
+                        self.at += missing;
+                    }
+                }
+                Ok(())
+            };
+            follower.read(&mut take).unwrap();
+        }
+    }
+
+    /// The byte that stands at a place.
+    fn value(at: u64) -> u8 {
+        (at.wrapping_mul(2_654_435_761) >> 13) as u8
+    }
+
+    #[test]
+    fn whoever_follows_sees_each_byte_once_and_in_order_or_is_told_what_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20 {
+            let mut capture = begin(&db, 1, 1);
+            let mut follower = Follower::new(&db, JobId(1), Stream::Stdout);
+            let mut seen = Seen::default();
+            for _ in 0..60 {
+                let length = random.u64(0..40_000);
+                let bytes: Vec<u8> = (capture.total..capture.total + length).map(value).collect();
+                capture.take(&bytes);
+                if random.u8(0..6) == 0 {
+                    seen.look(&mut follower);
+                    assert_eq!(seen.at, capture.total, "everything is seen or missing");
+                }
+            }
+            seen.look(&mut follower);
+            assert_eq!(seen.bytes + seen.missing, capture.total);
+        }
+    }
+
+    #[test]
+    fn whoever_looks_while_another_thread_writes_sees_no_byte_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let mut capture = begin(&db, 1, 1);
+        let writer = std::thread::spawn(move || {
+            for _ in 0..400 {
+                let bytes: Vec<u8> = (capture.total..capture.total + 9_973).map(value).collect();
+                capture.take(&bytes);
+            }
+            capture.total
+        });
+        let mut follower = Follower::new(&db, JobId(1), Stream::Stdout);
+        let mut seen = Seen::default();
+        while !writer.is_finished() {
+            seen.look(&mut follower);
+        }
+        seen.look(&mut follower);
+        assert_eq!(seen.at, writer.join().unwrap());
+    }
+
+    #[test]
+    fn the_next_run_is_followed_from_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let mut follower = Follower::new(&db, JobId(1), Stream::Stdout);
+        let mut seen = Seen::default();
+        for (attempt, now) in [(1, 10), (1, 20), (2, 30)] {
+            let mut capture = begin(&db, attempt, now);
+            capture.take(&(0..100).map(value).collect::<Vec<_>>());
+            if attempt == 1 {
+                seen.attempts.clear();
+            }
+            seen.look(&mut follower);
+            assert_eq!((seen.at, seen.attempts.last()), (100, Some(&attempt)));
+        }
     }
 }

@@ -16,6 +16,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::capture::Capture;
+use super::progress::Reports;
+use crate::record::Progress;
 
 /// How often to ask whether the command should go on. A command that ends is noticed at once.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -28,22 +30,32 @@ pub(super) struct Child {
     /// Closes when the process has ended.
     end: PipeReader,
     watcher: Option<JoinHandle<()>>,
-    streams: [Pipe; 2],
+    pipes: [Option<File>; 3],
+    captures: [Option<Capture>; 2],
+    reports: Reports,
     ended: bool,
     reaped: bool,
 }
 
-struct Pipe {
-    from: Option<File>,
-    to: Option<Capture>,
+/// How a command has ended.
+pub(super) struct End {
+    pub(super) status: ExitStatus,
+    /// The last line of its stderr.
+    pub(super) said: Option<String>,
+    /// What is new of its progress.
+    pub(super) progress: Option<Progress>,
 }
 
+/// Which of the pipes carries what the command says of its progress.
+const PROGRESS: usize = 2;
+
 impl Child {
-    /// Starts the command; what it writes goes to the captures.
+    /// Starts the command; what it writes goes to the captures, and what it says of its progress comes
+    /// from this pipe, whose other end it has.
     pub(super) fn start(
         mut command: Command,
-        stdout: Capture,
-        stderr: Capture,
+        captures: [Capture; 2],
+        progress: PipeReader,
     ) -> io::Result<Child> {
         let (end, alive) = io::pipe()?;
         let mut process = command
@@ -52,14 +64,25 @@ impl Child {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        let file = |pipe: Option<OwnedFd>| pipe.map(File::from);
-        let streams = [
-            Pipe { from: file(process.stdout.take().map(OwnedFd::from)), to: Some(stdout) },
-            Pipe { from: file(process.stderr.take().map(OwnedFd::from)), to: Some(stderr) },
+        // With it go the descriptors that were meant for the command alone.
+        drop(command);
+        let pipes = [
+            process.stdout.take().map(OwnedFd::from),
+            process.stderr.take().map(OwnedFd::from),
+            Some(OwnedFd::from(progress)),
         ];
         let group = Pid::from_child(&process);
-        let mut child =
-            Child { process, group, end, watcher: None, streams, ended: false, reaped: false };
+        let mut child = Child {
+            process,
+            group,
+            end,
+            watcher: None,
+            pipes: pipes.map(|pipe| pipe.map(File::from)),
+            captures: captures.map(Some),
+            reports: Reports::default(),
+            ended: false,
+            reaped: false,
+        };
         // If it cannot be started the drop kills the process.
         let watcher = thread::Builder::new().name("legwork-child".into()).spawn(move || {
             let unreaped = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -71,9 +94,9 @@ impl Child {
     }
 
     /// Passes on what it writes until it ends, or `stop` says why it should.
-    pub(super) fn run<T>(&mut self, mut stop: impl FnMut() -> Option<T>) -> Option<T> {
+    pub(super) fn run<T>(&mut self, mut stop: impl FnMut(&mut Reports) -> Option<T>) -> Option<T> {
         while !self.ended {
-            if let Some(why) = stop() {
+            if let Some(why) = stop(&mut self.reports) {
                 return Some(why);
             }
             self.pump(LOOK_EVERY);
@@ -87,7 +110,7 @@ impl Child {
         self.signal(Signal::TERM);
         let since = Instant::now();
         let mut killed = false;
-        while !(self.ended && self.streams.iter().all(|pipe| pipe.from.is_none())) {
+        while !(self.ended && self.pipes.iter().all(Option::is_none)) {
             if hurry(since.elapsed()) {
                 killed = !self.ended;
                 break;
@@ -107,17 +130,17 @@ impl Child {
         }
     }
 
-    /// How it ended, and the last line of its stderr. What it has left running in the
-    /// background loses its pipes.
-    pub(super) fn finish(mut self) -> io::Result<(ExitStatus, Option<String>)> {
+    /// How it ended, the last line of its stderr, and what it has said last of its progress. What it has
+    /// left running in the background loses its pipes.
+    pub(super) fn finish(mut self) -> io::Result<End> {
         for _ in 0..LAST_READS {
             if !self.pump(Duration::ZERO) {
                 break;
             }
         }
         let status = self.reap()?;
-        let [_, last] = self.streams.each_mut().map(|pipe| pipe.to.take().and_then(Capture::end));
-        Ok((status, last))
+        let [_, said] = self.captures.each_mut().map(|capture| capture.take()?.end());
+        Ok(End { status, said, progress: self.reports.last() })
     }
 
     fn reap(&mut self) -> io::Result<ExitStatus> {
@@ -140,8 +163,8 @@ impl Child {
             fds.clear();
             at.clear();
         }
-        for (number, pipe) in self.streams.iter().enumerate() {
-            if let Some(from) = &pipe.from {
+        for (number, pipe) in self.pipes.iter().enumerate() {
+            if let Some(from) = pipe {
                 fds.push(PollFd::new(from, PollFlags::IN));
                 at.push(Some(number));
             }
@@ -160,12 +183,28 @@ impl Child {
             match which {
                 None => self.ended = true,
                 Some(number) => {
-                    self.streams[number].read();
+                    self.read(number);
                     read = true;
                 }
             }
         }
         read
+    }
+
+    fn read(&mut self, number: usize) {
+        let Some(from) = &mut self.pipes[number] else { return };
+        let mut bytes = [0; 64 * 1024];
+        match from.read(&mut bytes) {
+            Ok(0) => self.pipes[number] = None,
+            Ok(read) if number == PROGRESS => self.reports.take(&bytes[..read]),
+            Ok(read) => {
+                if let Some(capture) = &mut self.captures[number] {
+                    capture.take(&bytes[..read]);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.pipes[number] = None,
+        }
     }
 }
 
@@ -175,23 +214,6 @@ impl Drop for Child {
         if !self.reaped {
             self.signal(Signal::KILL);
             let _ = self.reap();
-        }
-    }
-}
-
-impl Pipe {
-    fn read(&mut self) {
-        let Some(from) = &mut self.from else { return };
-        let mut bytes = [0; 64 * 1024];
-        match from.read(&mut bytes) {
-            Ok(0) => self.from = None,
-            Ok(read) => {
-                if let Some(to) = &mut self.to {
-                    to.take(&bytes[..read]);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.from = None,
         }
     }
 }

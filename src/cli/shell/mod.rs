@@ -2,6 +2,10 @@
 
 mod capture;
 mod child;
+mod descriptors;
+mod kept;
+mod lock;
+mod progress;
 mod text;
 
 use std::collections::BTreeMap;
@@ -17,8 +21,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::capture::Capture;
-pub(super) use self::capture::{Stream, read, sweep};
-use self::child::Child;
+use self::child::{Child, End};
+use self::descriptors::Descriptors;
+pub(super) use self::kept::{Follower, Next, Stream, cut, read, sweep};
+use self::lock::RunLock;
 pub(super) use self::text::Text;
 use super::times;
 use super::trouble::{SIGNALLED, TIMED_OUT};
@@ -32,6 +38,8 @@ use crate::rules::retry::Retry;
 const GRACE: Duration = Duration::from_secs(5);
 /// The same when its worker stops: the engine waits no longer than a second.
 const GRACE_AT_STOP: Duration = Duration::from_millis(500);
+/// How long a job is put off whose earlier command still runs, without its worker.
+const ORPHAN: Duration = Duration::from_secs(2);
 /// After so many commands what was kept of jobs that are gone is removed.
 const SWEEP_EVERY: u64 = 1_000;
 
@@ -73,6 +81,7 @@ pub(super) struct Worker {
     ran: AtomicU64,
     given_back: AtomicU64,
     hurry: AtomicBool,
+    descriptors: Descriptors,
 }
 
 impl Worker {
@@ -82,6 +91,7 @@ impl Worker {
             ran: AtomicU64::new(0),
             given_back: AtomicU64::new(0),
             hurry: AtomicBool::new(false),
+            descriptors: Descriptors::reserve(),
         }
     }
 
@@ -106,16 +116,38 @@ impl Job for ShellJob {
 
     fn perform(&self, cx: &Context<Self::State>) -> JobResult {
         let worker = cx.state();
+        if self.argv.is_empty() {
+            return Err(Failure::msg("the job names no command").into_fatal());
+        }
         if worker.ran.fetch_add(1, Ordering::AcqRel) % SWEEP_EVERY == SWEEP_EVERY - 1 {
             sweep(cx.jobs());
         }
-        let capture = |stream| Capture::begin(&worker.db, cx.id(), stream);
-        let mut child =
-            Child::start(self.command(cx)?, capture(Stream::Stdout), capture(Stream::Stderr))
-                .map_err(|error| self.not_started(&error))?;
-        let Some(why) = child.run(|| cx.checkpoint().err()) else {
-            let (status, last) = child.finish()?;
-            return self.ended(cx, status, last);
+        // Until the end of the attempt, whatever that is.
+        let lock = match RunLock::take(&worker.db, cx.id()) {
+            Ok(Some(lock)) => Some(lock),
+            Ok(None) => {
+                cx.message(
+                    "waits for its earlier command, which still runs though its worker was killed",
+                );
+                return Ok(Outcome::snooze(ORPHAN));
+            }
+            Err(error) => {
+                log::warn!("legwork: job {} runs without its lock: {error}", cx.id());
+                None
+            }
+        };
+        if lock.as_ref().is_some_and(|lock| lock.after_a_kill) {
+            cx.message("its earlier command, whose worker was killed, has ended");
+        }
+        let mut child = self.start(cx, lock.as_ref()).map_err(|error| self.not_started(&error))?;
+        let stop = child.run(|reports| {
+            reports.next().into_iter().for_each(|progress| cx.report(progress));
+            cx.checkpoint().err()
+        });
+        let Some(why) = stop else {
+            let End { status, said, progress } = child.finish()?;
+            progress.into_iter().for_each(|progress| cx.report(progress));
+            return self.ended(cx, status, said);
         };
         let grace = match why {
             Interrupt::Stopping => GRACE_AT_STOP,
@@ -144,11 +176,16 @@ impl ShellJob {
         self.argv.iter().map(Text::lossy).collect::<Vec<_>>().join(" ")
     }
 
-    fn command(&self, cx: &Context<Arc<Worker>>) -> Result<Command, Failure> {
+    fn start(&self, cx: &Context<Arc<Worker>>, lock: Option<&RunLock>) -> io::Result<Child> {
+        let mut command = self.command(cx);
+        let progress = cx.state().descriptors.pass(&mut command, lock)?;
+        let now = cx.jobs().clock().micros();
+        let captures = Capture::begin(&cx.state().db, cx.id(), cx.attempt(), now);
+        Child::start(command, captures, progress)
+    }
+
+    fn command(&self, cx: &Context<Arc<Worker>>) -> Command {
         let mut words: Vec<OsString> = self.argv.iter().map(Text::to_os).collect();
-        if words.is_empty() {
-            return Err(Failure::msg("the job names no command").into_fatal());
-        }
         if self.shell {
             // Arguments are never part of the script: they are its `$1`, `$2`, ...
             let script = words.remove(0);
@@ -163,7 +200,7 @@ impl ShellJob {
         command.envs(self.env.iter().map(|(name, value)| (name, value.to_os())));
         command.env("LEGWORK_JOB_ID", cx.id().to_string());
         command.env("LEGWORK_ATTEMPT", cx.attempt().to_string());
-        Ok(command)
+        command
     }
 
     fn ended(

@@ -22,6 +22,7 @@ pub(super) struct Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Retry(Target),
+    RunNow(Target),
     Cancel(Target),
     Delete(Target),
     Pause(Scope),
@@ -32,6 +33,7 @@ impl Action {
     fn word(&self) -> &'static str {
         match self {
             Action::Retry(_) => "retry",
+            Action::RunNow(_) => "run now",
             Action::Cancel(_) => "cancel",
             Action::Delete(_) => "delete",
             Action::Pause(_) => "pause",
@@ -42,7 +44,10 @@ impl Action {
     /// What is asked before; what matters stands first.
     pub(super) fn question(&self) -> String {
         match self {
-            Action::Retry(job) | Action::Cancel(job) | Action::Delete(job) => {
+            Action::Retry(job)
+            | Action::RunNow(job)
+            | Action::Cancel(job)
+            | Action::Delete(job) => {
                 let (kind, about) = (text::one_line(&job.kind), text::one_line(&job.about));
                 format!("{} job {}, {kind}: {about}", self.word(), job.id)
             }
@@ -56,6 +61,7 @@ impl Action {
     pub(super) fn refusal(&self) -> Option<String> {
         let (job, can) = match self {
             Action::Retry(job) => (job, job.state.is_finished() || job.state == State::Retrying),
+            Action::RunNow(job) => (job, job.state == State::Retrying),
             Action::Cancel(job) => (job, !job.state.is_finished()),
             Action::Delete(job) => (job, job.state != State::Running),
             Action::Pause(_) | Action::Resume(_) => return None,
@@ -69,6 +75,10 @@ impl Action {
             Action::Retry(job) => {
                 jobs.retry(job.id)?;
                 format!("job {} runs again", job.id)
+            }
+            Action::RunNow(job) => {
+                jobs.run_now(job.id)?;
+                format!("job {} runs now", job.id)
             }
             Action::Cancel(job) => {
                 jobs.cancel(job.id)?;

@@ -74,6 +74,7 @@ fn in_panels(model: &mut Model, key: KeyCode) -> Option<Wish> {
         KeyCode::Char('3') => model.panel = Panel::Failed,
         KeyCode::Enter => return open(model),
         KeyCode::Char('r') => on_job(model, Action::Retry),
+        KeyCode::Char('n') => on_job(model, Action::RunNow),
         KeyCode::Char('c') => on_job(model, Action::Cancel),
         KeyCode::Char('d') => on_job(model, Action::Delete),
         KeyCode::Char('p') => on_queue(model),

@@ -241,7 +241,7 @@ fn questions_queries_and_notes_stand_at_the_foot() {
     assert_eq!(foot(&model, 40), "cancel job 4712, import: {\"file\":\"…? y/n");
     model.mode = Mode::Typing("kind:import error:\"日本".into());
     assert_eq!(foot(&model, 80), "/kind:import error:\"日本");
-    assert_eq!(foot(&model, 24), "/d:import error:\"日本");
+    assert_eq!(foot(&model, 24), "/ind:import error:\"日本");
     model.mode = Mode::Panels;
     model.trouble = Some("the database was locked".into());
     assert_eq!(foot(&model, 80), "the file cannot be read now: the database was locked");

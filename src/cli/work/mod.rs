@@ -1,22 +1,21 @@
 //! `legwork work`: runs jobs until it is stopped.
 
 mod busy;
+mod signals;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use self::busy::Busy;
 pub(super) use self::busy::Counting;
 use super::app::Setup;
 use super::globals::Globals;
 use super::shell::{self, Worker};
-use super::trouble::{DATABASE, FAILED, SIGNALLED, Trouble};
+use super::trouble::{FAILED, SIGNALLED, TIMED_OUT, Trouble};
 use super::{Done, ensure, times};
 use crate::engine::{Engine, Pool};
 use crate::error::Result;
@@ -24,6 +23,7 @@ use crate::id::JobId;
 use crate::jobs::Jobs;
 use crate::record::Filter;
 use crate::state::State;
+use crate::tally::Tally;
 
 /// How long the last commands get to die.
 const LAST: Duration = Duration::from_secs(2);
@@ -62,7 +62,7 @@ pub(super) struct Arguments {
     crash_limit: Option<u32>,
     /// How long running jobs get after the first INT or TERM before they are given back.
     #[arg(long, value_name = "SPAN", value_parser = times::span, default_value = "30s")]
-    grace: Duration,
+    pub(super) grace: Duration,
     /// Started by `--ensure-worker`.
     #[arg(long, hide = true)]
     ensured: bool,
@@ -72,78 +72,128 @@ pub(super) struct Arguments {
     quiet: bool,
 }
 
-/// How the work has ended.
-struct Ended {
-    code: ExitCode,
-    by_signal: bool,
-}
-
-/// What ends the work.
+/// What ends the work, or interrupts the wait for that.
 enum Notice {
+    /// INT or TERM.
     Signal(u8),
+    /// TSTP: start no more jobs; CONT: start some again.
+    Quiet(bool),
+    /// USR1: say what every worker is doing.
+    Tell,
     /// `--until-empty`.
     Empty(Result<()>),
     /// `--max-jobs`.
     Enough,
     Stopped(Result<Vec<JobId>>),
+    TimedOut,
+}
+
+impl Arguments {
+    /// Until there is nothing left to do.
+    pub(super) fn drain(queues: &[String], workers: Option<u16>, grace: Duration) -> Arguments {
+        Arguments {
+            queues: queues.to_vec(),
+            workers,
+            every: None,
+            #[cfg(feature = "cron")]
+            no_cron: false,
+            until_empty: true,
+            idle_exit: None,
+            max_jobs: None,
+            crash_limit: None,
+            grace,
+            ensured: false,
+            quiet: false,
+        }
+    }
+}
+
+/// How work has ended.
+pub(super) struct Worked {
+    pub(super) tally: Tally,
+    /// Its time was over.
+    pub(super) timed_out: bool,
+    stopped: bool,
+    /// The signal that has interrupted jobs.
+    interrupted: Option<u8>,
+}
+
+impl Worked {
+    pub(super) fn code(&self) -> ExitCode {
+        match self.interrupted {
+            Some(signal) => ExitCode::from(SIGNALLED + signal),
+            None if self.timed_out => ExitCode::from(TIMED_OUT),
+            None if !self.stopped && self.tally.failed > 0 => ExitCode::from(FAILED),
+            None => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// Who looks on while jobs run.
+pub(super) struct Watch<'a> {
+    /// Is told how far it is; when to look again.
+    pub(super) look: &'a mut dyn FnMut(Tally) -> Duration,
+    /// When to stop, finished or not.
+    pub(super) until: Option<Instant>,
 }
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let jobs = globals.create()?;
+    Ok(work(globals, &jobs, arguments, None)?.code())
+}
+
+/// Runs jobs until something ends it.
+pub(super) fn work(
+    globals: &Globals,
+    jobs: &Jobs,
+    arguments: &Arguments,
+    watch: Option<Watch<'_>>,
+) -> Result<Worked, Trouble> {
     let (tell, told) = unbounded();
     // Before the engine: from its first moment on a signal stops it in an orderly way.
-    let listening = listen(tell.clone())?;
-    let start = || Work::start(globals, &jobs, arguments, tell.clone(), told.clone());
-    let ended =
-        if arguments.ensured { work_while_needed(start) } else { start().and_then(Work::run) };
+    let listening = signals::listen(tell.clone())?;
+    let start = || Work::start(globals, jobs, arguments, tell.clone(), told.clone());
+    let ended = match arguments.ensured {
+        true => work_while_needed(start),
+        false => start().and_then(|work| work.run(watch)),
+    };
     listening.close();
-    ended.map(|ended| ended.code)
+    ended
 }
 
 /// Works until nothing is left that could be run here, now or later. It leaves before it looks for the last
 /// time: see [`ensure`].
-fn work_while_needed(start: impl Fn() -> Result<Work, Trouble>) -> Result<Ended, Trouble> {
+fn work_while_needed(start: impl Fn() -> Result<Work, Trouble>) -> Result<Worked, Trouble> {
     ensure::detach();
     let mut work = start()?;
     ensure::announce()?;
     loop {
         let rest = Rest { jobs: work.engine.jobs().clone(), kinds: work.engine.kinds() };
         work.rest = Some(rest.clone());
-        let ended = work.run()?;
-        if ended.by_signal || !rest.is_left() {
+        let ended = work.run(None)?;
+        if ended.stopped || !rest.is_left() {
             return Ok(ended);
         }
         work = start()?;
     }
 }
 
-/// Passes INT and TERM on.
-fn listen(tell: Sender<Notice>) -> Result<signal_hook::iterator::Handle, Trouble> {
-    let failed = |error| Trouble::new(DATABASE, format_args!("listening to signals: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
-    let handle = signals.handle();
-    thread::Builder::new()
-        .name("legwork-signals".into())
-        .spawn(move || {
-            for signal in signals.forever() {
-                // Nobody listens any more: the work has ended.
-                let _ = tell.send(Notice::Signal(u8::try_from(signal).unwrap_or_default()));
-            }
-        })
-        .map_err(failed)?;
-    Ok(handle)
+/// `high,default:2`. What follows the last colon is a number of workers or part of a name.
+fn split(text: &str) -> (&str, Option<usize>) {
+    let number = |text: &str| text.parse::<u16>().ok().map(usize::from);
+    match text.rsplit_once(':') {
+        Some((queues, count)) if number(count).is_some() => (queues, number(count)),
+        _ => (text, None),
+    }
 }
 
-/// `high,default:2`. What follows the last colon is a number of workers or part of a name.
+/// The queues of a pool as it was asked for.
+pub(super) fn queue_names(text: &str) -> impl Iterator<Item = &str> {
+    split(text).0.split(',').map(str::trim)
+}
+
 fn pool(text: &str, workers: usize) -> Pool {
-    let number = |text: &str| text.parse::<u16>().ok().map(usize::from);
-    let (queues, workers) = match text.rsplit_once(':') {
-        Some((queues, count)) if number(count).is_some() => {
-            (queues, number(count).unwrap_or(workers))
-        }
-        _ => (text, workers),
-    };
-    Pool::new(queues.split(',').map(str::trim)).name(text).workers(workers)
+    Pool::new(queue_names(text)).name(text).workers(split(text).1.unwrap_or(workers))
 }
 
 /// The pools that were asked for; none: those of the program.
@@ -237,36 +287,46 @@ impl Work {
         })
     }
 
-    fn run(self) -> Result<Ended, Trouble> {
+    fn run(self, watch: Option<Watch<'_>>) -> Result<Worked, Trouble> {
         if self.until_empty {
             let (engine, tell) = (Arc::clone(&self.engine), self.tell.clone());
             thread::spawn(move || tell.send(Notice::Empty(engine.run_until_empty())));
         }
-        let signal = match self.wait() {
-            Notice::Signal(signal) => Some(signal),
-            Notice::Empty(done) => {
-                done?;
-                None
-            }
-            Notice::Enough | Notice::Stopped(_) => None,
-        };
-        let stopped = self.stop(signal)?;
-        let code = match stopped {
-            Some(signal) => ExitCode::from(SIGNALLED + signal),
-            None if signal.is_none() && self.engine.tally().failed > 0 => ExitCode::from(FAILED),
-            None => ExitCode::SUCCESS,
-        };
-        Ok(Ended { code, by_signal: signal.is_some() || stopped.is_some() })
+        let (mut signal, mut timed_out) = (None, false);
+        match self.wait(watch) {
+            Notice::Signal(number) => signal = Some(number),
+            Notice::Empty(done) => done?,
+            Notice::TimedOut => timed_out = true,
+            _ => {}
+        }
+        let interrupted = self.stop(signal, timed_out)?;
+        let tally = self.engine.tally();
+        Ok(Worked { tally, timed_out, stopped: signal.is_some(), interrupted })
     }
 
     /// Waits for what ends the work.
-    fn wait(&self) -> Notice {
+    fn wait(&self, mut watch: Option<Watch<'_>>) -> Notice {
+        let mut look_at = watch.as_ref().map(|_| Instant::now());
         loop {
-            let notice = match self.idle_exit {
+            if let Some(watch) = &mut watch {
+                if watch.until.is_some_and(|at| at <= Instant::now()) {
+                    return Notice::TimedOut;
+                }
+                if look_at.is_some_and(|at| at <= Instant::now()) {
+                    look_at = Instant::now().checked_add((watch.look)(self.engine.tally()));
+                }
+            }
+            let until = watch.as_ref().and_then(|watch| watch.until);
+            let alarm = look_at.into_iter().chain(until).min();
+            let alarm = alarm.map(|at| at.saturating_duration_since(Instant::now()));
+            let idle = self.idle_exit.map(|limit| self.busy.left(limit));
+            let notice = match alarm.into_iter().chain(idle).min() {
                 None => self.told.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(limit) => self.told.recv_timeout(self.busy.left(limit)),
+                Some(wait) => self.told.recv_timeout(wait),
             };
             match notice {
+                Ok(Notice::Quiet(quiet)) => self.hold(quiet),
+                Ok(Notice::Tell) => self.tell_what_it_does(),
                 Ok(notice) => return notice,
                 Err(RecvTimeoutError::Disconnected) => return Notice::Enough,
                 Err(RecvTimeoutError::Timeout) => {
@@ -282,15 +342,15 @@ impl Work {
     }
 
     /// Stops in an orderly way, or at once after a second signal. The signal to answer with: jobs
-    /// were interrupted for it.
-    fn stop(&self, first: Option<u8>) -> Result<Option<u8>, Trouble> {
+    /// were interrupted for it. `over`: its time is, and running jobs get their grace.
+    fn stop(&self, first: Option<u8>, over: bool) -> Result<Option<u8>, Trouble> {
         if first.is_some() {
             log::info!(
                 "legwork: stopping once the running jobs are done; a second signal stops at once"
             );
         }
         let (engine, tell) = (Arc::clone(&self.engine), self.tell.clone());
-        let grace = if first.is_some() { self.grace } else { Duration::MAX };
+        let grace = if first.is_some() || over { self.grace } else { Duration::MAX };
         // A signal must find this thread listening.
         thread::spawn(move || tell.send(Notice::Stopped(engine.stop(within(grace)))));
         let mut signal = first;
@@ -303,6 +363,7 @@ impl Work {
                     break self.engine.stop(Duration::ZERO)?;
                 }
                 Ok(Notice::Signal(again)) => signal = Some(again),
+                Ok(Notice::Tell) => self.tell_what_it_does(),
                 Ok(_) => {}
                 Err(_) => break Vec::new(),
             }

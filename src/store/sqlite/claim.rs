@@ -56,9 +56,11 @@ UPDATE legwork_jobs SET instance = NULL, token = NULL
 
 /// Waiting jobs of one state whose time has come, the earliest first.
 pub(super) const DUE: [&str; 2] = [
-    "SELECT id, lane, priority, run_at FROM legwork_jobs INDEXED BY legwork_next_scheduled
+    "SELECT id, lane, priority, run_at, crashes IS NOT NULL
+       FROM legwork_jobs INDEXED BY legwork_next_scheduled
       WHERE state = 1 AND run_at <= ?1 ORDER BY run_at LIMIT 256",
-    "SELECT id, lane, priority, run_at FROM legwork_jobs INDEXED BY legwork_next_retrying
+    "SELECT id, lane, priority, run_at, crashes IS NOT NULL
+       FROM legwork_jobs INDEXED BY legwork_next_retrying
       WHERE state = 5 AND run_at <= ?1 ORDER BY run_at LIMIT 256",
 ];
 pub(super) const MAKE_READY: &str = "UPDATE legwork_jobs SET state = 3 WHERE id = ?1";
@@ -115,11 +117,14 @@ impl Book {
     /// Makes waiting jobs ready whose time has come: a bite of them, so that a million due at once
     /// hold nobody up. `next_due` tells whether more are left.
     pub(super) fn make_due_ready(&mut self, now: Micros) -> Result<()> {
-        let mut due: Vec<(i64, LaneId, i64, i64)> = Vec::new();
+        let mut due: Vec<(LaneId, Key, bool)> = Vec::new();
         for sql in DUE {
             let mut ask = self.conn.prepare_cached(sql).map_err(storing)?;
             let rows = ask
-                .query_map([now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+                .query_map([now], |row| {
+                    let (id, priority, run_at) = (row.get(0)?, row.get(2)?, row.get(3)?);
+                    Ok((row.get(1)?, Key { priority, run_at, id }, row.get(4)?))
+                })
                 .map_err(storing)?;
             for row in rows {
                 due.push(row.map_err(storing)?);
@@ -127,12 +132,16 @@ impl Book {
         }
         {
             let mut make = self.conn.prepare_cached(MAKE_READY).map_err(storing)?;
-            for (id, ..) in &due {
-                make.execute([id]).map_err(storing)?;
+            for (_, key, _) in &due {
+                make.execute([key.id]).map_err(storing)?;
             }
         }
-        for (id, lane, priority, run_at) in due {
-            self.ready(lane, Key { priority, run_at, id });
+        for (lane, key, suspect) in due {
+            if suspect {
+                self.suspect_ready(lane);
+            } else {
+                self.ready(lane, key);
+            }
         }
         self.read_alarms()
     }

@@ -1,5 +1,6 @@
-//! Changes asked for from outside an attempt: retry, cancel, delete, pause, resume, close and open
-//! gates.
+//! Changes asked for from outside an attempt: retry, cancel, delete, pause, resume. What else there is
+//! stands beside it: [`waiting`](super::waiting) jobs and their [`contents`](super::contents),
+//! [`clones`](super::clones), [`gates`](super::gates).
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -114,12 +115,34 @@ impl Book {
                     self.delete(id, now, keep, &mut done)?;
                 }
             }
+            Control::Reschedule(ids, at) => {
+                for &id in ids {
+                    self.reschedule(id, *at, now, keep, &mut done)?;
+                }
+            }
+            Control::RunNow(ids) => {
+                for &id in ids {
+                    self.run_now(id, now, keep, &mut done)?;
+                }
+            }
+            Control::Edit(ids, edit) => {
+                for &id in ids {
+                    self.edit(id, edit, now, keep, &mut done)?;
+                }
+            }
+            Control::Clone(ids) => {
+                for &id in ids {
+                    self.clone_job(id, now, &mut done)?;
+                }
+            }
             Control::Pause(scope) => self.set_pause(PAUSE, scope, Some(now))?,
             Control::Resume(scope) => self.set_pause(RESUME, scope, None)?,
             Control::CloseGate(name) => done.gate_moved = self.set_gate(name, Some(now))?,
             Control::OpenGate(name) => done.gate_moved = self.set_gate(name, None)?,
             Control::SetPools(id, pools) => self.set_pools(*id, pools)?,
             Control::EnqueueFlow(flow) => done.flow = Some(self.enqueue_flow(flow, now, keep)?),
+            Control::Import(import) => done.imported = self.import(import, now, keep)?,
+            Control::Upkeep(order) => done.upkept = self.upkeep(order, now)?,
             #[cfg(feature = "cron")]
             Control::Cron(order) => done.cron = self.cron(order, now)?,
         }

@@ -11,7 +11,7 @@
 pub(super) const WITHOUT: std::time::Duration = std::time::Duration::from_millis(250);
 
 #[cfg(unix)]
-pub(super) use self::unix::{Bell, Ringer};
+pub(super) use self::unix::{Bell, Ringer, short};
 
 #[cfg(not(unix))]
 pub(super) use self::nowhere::{Bell, Ringer};
@@ -40,11 +40,11 @@ mod unix {
     }
 
     impl Bell {
-        /// Hangs a bell of this name; `rung` is called in its thread.
+        /// Hangs a bell of this name; `rung` is called in its thread with the byte of each ring.
         pub(in super::super) fn hang(
             side: &Path,
             name: &str,
-            mut rung: impl FnMut() + Send + 'static,
+            mut rung: impl FnMut(u8) + Send + 'static,
         ) -> io::Result<Bell> {
             let path = side.join(name);
             let socket = short(side, name, |path| UnixDatagram::bind(path))?;
@@ -59,7 +59,7 @@ mod unix {
                     loop {
                         match ear.recv(&mut ring) {
                             _ if taken_down.load(Ordering::Acquire) => return,
-                            Ok(_) => rung(),
+                            Ok(_) => rung(ring[0]),
                             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                             Err(error) => {
                                 log::warn!("legwork: the doorbell is deaf: {error}");
@@ -124,7 +124,7 @@ mod unix {
 
     /// Does it with a path that fits into a socket address: that has room for about a hundred
     /// bytes, and a longer one goes by the descriptor of its directory.
-    fn short<T>(
+    pub(in super::super) fn short<T>(
         side: &Path,
         name: &str,
         with: impl FnOnce(&Path) -> io::Result<T>,
@@ -146,7 +146,7 @@ mod unix {
 
         fn rings_in(side: &Path) {
             let (tell, told) = mpsc::channel();
-            let bell = Bell::hang(side, "a.bell", move || tell.send(()).unwrap()).unwrap();
+            let bell = Bell::hang(side, "a.bell", move |_| tell.send(()).unwrap()).unwrap();
             let mut ringer = Ringer::default();
             for _ in 0..3 {
                 ringer.ring(side, "a.bell").unwrap();
@@ -196,7 +196,7 @@ mod nowhere {
         pub(in super::super) fn hang(
             _: &Path,
             _: &str,
-            _: impl FnMut() + Send + 'static,
+            _: impl FnMut(u8) + Send + 'static,
         ) -> io::Result<Bell> {
             Err(io::ErrorKind::Unsupported.into())
         }

@@ -84,7 +84,7 @@ impl Book {
         let mut done = Vec::with_capacity(rows.len());
         let (mut due, mut over, mut expiry) = (None, None, None);
         let mut wait = |state: State, run_at| {
-            if state == State::Scheduled {
+            if matches!(state, State::Scheduled | State::Retrying) {
                 due = due.into_iter().chain([run_at]).min();
             }
         };

@@ -251,6 +251,11 @@ impl Book {
         else {
             return Ok(None);
         };
+        self.remove_flow(flow, limit).map(Some)
+    }
+
+    /// Removes a bite of the members of one that has ended, and with the last of them the flow.
+    pub(super) fn remove_flow(&self, flow: i64, limit: u64) -> Result<u64> {
         let mut ask = self.conn.prepare_cached(MEMBERS).map_err(storing)?;
         let members: Vec<i64> = ask
             .query_map(params![flow, limit.cast_signed()], |row| row.get(0))
@@ -267,7 +272,7 @@ impl Book {
                 run(&self.conn, sql, [flow])?;
             }
         }
-        Ok(Some(removed))
+        Ok(removed)
     }
 }
 

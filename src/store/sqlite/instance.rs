@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::{Connection, Row, params};
+use serde::Serialize;
 
 use super::book::Book;
 use super::errors::storing;
@@ -30,8 +31,8 @@ use crate::store::{ClaimRef, InstanceId, Joined, Joining, Taken};
 const ADD: &str = "
 INSERT INTO legwork_instances
        (id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start, pid_space, started_at,
-        pools)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        pools, kinds)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 pub(super) const ALL: &str = "
 SELECT id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start, pid_space, started_at
   FROM legwork_instances";
@@ -40,7 +41,7 @@ const REMOVE: &str = "DELETE FROM legwork_instances WHERE id = ?1";
 /// The same, with what only those who look want to know.
 const RECORDS: &str = "
 SELECT id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start, pid_space, started_at,
-       pools
+       pools, kinds
   FROM legwork_instances ORDER BY id";
 const SET_POOLS: &str = "UPDATE legwork_instances SET pools = ?2 WHERE id = ?1";
 /// What all instances hold, in their order.
@@ -109,7 +110,8 @@ impl Book {
                     me.pid_start,
                     me.pid_space,
                     now,
-                    as_json(&joining.pools)
+                    as_json(&joining.pools),
+                    as_json(&joining.kinds.keys().collect::<Vec<_>>())
                 ],
             )
             .map_err(storing)?;
@@ -214,20 +216,21 @@ pub(super) fn numbers(conn: &Connection) -> Result<Vec<InstanceId>> {
     ask.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(storing)
 }
 
-fn as_json(pools: &[PoolRecord]) -> String {
+fn as_json<T: Serialize + ?Sized>(list: &T) -> String {
     // Names and numbers always have a form in JSON.
-    serde_json::to_string(pools).unwrap_or_else(|_| "[]".to_owned())
+    serde_json::to_string(list).unwrap_or_else(|_| "[]".to_owned())
 }
 
-/// An instance as it stands in the file, with its pools.
-type Seen = (Instance, Vec<PoolRecord>);
+/// An instance as it stands in the file, with its pools and its kinds.
+type Seen = (Instance, Vec<PoolRecord>, Vec<String>);
 
 fn rows(conn: &Connection) -> rusqlite::Result<Vec<Seen>> {
     let mut ask = conn.prepare_cached(RECORDS)?;
     ask.query_map([], |row| {
         // What another hand has written there shows as none.
         let pools = serde_json::from_str(&row.get::<_, String>(10)?).unwrap_or_default();
-        Ok((instance(row)?, pools))
+        let kinds = serde_json::from_str(&row.get::<_, String>(11)?).unwrap_or_default();
+        Ok((instance(row)?, pools, kinds))
     })?
     .collect()
 }
@@ -235,12 +238,13 @@ fn rows(conn: &Connection) -> rusqlite::Result<Vec<Seen>> {
 /// Each with whether its process lives.
 fn as_records(rows: Vec<Seen>, db: &Path) -> Vec<InstanceRecord> {
     let (me, side) = (Identity::without_lock(db), side_directory(db));
-    let record = |(other, pools): Seen| InstanceRecord {
+    let record = |(other, pools, kinds): Seen| InstanceRecord {
         id: other.id,
         pid: u32::try_from(other.identity.pid).unwrap_or(0),
         started_at: from_micros(other.started_at),
         alive: !is_dead(&other.identity, &me, &side),
         pools,
+        kinds,
     };
     rows.into_iter().map(record).collect()
 }

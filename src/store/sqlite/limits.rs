@@ -259,7 +259,10 @@ pub(super) fn rewrite(conn: &Connection, id: i64, limits: Option<&Limits>) -> Re
 pub(super) fn shown(limits: Option<&str>, args: &str) -> Vec<Limit> {
     let Some(limits) = read(limits) else { return Vec::new() };
     let resolved = if limits.is_unresolved() { limits.resolved(args).ok().flatten() } else { None };
-    resolved.unwrap_or(limits).limits
+    let mut limits = resolved.unwrap_or(limits).limits;
+    // What they were made of is the store's own matter.
+    limits.iter_mut().for_each(|limit| limit.of.clear());
+    limits
 }
 
 /// Puts a job at the end of its wait for a limit.

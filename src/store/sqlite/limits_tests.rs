@@ -75,7 +75,7 @@ fn an_operation_that_fails_puts_no_alarm_of_a_line_off() {
 }
 
 /// Another process has an engine here from now on.
-fn joined_by_another(book: &mut Book) {
+pub(super) fn joined_by_another(book: &mut Book) {
     let sql =
         "INSERT INTO legwork_instances (id, lock_file, lock_inode, db_path, db_inode, boot_id,
                                               pid, pid_start, pid_space, started_at)

@@ -272,7 +272,7 @@ fn inode_of(path: &Path) -> Option<i64> {
 }
 
 #[cfg(unix)]
-fn make_private_dir(path: &Path) -> io::Result<()> {
+pub(super) fn make_private_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

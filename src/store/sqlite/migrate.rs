@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// The steps from each version to the next; the first makes version 1.
 const STEPS: [&str; 1] = [concat!(include_str!("schema.sql"), include_str!("enqueue_view.sql"))];
 
+/// What each of them does, in words.
+const SAYS: [&str; STEPS.len()] = ["makes legwork's tables"];
+
 /// The newest version that this program knows.
 pub(super) const KNOWN: i64 = STEPS.len() as i64;
 
@@ -32,6 +35,12 @@ pub(super) fn version(conn: &Connection) -> Result<i64> {
         Some(Value::Integer(version)) if version > 0 => Ok(version),
         _ => Err(Error::Corrupt("legwork_meta names no schema version".into())),
     }
+}
+
+/// What migrating a file of this version does.
+pub(super) fn steps_from(version: i64) -> Vec<&'static str> {
+    let from = usize::try_from(version).unwrap_or(usize::MAX);
+    SAYS.get(from..).unwrap_or_default().to_vec()
 }
 
 /// Refuses files that a newer legwork has written.

@@ -3,16 +3,20 @@
 mod backup;
 mod book;
 mod claim;
+mod clones;
+mod contents;
 mod control;
 mod counter;
 #[cfg(feature = "cron")]
 mod cron;
 mod demand;
 mod doorbell;
+mod ears;
 mod edges;
 mod ends;
 mod enqueue;
 mod errors;
+mod examine;
 mod expiry;
 mod finish;
 mod flows;
@@ -23,6 +27,7 @@ mod lanes;
 mod limits;
 mod lock_file;
 mod migrate;
+mod news;
 mod open;
 mod prune;
 mod query;
@@ -33,9 +38,12 @@ mod rescue;
 mod steps;
 mod suspects;
 mod text;
+mod transfer;
 mod tripwire;
 mod unique;
+mod upkeep;
 mod version;
+mod waiting;
 pub(crate) mod writer;
 
 #[cfg(test)]
@@ -46,6 +54,8 @@ mod limits_tests;
 mod plan_tests;
 #[cfg(test)]
 mod state_tests;
+#[cfg(test)]
+mod waiting_tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,11 +68,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rusqlite::Connection;
 
 use self::book::Book;
+pub(crate) use self::ears::{Ear, Mouth, Said};
 pub(crate) use self::errors::{committing as app_commit_error, storing as app_error};
+pub(crate) use self::examine::{Examined, examine};
 pub(crate) use self::lock_file::InstanceLock;
 use self::readers::Readers;
 use self::tripwire::Tripwire;
 pub(crate) use self::unique::Held;
+pub(crate) use self::upkeep::schema;
 pub use self::version::SqliteInfo;
 use self::writer::{Desk, Mail, Operation, Writer, deadline};
 use super::tray::Tray;

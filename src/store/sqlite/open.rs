@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::store::Settings;
 
 /// STRICT tables came with 3.37.
-const OLDEST_SQLITE: i32 = 3_037_000;
+pub(super) const OLDEST_SQLITE: i32 = 3_037_000;
 
 /// Statements kept prepared on each connection; the writer has about forty.
 pub(super) const STATEMENTS: usize = 64;
@@ -118,7 +118,7 @@ pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Resu
     Ok(conn)
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -139,7 +139,7 @@ fn not_sqlite(path: &Path) -> Error {
     Error::Foreign { path: path.to_owned(), why: "it is not an SQLite database".into() }
 }
 
-fn opening(path: &Path, error: rusqlite::Error) -> Error {
+pub(super) fn opening(path: &Path, error: rusqlite::Error) -> Error {
     match code(&error) {
         Some(
             rusqlite::ErrorCode::CannotOpen
@@ -294,7 +294,7 @@ fn refuse_network_fs(path: &Path, directory: &Path) -> Result<()> {
 
 /// The type of the file system that `directory` lies on, if it is a network file system.
 /// `mounts` has the format of proc(5) mountinfo.
-fn network_fs<'a>(mounts: &'a str, directory: &Path) -> Option<&'a str> {
+pub(super) fn network_fs<'a>(mounts: &'a str, directory: &Path) -> Option<&'a str> {
     const NETWORK: [&str; 14] = [
         "nfs",
         "nfs4",

@@ -5,8 +5,8 @@ use rusqlite::Connection;
 use rusqlite::types::Null;
 
 use super::{
-    book, claim, edges, expiry, finish, flows, instance, kinds, limits, migrate, prune, query,
-    rescue, steps, suspects, unique,
+    book, claim, clones, contents, edges, expiry, finish, flows, instance, kinds, limits, migrate,
+    news, prune, query, rescue, steps, suspects, transfer, unique, upkeep, waiting,
 };
 use crate::id::{FlowId, JobId};
 use crate::record::Filter;
@@ -114,9 +114,27 @@ fn due_jobs_are_found_and_foreseen_in_their_index() {
 }
 
 #[test]
+fn what_was_enqueued_lately_is_read_from_there_on_and_no_further() {
+    let plan = plan(&file(), news::ENQUEUED_AFTER);
+    assert_eq!(plan.matches("INTEGER PRIMARY KEY (rowid>?)").count(), 2, "{plan}");
+    assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+}
+
+#[test]
 fn finishes_reach_their_row_by_its_id() {
     let conn = file();
     for sql in [finish::MOVE_CLAIMED, finish::FREE_CLAIMED, finish::REMOVE] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+}
+
+#[test]
+fn a_job_that_is_changed_or_cloned_is_reached_by_its_id() {
+    let conn = file();
+    for sql in [waiting::READ, waiting::STAND, contents::READ, contents::REWRITE] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+    for sql in clones::READ {
         assert_uses(&conn, sql, BY_ID);
     }
 }
@@ -131,6 +149,22 @@ fn jobs_that_expire_are_found_and_foreseen_in_their_index() {
     let conn = file();
     assert_uses(&conn, expiry::EXPIRED, "legwork_next_expiry (expires_at>? AND expires_at<?)");
     assert_uses(&conn, expiry::NEXT_EXPIRY, "legwork_next_expiry");
+}
+
+#[test]
+fn old_and_exported_jobs_are_found_in_the_order_of_their_ids() {
+    let conn = file();
+    for sql in [upkeep::OLD, upkeep::IS_OLD] {
+        assert_uses(&conn, sql, BY_ID);
+    }
+    // They walk over what is left to settle, too: a few rows, if any.
+    for sql in [upkeep::OLD_FLOW, upkeep::IS_OLD_FLOW] {
+        let plan = plan(&conn, sql);
+        assert!(plan.starts_with("SEARCH flow USING INTEGER PRIMARY KEY"), "{plan}");
+    }
+    assert_uses(&conn, transfer::PARENTS, "legwork_parents (child=?)");
+    assert_uses(&conn, transfer::IS_PARENT, "PRIMARY KEY (parent=?)");
+    assert_uses(&conn, transfer::UNTIL, "PRIMARY KEY (key=? AND slot=?)");
 }
 
 #[test]
@@ -163,7 +197,14 @@ fn steps_are_reached_by_their_key_and_saved_by_the_id_of_their_job() {
 #[test]
 fn a_unique_key_is_taken_moved_and_freed_by_its_own_key() {
     let conn = file();
-    for sql in [unique::HOLDER, unique::IN_SLOT, unique::FREE, unique::START, unique::WAIT_AGAIN] {
+    for sql in [
+        unique::HOLDER,
+        unique::UNTIL,
+        unique::IN_SLOT,
+        unique::FREE,
+        unique::START,
+        unique::WAIT_AGAIN,
+    ] {
         assert_uses(&conn, sql, "PRIMARY KEY (key=?");
     }
     // An insert has no plan to speak of: it goes by the primary key or fails there.

@@ -18,7 +18,7 @@ SELECT id FROM legwork_history INDEXED BY legwork_next_prune
 const KEEP_TRUST: &str = "
 INSERT INTO legwork_meta (key, value) VALUES ('clock', ?1)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-const READ_TRUST: &str = "SELECT value FROM legwork_meta WHERE key = 'clock'";
+pub(super) const READ_TRUST: &str = "SELECT value FROM legwork_meta WHERE key = 'clock'";
 const COUNT: &str = "SELECT count(*) FROM legwork_history";
 
 /// Jobs removed in one transaction: well under a millisecond of work.
@@ -100,12 +100,18 @@ impl Book {
         if free < 1024 || free * 4 < pragma("page_count")? {
             return Ok(false);
         }
+        self.vacuum(256)?;
+        Ok(true)
+    }
+
+    /// Gives so many free pages back, if the file was made for it.
+    pub(super) fn vacuum(&self, pages: u32) -> Result<()> {
         // The pragma frees one page a step: it must be run to its end.
-        let mut vacuum =
-            self.conn.prepare_cached("PRAGMA incremental_vacuum(256)").map_err(storing)?;
+        let sql = format!("PRAGMA incremental_vacuum({pages})");
+        let mut vacuum = self.conn.prepare_cached(&sql).map_err(storing)?;
         let mut steps = vacuum.query([]).map_err(storing)?;
         while steps.next().map_err(storing)?.is_some() {}
-        Ok(true)
+        Ok(())
     }
 
     /// Lets SQLite refresh its statistics after work. Not while a table is one row long: what SQLite has

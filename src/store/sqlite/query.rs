@@ -16,7 +16,6 @@ use crate::id::{FlowId, JobId};
 use crate::record::{AttemptRecord, JobRecord, LogLine, Progress};
 use crate::state::State;
 
-#[cfg(test)]
 pub(super) use self::conditions::Conditions;
 #[cfg(test)]
 pub(super) use self::failures::failed_sql;
@@ -155,15 +154,22 @@ pub(super) fn attempts(conn: &Connection, id: JobId) -> Result<Vec<AttemptRecord
     .map_err(storing)
 }
 
-pub(super) fn logs(conn: &Connection, id: JobId) -> Result<Vec<LogLine>> {
+const LOGS: &str = "
+SELECT attempt, at, line, seq FROM legwork_logs WHERE job = ?1 AND seq > ?2 ORDER BY at, seq";
+
+/// Those with a number beyond `after`, oldest first.
+pub(super) fn logs(conn: &Connection, id: JobId, after: i64) -> Result<Vec<LogLine>> {
     let read = |row: &Row<'_>| {
-        Ok(LogLine { attempt: row.get(0)?, at: from_micros(row.get(1)?), line: row.get(2)? })
+        Ok(LogLine {
+            attempt: row.get(0)?,
+            at: from_micros(row.get(1)?),
+            line: row.get(2)?,
+            number: row.get(3)?,
+        })
     };
-    conn.prepare_cached(
-        "SELECT attempt, at, line FROM legwork_logs WHERE job = ?1 ORDER BY at, seq",
-    )
-    .and_then(|mut ask| ask.query_map([id.0], read)?.collect())
-    .map_err(storing)
+    conn.prepare_cached(LOGS)
+        .and_then(|mut ask| ask.query_map([id.0, after], read)?.collect())
+        .map_err(storing)
 }
 
 /// When the next waiting job falls due.

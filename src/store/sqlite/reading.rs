@@ -5,6 +5,7 @@ use std::time::Duration;
 
 #[cfg(feature = "cron")]
 use super::cron;
+use super::news::{self, Enqueued};
 use super::{Store, gates, instance, kinds, query};
 use crate::clock::Micros;
 use crate::error::Result;
@@ -39,8 +40,8 @@ impl Store {
         query::attempts(&*self.reader()?, id)
     }
 
-    pub(crate) fn logs(&self, id: JobId) -> Result<Vec<LogLine>> {
-        query::logs(&*self.reader()?, id)
+    pub(crate) fn logs(&self, id: JobId, after: i64) -> Result<Vec<LogLine>> {
+        query::logs(&*self.reader()?, id, after)
     }
 
     pub(crate) fn stats(&self) -> Result<Stats> {
@@ -100,6 +101,22 @@ impl Store {
 
     pub(crate) fn instances(&self) -> Result<Vec<InstanceRecord>> {
         instance::records(&*self.reader()?, self.path())
+    }
+
+    /// The processes of all instances in the file, with their doorbells.
+    pub(crate) fn bells(&self) -> Result<Vec<(i64, String)>> {
+        let instances = instance::instances(&*self.reader()?)?;
+        Ok(instances.into_iter().map(|other| (other.identity.pid, other.identity.bell())).collect())
+    }
+
+    /// The newest job there is, or 0.
+    pub(crate) fn newest(&self) -> Result<i64> {
+        news::newest(&*self.reader()?)
+    }
+
+    /// At most so many jobs that were enqueued after one, in this order, finished ones included.
+    pub(crate) fn enqueued_after(&self, id: i64, limit: i64) -> Result<Vec<Enqueued>> {
+        news::enqueued_after(&*self.reader()?, id, limit)
     }
 
     /// All kinds that engines have recorded, with their options as JSON.

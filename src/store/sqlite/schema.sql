@@ -69,7 +69,9 @@ CREATE TABLE legwork_instances (
     pid_space  TEXT NOT NULL,      -- the process ids' namespace
     started_at INTEGER NOT NULL,
     -- JSON array: its pools, for those who look. Written anew when one is resized.
-    pools      TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(pools))
+    pools      TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(pools)),
+    -- JSON array: the kinds that it runs, for those who look.
+    kinds      TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(kinds))
 ) STRICT;
 
 -- The kinds that engines know, as of the last one that started and knew it otherwise. For whoever
@@ -127,8 +129,8 @@ CREATE TABLE legwork_jobs (
     CHECK ((waits_on IS NULL) = (waits_as IS NULL)),
     CHECK (waits_on IS NULL OR (limits IS NOT NULL AND instance IS NULL)),
     CHECK (parents_left IS NULL OR (state = 2 AND waits_on IS NULL AND instance IS NULL)),
-    -- A suspect waits in the open or runs; it is never claimed ahead.
-    CHECK (crashes IS NULL OR state = 4 OR (state IN (2, 3) AND instance IS NULL))
+    -- A suspect is never claimed ahead.
+    CHECK (crashes IS NULL OR state = 4 OR instance IS NULL)
 ) STRICT;
 -- Serves: the next job of a lane, in claim order. Suspects have an index of their own, so that a
 -- claim passes by those that have to wait for another suspect.

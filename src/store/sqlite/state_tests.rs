@@ -21,10 +21,10 @@ use crate::store::tray::Tray;
 use crate::store::{ClaimRef, Claimed, Control, Finish, PoolSpec, Taken, Verdict};
 use crate::unique::{Conflict, Unique};
 
-const NOW: i64 = 1_000;
+pub(super) const NOW: i64 = 1_000;
 
 /// A file with one job in `state`.
-fn with_job_in(state: State) -> Book {
+pub(super) fn with_job_in(state: State) -> Book {
     let conn = rusqlite::Connection::open_in_memory().unwrap();
     migrate::migrate(&conn).unwrap();
     conn.execute("INSERT INTO legwork_lanes (id, queue, kind) VALUES (1, 'q', 'k')", []).unwrap();
@@ -62,7 +62,7 @@ fn with_job_in(state: State) -> Book {
     book
 }
 
-fn state_of(book: &Book) -> State {
+pub(super) fn state_of(book: &Book) -> State {
     let sql = "SELECT state FROM (SELECT id, state FROM legwork_jobs
                                   UNION ALL SELECT id, state FROM legwork_history) WHERE id = 1";
     let states: Vec<i64> = book
@@ -91,6 +91,14 @@ fn undergo(book: &mut Book, change: Change) -> Result<()> {
         Change::Start => return claim_next(book, 1).map(drop),
         Change::RunAgain => {
             return book.control(&Control::Retry(vec![JobId(1)]), NOW, keep).map(drop);
+        }
+        Change::Reschedule | Change::RescheduleLater => {
+            let at = if change == Change::Reschedule { NOW } else { 2_000 };
+            let reschedule = Control::Reschedule(vec![JobId(1)], at);
+            return book.control(&reschedule, NOW, keep).map(drop);
+        }
+        Change::RunNow => {
+            return book.control(&Control::RunNow(vec![JobId(1)]), NOW, keep).map(drop);
         }
         Change::Cancel => {
             let cancel = Control::Cancel { ids: vec![JobId(1)], reason: error() };
@@ -169,7 +177,7 @@ fn rescue(book: &mut Book) -> Result<Taken> {
     book.take_over(1, Why::Died, NOW, Retention::default(), &mut taken).map(|()| taken)
 }
 
-fn crashes_of(book: &Book) -> Option<String> {
+pub(super) fn crashes_of(book: &Book) -> Option<String> {
     book.conn.query_row("SELECT crashes FROM legwork_jobs WHERE id = 1", [], |r| r.get(0)).unwrap()
 }
 
@@ -233,7 +241,7 @@ fn job(kind: &str) -> NewJob {
     NewJob::of_kind_json(kind, "{}").queue("q")
 }
 
-fn claimed(book: &mut Book, pool: u64) -> Option<i64> {
+pub(super) fn claimed(book: &mut Book, pool: u64) -> Option<i64> {
     claim_next(book, pool).unwrap().map(|claimed| claimed.claim.id.0)
 }
 
@@ -336,7 +344,6 @@ fn illegal_rows_are_refused_by_the_file_itself() {
         "attempts = -1",
         "priority = 'high'",
         "crashes = 'no json'",
-        "crashes = '[]', state = 1",
         "crashes = '[]', instance = 1, token = 1",
     ] {
         let changed = book.conn.execute(&format!("UPDATE legwork_jobs SET {set} WHERE id = 1"), []);

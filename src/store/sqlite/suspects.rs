@@ -104,7 +104,7 @@ impl Book {
         Ok(())
     }
 
-    fn runs_suspect(&self, instance: InstanceId) -> Result<bool> {
+    pub(super) fn runs_suspect(&self, instance: InstanceId) -> Result<bool> {
         self.conn
             .prepare_cached(RUNS_SUSPECT)
             .and_then(|mut ask| ask.exists([instance]))

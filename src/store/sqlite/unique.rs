@@ -54,8 +54,9 @@ pub(super) const REPLACE: &str = "
 UPDATE legwork_jobs
    SET lane = ?2, priority = ?4, args = ?6, options = ?7, tags = ?8, meta = ?9,
        limits = ?11, waits_on = NULL, waits_as = NULL,
-       state = CASE WHEN ?12 AND crashes IS NOT NULL THEN 3
-                    WHEN ?12 AND state = 5 OR state = 2 AND waits_on IS NULL THEN state ELSE ?3 END,
+       state = CASE WHEN ?12 AND crashes IS NOT NULL AND state NOT IN (1, 5) THEN 3
+                    WHEN ?12 AND (crashes IS NOT NULL OR state = 5) THEN state
+                    WHEN state = 2 AND waits_on IS NULL THEN state ELSE ?3 END,
        run_at = CASE WHEN ?12 AND (crashes IS NOT NULL OR state = 5) THEN run_at ELSE ?5 END,
        expires_at = CASE WHEN ?12 AND (crashes IS NOT NULL OR state = 5) THEN NULL ELSE ?10 END,
        attempts = CASE WHEN ?12 THEN attempts ELSE 0 END,
@@ -66,6 +67,8 @@ UPDATE legwork_jobs
        progress_total = CASE WHEN ?12 THEN progress_total END,
        message = CASE WHEN ?12 THEN message END
  WHERE id = ?1 AND instance IS NULL";
+pub(super) const UNTIL: &str =
+    "SELECT until FROM legwork_unique WHERE key = ?1 AND slot = 0 AND job = ?2";
 const LINE_OF: &str = "SELECT waits_on FROM legwork_jobs WHERE id = ?1";
 pub(super) const WAITING: &str = "
 SELECT state, lane, priority, run_at FROM legwork_jobs WHERE id = ?1 AND instance IS NULL";
@@ -129,6 +132,38 @@ fn run(conn: &Connection, sql: &str, with: impl rusqlite::Params) -> Result<usiz
     conn.prepare_cached(sql).and_then(|mut statement| statement.execute(with)).map_err(storing)
 }
 
+enum Seized {
+    /// The job has it. One that keeps the last may have another one running before it.
+    Mine { another_runs: bool },
+    /// This one has it.
+    Anothers(i64),
+}
+
+/// Takes a key if it is free.
+fn seize(
+    conn: &Connection,
+    key: &str,
+    id: i64,
+    hold: Hold,
+    until: Option<Micros>,
+    now: Micros,
+) -> Result<Seized> {
+    let running = one(conn, IN_SLOT, params![key, 1])?;
+    let keeps_last = hold == Hold::KeepLast;
+    if running.is_none() || keeps_last {
+        let values = params![key, id, until, now];
+        if run(conn, TAKE, values)? == 1
+            || run(conn, LET_GO, params![key, now])? == 1 && run(conn, TAKE, values)? == 1
+        {
+            return Ok(Seized::Mine { another_runs: running.is_some() });
+        }
+    }
+    Ok(Seized::Anothers(match running {
+        Some(running) if !keeps_last => running,
+        _ => one(conn, IN_SLOT, params![key, 0])?.unwrap_or(id),
+    }))
+}
+
 /// Takes the key of a new job, or settles the conflict.
 ///
 /// # Errors
@@ -140,21 +175,12 @@ pub(super) fn take(
     row: &NewRow,
     key: &Key,
 ) -> Result<Taken> {
-    let running = one(conn, IN_SLOT, params![key.name, 1])?;
-    let keeps_last = key.hold == Hold::KeepLast;
-    if running.is_none() || keeps_last {
-        let values = params![key.name, id, key.until, row.enqueued_at];
-        if run(conn, TAKE, values)? == 1
-            || run(conn, LET_GO, params![key.name, row.enqueued_at])? == 1
-                && run(conn, TAKE, values)? == 1
-        {
-            let state = if running.is_some() { State::Blocked } else { row.state };
+    let holder = match seize(conn, &key.name, id, key.hold, key.until, row.enqueued_at)? {
+        Seized::Mine { another_runs } => {
+            let state = if another_runs { State::Blocked } else { row.state };
             return Ok(Taken::Insert(state));
         }
-    }
-    let holder = match running {
-        Some(running) if !keeps_last => running,
-        _ => one(conn, IN_SLOT, params![key.name, 0])?.unwrap_or(id),
+        Seized::Anothers(holder) => holder,
     };
     let holder_id = JobId(holder);
     let taken = match key.conflict {
@@ -317,6 +343,46 @@ pub(super) fn revive(
         waits @ Some(_) => Ok(taken(waits)),
         None => Ok(taken(running)),
     }
+}
+
+/// Another key for a job that waits.
+pub(super) struct Renamed {
+    /// Another job runs beside which it has to wait now.
+    pub(super) another_runs: bool,
+    /// The end of the period for which it holds it.
+    pub(super) until: Option<Micros>,
+}
+
+/// Gives a job that waits another key, and frees the one that it had as if it ended; a period goes on
+/// with the new one. `Err`: this job has that key, and nothing was changed.
+pub(super) fn rename(
+    conn: &Connection,
+    id: i64,
+    held: &Held,
+    key: &str,
+    never_started: bool,
+    now: Micros,
+) -> Result<std::result::Result<Renamed, JobId>> {
+    let period = held.hold == Hold::Period;
+    let until = if period {
+        let until: Option<Option<i64>> = conn
+            .prepare_cached(UNTIL)
+            .and_then(|mut ask| ask.query_row(params![held.key, id], |row| row.get(0)).optional())
+            .map_err(storing)?;
+        Some(until.flatten().map_or(now, |until| until.max(now)))
+    } else {
+        None
+    };
+    let another_runs = match seize(conn, key, id, held.hold, until, now)? {
+        Seized::Mine { another_runs } => another_runs,
+        // A period of its own, of when it had this key before.
+        Seized::Anothers(holder) if holder == id => false,
+        Seized::Anothers(holder) => return Ok(Err(JobId(holder))),
+    };
+    if !period || never_started {
+        run(conn, FREE, params![held.key, id])?;
+    }
+    Ok(Ok(Renamed { another_runs, until }))
 }
 
 /// Removes a bite of periods that are over.

@@ -2,6 +2,9 @@
 
 use std::sync::Once;
 
+use super::open::OLDEST_SQLITE;
+use crate::finding::Finding;
+
 /// The first release without the bug, and the branches that it was corrected in as well.
 const FIXED: i32 = 3_051_003;
 const FIXED_BRANCHES: [std::ops::Range<i32>; 2] = [3_050_007..3_051_000, 3_044_006..3_045_000];
@@ -32,6 +35,29 @@ fn has_wal_reset_bug(version: i32) -> bool {
     version < FIXED && !FIXED_BRANCHES.iter().any(|branch| branch.contains(&version))
 }
 
+/// What an examination says of a SQLite of this version.
+pub(super) fn finding(version: i32) -> Finding {
+    let name = format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
+    if version < OLDEST_SQLITE {
+        return Finding::problem(
+            "sqlite_old",
+            format!("SQLite {name} is too old: it opens no file"),
+        )
+        .advice("use a program that is built with SQLite 3.51.3 or newer");
+    }
+    if has_wal_reset_bug(version) {
+        return Finding::warning(
+            "wal_reset_bug",
+            format!(
+                "SQLite {name} has the WAL-reset bug, which can damage a file that several \
+                 connections write to"
+            ),
+        )
+        .advice("use a program that is built with SQLite 3.51.3 or newer (or 3.50.7, 3.44.6)");
+    }
+    Finding::ok("sqlite", format!("SQLite {name}"))
+}
+
 /// Says it in the log once a process.
 pub(super) fn warn_of_bugs() {
     static SAID: Once = Once::new();
@@ -49,7 +75,23 @@ pub(super) fn warn_of_bugs() {
 
 #[cfg(test)]
 mod tests {
-    use super::has_wal_reset_bug;
+    use super::{finding, has_wal_reset_bug};
+    use crate::finding::Severity;
+
+    #[test]
+    fn an_old_sqlite_is_found_and_a_new_one_is_not() {
+        for (version, code, severity) in [
+            (3_036_000, "sqlite_old", Severity::Problem),
+            (3_037_000, "wal_reset_bug", Severity::Warning),
+            (3_051_002, "wal_reset_bug", Severity::Warning),
+            (3_050_007, "sqlite", Severity::Ok),
+            (3_054_001, "sqlite", Severity::Ok),
+        ] {
+            let found = finding(version);
+            assert_eq!((found.code, found.severity), (code, severity), "{version}");
+        }
+        assert!(finding(3_036_001).says.contains("3.36.1"));
+    }
 
     #[test]
     fn the_wal_reset_bug_is_in_the_versions_that_have_it() {

@@ -176,7 +176,6 @@ fn status_tells_of_queues_workers_and_the_file() {
     place.line("enqueue mail --queue high").good();
     place.line("enqueue mail --queue high --in 1h").good();
 
-    // The commands above have left everything in the WAL, which `status` writes back when it ends.
     let bytes = place.path.metadata().unwrap().len();
     let status = place.line("status --json");
     assert!(status.stderr.contains("no worker is running; start `legwork work`"), "{status:?}");
@@ -191,7 +190,6 @@ fn status_tells_of_queues_workers_and_the_file() {
     assert_eq!(status["wal_reset_bug"], sqlite.wal_reset_bug);
     assert_eq!(status["processes"], json!([]));
     assert_eq!(status["file"]["bytes"], bytes);
-    assert!(place.path.metadata().unwrap().len() > bytes);
 
     let tsv = place.line("status").good();
     for row in ["instances\t0\n", "state\tready\t1\n", "queue\thigh\tscheduled\t1\n"] {
@@ -295,6 +293,11 @@ fn without_a_file_only_those_who_add_make_one() {
         "wait 1",
         "retry 1",
         "cancel 1",
+        "delete 1",
+        "reschedule 1 --in 1h",
+        "run-now 1",
+        "edit 1 --priority 1",
+        "clone 1",
         "pause",
         "resume",
         "gate list",

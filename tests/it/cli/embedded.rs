@@ -66,3 +66,16 @@ fn pools_of_the_command_line_take_the_place_of_the_apps() {
     notes(&place, "jobs work --until-empty").good();
     assert_eq!(place.line("list state:completed").good().lines().count(), 1);
 }
+
+#[test]
+fn a_unit_and_the_manual_are_the_apps_own() {
+    let place = place();
+    let unit = notes(&place, "jobs service systemd --db /srv/notes.db -- --grace 1m").good();
+    let exec = "/examples/app_with_jobs jobs --db /srv/notes.db work --grace 1m\n";
+    assert!(unit.contains(exec), "{unit}");
+    let pages = notes(&place, "jobs man pages").good();
+    assert!(pages.contains("pages/notes-jobs-list.1\n"), "{pages}");
+    // The app's own completions have these commands in them; alone they would complete another program.
+    let refused = notes(&place, "jobs completions bash").coded(4);
+    assert!(refused.stderr.contains("`notes jobs`"), "{refused:?}");
+}

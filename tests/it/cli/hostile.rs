@@ -82,19 +82,3 @@ fn arguments_that_are_no_utf8_arrive_byte_for_byte_or_are_refused() {
     place.args([OsStr::new("--db"), db.as_os_str(), OsStr::new("enqueue"), OsStr::new("x")]).good();
     assert!(db.exists());
 }
-
-#[test]
-fn a_closed_pipe_is_quiet() {
-    let place = place();
-    let id = place.line("enqueue mail").id();
-    for line in
-        ["list", "list --json", "status", "status --json", &format!("show {id}"), "enqueue x"]
-    {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let mut command = place.command(line.split_whitespace());
-        let child = command.stdout(writer).stderr(std::process::Stdio::piped()).spawn().unwrap();
-        let ended = super::Ended::of(child.wait_with_output().unwrap()).coded(0);
-        assert!(!ended.stderr.contains("pipe") && !ended.stderr.contains("panic"), "{ended:?}");
-    }
-}

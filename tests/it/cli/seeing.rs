@@ -175,8 +175,9 @@ fn workers_tell_who_runs_what_and_who_is_dead() {
     assert!(rows[0].ends_with("Z\ttrue\t1"), "{tsv}");
     assert_eq!(rows[1], format!("pool\t{instance}\thigh,low:2\thigh,low\t2\t60"));
     assert_eq!(rows[2], format!("pool\t{instance}\ttmp*:1\ttmp*\t1\t60"));
+    assert_eq!(rows[3], format!("kind\t{instance}\tlegwork.shell"));
     assert!(
-        rows[3].starts_with(&format!("job\t{instance}\t{id}\tlegwork.shell\tlow\t1\t20")),
+        rows[4].starts_with(&format!("job\t{instance}\t{id}\tlegwork.shell\tlow\t1\t20")),
         "{tsv}"
     );
     let table = place.on_terminal("workers", "").good();

@@ -140,12 +140,93 @@ fn head_and_tail_of_a_long_output_are_kept_in_private_files() {
     let stdout = place.show(id)["stdout"].as_str().unwrap().to_owned();
     assert!(stdout.starts_with("begin\nxxx") && stdout.ends_with("xxx\nend\n"));
     assert!(stdout.contains("bytes cut") && stdout.len() < 300_000, "{}", stdout.len());
-    let directory = place.file("test.db-legwork/output");
-    let file = directory.join(format!("job-{id}.stdout"));
+    let directory = place.file(&format!("test.db-legwork/output/job-{id}"));
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&directory), mode(&file)), (0o700, 0o600));
+    assert_eq!(mode(&directory), 0o700);
+    for file in std::fs::read_dir(&directory).unwrap() {
+        assert_eq!(mode(&file.unwrap().path()), 0o600);
+    }
 
     place.open().delete(id).unwrap();
     place.work().good();
-    assert!(!file.exists(), "it goes when its job is gone");
+    assert!(!directory.exists(), "it goes when its job is gone");
+    place.line("run -- true").id();
+    place.work().good();
+    let left = std::fs::read_dir(place.file("test.db-legwork/output")).unwrap().count();
+    assert_eq!(left, 0, "a command that says nothing leaves nothing");
+}
+
+#[test]
+fn lines_to_the_progress_descriptor_become_the_jobs_progress() {
+    let place = place();
+    let id = place.script(
+        "",
+        r#"echo "3/12 chapter three" >&$LEGWORK_PROGRESS_FD
+           while [ ! -e go ]; do sleep 0.02; done
+           head -c 3000000 /dev/urandom >&3
+           printf '
+%s
+%s' "almost" "100%" >&3"#,
+    );
+    let _worker = place.worker("work");
+    let progress = || place.show(id)["job"]["progress"].clone();
+    let reached = json!({ "done": 3, "total": 12, "message": "chapter three" });
+    until("the progress is seen while it runs", || progress() == reached);
+    std::fs::write(place.file("go"), "").unwrap();
+    place.line(&format!("wait {id} --timeout 60s")).good();
+    assert_eq!(progress(), json!({ "done": 100, "total": 100, "message": "almost" }));
+}
+
+#[test]
+fn a_command_inherits_its_lock_and_no_other_file_of_the_worker() {
+    let place = place();
+    let id = place.line("run -- ls -l /proc/self/fd").id();
+    place.work().good();
+    let shown = place.show(id)["stdout"].as_str().unwrap().to_owned();
+    let inherited: Vec<(&str, &str)> = shown
+        .lines()
+        .filter_map(|line| line.split_once(" -> "))
+        .map(|(name, to)| (name.rsplit(' ').next().unwrap(), to))
+        .collect();
+    assert!(inherited.iter().any(|(name, to)| *name == "3" && to.starts_with("pipe:")), "{shown}");
+    // Others than legwork's may be open in whatever runs the tests.
+    let ours: Vec<_> = inherited.iter().filter(|(_, to)| to.contains("test.db")).collect();
+    assert!(ours.len() == 1 && ours[0].1.ends_with("/lock"), "{shown}");
+}
+
+#[test]
+fn a_job_does_not_run_again_while_the_command_of_a_killed_worker_lives() {
+    let place = place();
+    let id = place.script(
+        "",
+        "echo $$ >> runs; [ $(wc -l < runs) = 2 ] || while [ ! -e go ]; do sleep 0.02; done",
+    );
+    let worker = place.worker("work");
+    pids(&place.file("runs"), 1);
+    worker.signal(rustix::process::Signal::KILL);
+    worker.end();
+    let _other = place.worker("work");
+    let message = || place.show(id)["job"]["progress"]["message"].clone();
+    until("it says what it waits for", || {
+        message().as_str().is_some_and(|message| message.contains("which still runs"))
+    });
+    pids(&place.file("runs"), 1);
+    std::fs::write(place.file("go"), "").unwrap();
+    place.line(&format!("wait {id} --timeout 60s")).good();
+    pids(&place.file("runs"), 2);
+    assert_eq!(place.show(id)["job"]["attempts"], json!(1));
+}
+
+#[test]
+fn what_a_command_leaves_in_the_background_does_not_keep_its_job_from_running_again() {
+    let place = place();
+    let id = place.script("", "sleep 1000 & echo $! >> pids; exit $(($(wc -l < pids) % 2))");
+    place.work().coded(1);
+    place.line(&format!("retry {id}")).good();
+    place.work().good();
+    assert_eq!(place.state(id), "completed");
+    for pid in pids(&place.file("pids"), 2) {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
 }

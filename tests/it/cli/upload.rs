@@ -20,7 +20,7 @@ echo sent
 
 const DEFERRED: &str = "run --ensure-worker --attempts 5 --retry-codes 75 -- ./upload.sh";
 
-/// The worker processes of the file; ends with them.
+/// The worker processes of the file, this one not among them; ends with them.
 struct Workers<'a>(&'a Place);
 
 impl Workers<'_> {
@@ -28,7 +28,11 @@ impl Workers<'_> {
         let status = self.0.line("status --json").json();
         let processes = status["processes"].as_array().unwrap();
         let live = processes.iter().filter(|process| process["alive"] == Value::Bool(true));
-        live.map(|process| i32::try_from(process["pid"].as_i64().unwrap()).unwrap()).collect()
+        let me = i64::from(std::process::id());
+        live.map(|process| process["pid"].as_i64().unwrap())
+            .filter(|pid| *pid != me)
+            .map(|pid| i32::try_from(pid).unwrap())
+            .collect()
     }
 
     fn kill(&self, signal: Signal) {
@@ -106,6 +110,20 @@ fn a_worker_that_lives_is_enough_and_one_that_cannot_start_is_told() {
     assert_eq!(ended.stdout, "2\n", "the job is there all the same");
     assert!(ended.stderr.contains("no worker could be started"), "{ended:?}");
     assert!(ended.stderr.contains("worker.log"), "{ended:?}");
+}
+
+#[test]
+fn a_process_that_does_not_know_the_kind_is_not_enough() {
+    let place = place();
+    let jobs = place.open();
+    let engine = legwork::Engine::builder(&jobs).start().unwrap();
+    let workers = Workers(&place);
+    let instances = || jobs.instances().unwrap();
+    assert!(instances()[0].serves("default") && !instances()[0].runs("legwork.shell", "default"));
+    place.line("run --ensure-worker -- true").good();
+    assert!(instances().iter().any(|instance| instance.runs("legwork.shell", "default")));
+    assert_eq!(workers.live().len(), 1);
+    drop(engine);
 }
 
 #[test]

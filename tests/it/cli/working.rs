@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::logs::Live;
 use super::{lives, pids, until};
 use crate::common::place;
 
@@ -95,6 +96,40 @@ fn the_second_signal_stops_at_once() {
     assert!([130, 143].contains(&code), "{code}");
     until("it is gone", || !pids.iter().any(lives));
     assert_eq!(place.state(id), "ready");
+}
+
+#[test]
+fn tstp_starts_no_more_jobs_until_cont_and_usr1_says_what_is_done() {
+    let place = place();
+    let first = place.script(
+        "",
+        "echo '3/12 three' >&3; echo $$ > pids; while [ ! -e go ]; do sleep 0.02; done",
+    );
+    let worker = Live::start(&place, "work --workers 2");
+    pids(&place.file("pids"), 1);
+    until("its progress has come", || place.show(first)["job"]["progress"]["total"] == 12);
+    worker.signal(Signal::USR1);
+    worker.error_with("1 jobs under way");
+    let line = worker.error_line();
+    assert!(line.contains(&format!(": job {first} legwork.shell, attempt 1, for ")), "{line}");
+    assert!(line.ends_with(", 3/12, three"), "{line}");
+
+    worker.signal(Signal::TSTP);
+    worker.error_with("starting no more jobs");
+    let second = place.script("", "exit 0");
+    std::fs::write(place.file("go"), "").unwrap();
+    place.line(&format!("wait {first} --timeout 60s")).good();
+    worker.signal(Signal::USR1);
+    worker.error_with("0 jobs under way");
+    assert_eq!(place.state(second), "ready");
+
+    worker.signal(Signal::CONT);
+    worker.error_with("starting jobs");
+    place.line(&format!("wait {second} --timeout 60s")).good();
+    worker.signal(Signal::TSTP);
+    worker.error_with("starting no more jobs");
+    worker.signal(Signal::INT);
+    assert_eq!(worker.end().0, 0);
 }
 
 #[test]

@@ -223,6 +223,10 @@ impl Processes {
             Step::Cancel(pick) => self.control(process, *pick, Verb::Cancel),
             Step::Retry(pick) => self.control(process, *pick, Verb::Retry),
             Step::Delete(pick) => self.control(process, *pick, Verb::Delete),
+            Step::Reschedule(pick, by) => self.control(process, *pick, Verb::Reschedule(*by)),
+            Step::RunNow(pick) => self.control(process, *pick, Verb::RunNow),
+            Step::Edit(pick, edited) => self.control(process, *pick, Verb::Edit(*edited)),
+            Step::Clone(pick) => self.control(process, *pick, Verb::Clone),
             Step::Pause(paused) => {
                 self.tell::<()>(process, &Order::Pause(*paused));
                 self.model.paused.insert(paused.scope());

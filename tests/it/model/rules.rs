@@ -1,5 +1,6 @@
 //! The model: what the rules say of every job, kept in memory.
 
+mod changes;
 mod cron;
 mod flows;
 mod keys;
@@ -386,7 +387,9 @@ impl Model {
 
     /// What a verb answers: done, or why not.
     pub fn control(&mut self, id: i64, verb: Verb) -> Answer {
+        let now = self.now;
         let Some(job) = self.jobs.get_mut(&id) else { return Answer::NotFound };
+        let waits = !job.state.is_finished() && job.state != State::Running;
         let (state, key, never_started) = (job.state, job.key, job.attempts == 0);
         match verb {
             Verb::Cancel if state == State::Running => job.told_to_stop = true,
@@ -415,6 +418,12 @@ impl Model {
                     self.ended(id, flow, State::Cancelled);
                 }
             }
+            Verb::Reschedule(by) if waits => job.move_to(now + time::Duration::seconds(by), now),
+            Verb::RunNow if waits && state != State::Ready && job.waits_for_its_time(now) => {
+                job.move_to(now, now);
+            }
+            Verb::Edit(edit) if waits => job.become_as(edit),
+            Verb::Clone => return self.clone_job(id),
             _ => return Answer::WrongState(self.shown(&self.jobs[&id])),
         }
         self.settle();
@@ -427,11 +436,18 @@ pub enum Verb {
     Cancel,
     Retry,
     Delete,
+    /// Seconds from now, or ago.
+    Reschedule(i64),
+    RunNow,
+    Edit(Edited),
+    Clone,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     Done,
+    /// There is this new job.
+    New(i64),
     NotFound,
     WrongState(State),
     NotUnique(i64),

@@ -1,6 +1,6 @@
 //! What may happen: the operations, and how they are drawn.
 
-use legwork::{Conflict, JobId, JobOptions, Limit, NewJob, OnBusy, Retry, Scope, Unique};
+use legwork::{Conflict, Edit, JobId, JobOptions, Limit, NewJob, OnBusy, Retry, Scope, Unique};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -31,6 +31,11 @@ pub enum Step {
     Cancel(Pick),
     Retry(Pick),
     Delete(Pick),
+    /// Seconds from now, or ago.
+    Reschedule(Pick, i64),
+    RunNow(Pick),
+    Edit(Pick, Edited),
+    Clone(Pick),
     Pause(Paused),
     Resume(Paused),
     CloseGate,
@@ -99,6 +104,21 @@ pub enum Terms {
 pub struct After {
     pub parent: Pick,
     pub anyway: bool,
+}
+
+/// What jobs that wait become.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Edited {
+    pub queue: usize,
+    pub priority: i64,
+    pub gated: bool,
+}
+
+impl Edited {
+    pub fn edit(self) -> Edit {
+        let edit = Edit::new().queue(QUEUES[self.queue]).priority(self.priority);
+        if self.gated { edit.gate(GATE) } else { edit.without_gate() }
+    }
 }
 
 /// A flow: a chain, or a batch; either calls back when it has ended.
@@ -391,6 +411,8 @@ pub fn step() -> impl Strategy<Value = Step> {
         (0..QUEUES.len()).prop_map(Paused::Queue),
         kind().prop_map(Paused::Kind),
     ];
+    let edited = (0..QUEUES.len(), -1_i64..=1, prop::bool::weighted(0.2))
+        .prop_map(|(queue, priority, gated)| Edited { queue, priority, gated });
     let members = prop::collection::vec((0..QUEUES.len(), kind()), 0..4);
     let plan = (any::<bool>(), prop::bool::weighted(0.3), members)
         .prop_map(|(chained, anyway, members)| Plan { chained, anyway, members });
@@ -400,7 +422,11 @@ pub fn step() -> impl Strategy<Value = Step> {
         18 => run().prop_map(Step::RunOne),
         2 => pick.clone().prop_map(Step::Cancel),
         3 => pick.clone().prop_map(Step::Retry),
-        1 => pick.prop_map(Step::Delete),
+        1 => pick.clone().prop_map(Step::Delete),
+        3 => (pick.clone(), -30_i64..60).prop_map(|(pick, by)| Step::Reschedule(pick, by)),
+        2 => pick.clone().prop_map(Step::RunNow),
+        2 => (pick.clone(), edited).prop_map(|(pick, edited)| Step::Edit(pick, edited)),
+        1 => pick.prop_map(Step::Clone),
         2 => paused.clone().prop_map(Step::Pause),
         3 => paused.prop_map(Step::Resume),
         1 => Just(Step::CloseGate),

@@ -86,6 +86,10 @@ fn act(cx: &Context<Arc<Stage>>) -> JobResult {
         let running = Answer::WrongState(legwork::State::Running);
         assert_eq!(control(jobs, cx.id().0, Verb::Delete), running);
         assert_eq!(control(jobs, cx.id().0, Verb::Retry), running);
+        assert_eq!(control(jobs, cx.id().0, Verb::Reschedule(1)), running);
+        assert_eq!(control(jobs, cx.id().0, Verb::RunNow), running);
+        let edited = Edited { queue: 0, priority: 0, gated: false };
+        assert_eq!(control(jobs, cx.id().0, Verb::Edit(edited)), running);
     }
     jobs.clock().advance(seconds(run.takes));
     if run.cancelled {
@@ -128,6 +132,15 @@ pub fn control(jobs: &Jobs, id: i64, verb: Verb) -> Answer {
         Verb::Cancel => jobs.cancel(JobId(id)),
         Verb::Retry => jobs.retry(JobId(id)),
         Verb::Delete => jobs.delete(JobId(id)),
+        Verb::Reschedule(by) => {
+            jobs.reschedule(JobId(id), jobs.clock().now() + time::Duration::seconds(by))
+        }
+        Verb::RunNow => jobs.run_now(JobId(id)),
+        Verb::Edit(edited) => jobs.edit(JobId(id), edited.edit()),
+        Verb::Clone => match jobs.clone_jobs(JobId(id)) {
+            Ok(done) => return Answer::New(done.ids[0].0),
+            Err(error) => Err(error),
+        },
     };
     match done {
         Ok(changed) => {

@@ -19,8 +19,9 @@ const MOVING: [(&str, &str); 7] = [
     ("q, Ctrl-C", "leave; Ctrl-Z: to the shell"),
 ];
 
-const CHANGING: [(&str, &str); 4] = [
-    ("r", "retry the job"),
+const CHANGING: [(&str, &str); 5] = [
+    ("r", "retry the job, with all its attempts"),
+    ("n", "make its next attempt now"),
     ("c", "cancel the job"),
     ("d", "delete the job"),
     ("p", "pause the queue, or resume it"),

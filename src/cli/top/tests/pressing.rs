@@ -92,8 +92,9 @@ fn a_job_stays_chosen_wherever_it_goes() {
 #[test]
 fn what_changes_a_job_asks_before() {
     type Make = fn(Target) -> Action;
-    let cases: [(char, Panel, Make); 4] = [
+    let cases: [(char, Panel, Make); 5] = [
         ('r', Panel::Failed, Action::Retry),
+        ('n', Panel::Failed, Action::RunNow),
         ('c', Panel::Running, Action::Cancel),
         ('d', Panel::Failed, Action::Delete),
         ('c', Panel::Failed, Action::Cancel),
@@ -161,6 +162,8 @@ fn what_cannot_be_done_is_said_at_once() {
     assert!(note(&model).starts_with("choose a queue first"));
     model.panel = Panel::Failed;
     code(&mut model, KeyCode::Down);
+    char(&mut model, 'n');
+    assert_eq!(note(&model), "cannot run now job 4699: it is failed");
     char(&mut model, 'c');
     assert_eq!(note(&model), "cannot cancel job 4699: it is failed");
     model.panel = Panel::Queues;

@@ -23,11 +23,11 @@ const FEW: i64 = 4_000;
 /// `?1`: ids below, `?2`: ids from there on.
 pub(in crate::store::sqlite) struct Conditions {
     /// The table as `job`, with what leads to its rows.
-    pub(super) from: String,
+    pub(in crate::store::sqlite) from: String,
     /// ` WHERE ...`
-    pub(super) sql: String,
+    pub(in crate::store::sqlite) sql: String,
     /// From `?3` on.
-    pub(super) values: Vec<Value>,
+    pub(in crate::store::sqlite) values: Vec<Value>,
     /// It looks at the job's lane.
     pub(super) joins: bool,
     /// `from` names the few rows or their index: there is no need to go along the ids.

@@ -6,10 +6,10 @@ use super::Writer;
 use super::group::{Answers, Failed, Group};
 use super::stock::seats;
 use crate::error::Result;
-use crate::store::ClaimRef;
 use crate::store::sqlite::book::{Book, Undone};
 use crate::store::sqlite::demand::Demand;
 use crate::store::sqlite::errors;
+use crate::store::{ClaimRef, Control};
 
 /// How carefully a group is applied.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,11 @@ impl Writer {
         }
         let keep = self.settings.retention;
         let now = self.settings.clock.micros();
+        let is_upkeep = |control: &Control| matches!(control, Control::Upkeep(_));
+        let believed = match group.controls.iter().any(|op| is_upkeep(&op.what)) {
+            true => self.believed()?,
+            false => now,
+        };
         // Before the inserts: what has expired holds no unique key against them.
         if may_claim && self.book.lanes.has_pools() {
             let over = self.book.next_expiry.is_some_and(|at| at <= now);
@@ -158,7 +163,8 @@ impl Writer {
             answers.inserts.push(done);
         }
         for op in &group.controls {
-            let done = attempt(book, Care::Careful, |book| book.control(&op.what, now, keep))?;
+            let at = if is_upkeep(&op.what) { believed } else { now };
+            let done = attempt(book, Care::Careful, |book| book.control(&op.what, at, keep))?;
             if done.is_err() {
                 // What was paused in memory may have been rolled back.
                 book.read_pauses()?;

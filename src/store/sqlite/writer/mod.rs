@@ -41,7 +41,9 @@ use crate::store::sqlite::book::Book;
 use crate::store::sqlite::tripwire::Tripwire;
 use crate::store::tray::Tray;
 use crate::store::waiters::Waiters;
-use crate::store::{Claimed, Durability, InstanceId, Notice, PoolId, Settings, WorkerMail};
+use crate::store::{
+    Claimed, Control, Durability, InstanceId, Notice, PoolId, Settings, WorkerMail,
+};
 
 pub(super) struct Writer {
     book: Book,
@@ -99,6 +101,7 @@ impl Writer {
         tripwire: Arc<Tripwire>,
     ) -> Writer {
         let looked = (settings.clock.micros(), settings.clock.awake());
+        let neighbours = Neighbours::new(desk, Arc::clone(&settings.observer));
         Writer {
             book,
             mail,
@@ -126,7 +129,7 @@ impl Writer {
             at_desk: false,
             sleeps_until: None,
             gaps: Gaps::default(),
-            neighbours: Neighbours::new(desk),
+            neighbours,
             stopping: false,
         }
     }
@@ -455,7 +458,8 @@ impl Writer {
             Durability::Strict => true,
             Durability::Synced => {
                 !group.inserts.is_empty()
-                    || !group.controls.is_empty()
+                    // What was removed may come back by a power cut, and goes again.
+                    || group.controls.iter().any(|op| !matches!(op.what, Control::Upkeep(_)))
                     || group.saves.iter().any(|op| op.what.synced)
                     || group.finishes.iter().any(|op| !op.finish.children.is_empty())
             }

@@ -12,6 +12,7 @@ use super::group::{Answers, Group, Mail};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::store::sqlite::doorbell::{self, Bell, Ringer};
+use crate::store::sqlite::ears;
 use crate::store::sqlite::ends::Why;
 use crate::store::sqlite::lock_file::{InstanceLock, is_dead, side_directory};
 use crate::store::{ClaimRef, InstanceId, Notice, Taken};
@@ -29,6 +30,7 @@ struct Own {
 
 pub(super) struct Neighbours {
     desk: Weak<Desk>,
+    observer: Arc<dyn Fn(Notice) + Send + Sync>,
     own: HashMap<InstanceId, Own>,
     /// Hung before the instance is in the file, so that no ring is missed.
     hung: Vec<(Weak<InstanceLock>, Bell)>,
@@ -42,9 +44,10 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    pub(super) fn new(desk: Weak<Desk>) -> Neighbours {
+    pub(super) fn new(desk: Weak<Desk>, observer: Arc<dyn Fn(Notice) + Send + Sync>) -> Neighbours {
         Neighbours {
             desk,
+            observer,
             own: HashMap::new(),
             hung: Vec::new(),
             ringer: Ringer::default(),
@@ -64,7 +67,12 @@ impl Neighbours {
 
     fn bell(&self, lock: &InstanceLock) -> Option<Bell> {
         let (desk, ringing) = (Weak::clone(&self.desk), Arc::clone(&self.ringing));
-        let rung = move || {
+        let observer = Arc::clone(&self.observer);
+        let rung = move |ring| {
+            if ring == ears::RING {
+                // Not the file has changed, and not the writer's business.
+                return observer(Notice::Ears);
+            }
             // One ring that is still to be read is as good as many.
             if !ringing.swap(true, Ordering::AcqRel)
                 && let Some(desk) = desk.upgrade()

@@ -109,6 +109,13 @@ impl Writer {
         self.book.keep_trust(trust)
     }
 
+    /// The time by which to prune; kept like that for later runs.
+    pub(super) fn believed(&mut self) -> Result<Micros> {
+        let trust = self.believe(self.settings.clock.micros())?;
+        self.book.keep_trust(trust)?;
+        Ok(trust.cutoff())
+    }
+
     pub(super) fn over_cap(&mut self) -> u64 {
         if self.history_rows.is_none() {
             self.history_rows = self.book.count_history().ok();

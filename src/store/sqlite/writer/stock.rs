@@ -87,18 +87,25 @@ impl Writer {
     pub(super) fn reclaim_for(&mut self, group: &Group) {
         for control in group.controls.iter().map(|op| &op.what) {
             match control {
-                Control::Cancel { ids, .. } | Control::Delete(ids) => {
+                Control::Cancel { ids, .. }
+                | Control::Delete(ids)
+                | Control::Reschedule(ids, _)
+                | Control::Edit(ids, _) => {
                     self.reclaim(|job| ids.contains(&job.claim.id));
                 }
                 Control::Pause(scope) => self.reclaim(|job| covers(scope, job)),
-                // What is behind a gate never lies in a tray.
+                // What is behind a gate never lies in a tray, nor what waits for its time.
                 Control::Retry(_)
                 | Control::RetryAnew(_)
+                | Control::RunNow(_)
+                | Control::Clone(_)
                 | Control::Resume(_)
                 | Control::CloseGate(_)
                 | Control::OpenGate(_)
                 | Control::SetPools(..)
-                | Control::EnqueueFlow(_) => {}
+                | Control::EnqueueFlow(_)
+                | Control::Import(_)
+                | Control::Upkeep(_) => {}
                 #[cfg(feature = "cron")]
                 Control::Cron(_) => {}
             }

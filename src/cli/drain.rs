@@ -1,0 +1,124 @@
+//! `legwork drain`: works until there is nothing left, and shows how far it is.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::globals::Globals;
+use super::output::{self, Output};
+use super::progress::{Progress, Unit};
+use super::work::{self, Watch};
+use super::{Done, change, times};
+use crate::jobs::Jobs;
+use crate::record::Filter;
+use crate::state::State;
+use crate::tally::Tally;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Arguments {
+    /// A pool, as in `legwork work`. May be given several times; default: the program's own pools, or
+    /// all queues.
+    #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true)]
+    queues: Vec<String>,
+    /// Workers of each pool that names no number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Stop after this long, finished or not: exit code 124.
+    #[arg(long, value_name = "SPAN", value_parser = times::span)]
+    timeout: Option<Duration>,
+    /// How long running jobs get when it is stopped.
+    #[arg(long, value_name = "SPAN", value_parser = times::span, default_value = "30s")]
+    grace: Duration,
+    /// Say only what went wrong.
+    // Here -q names queues.
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Between looks at what is left; longer if a look takes its time.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
+    let jobs = globals.open()?;
+    let began = Instant::now();
+    let filter = unfinished(&arguments.queues);
+    let mut left = Left { jobs: &jobs, filter, total: 0 };
+    let mut progress = Progress::new(globals, "finished", Unit::Jobs, None);
+    let mut look = |tally: Tally| {
+        let looked = Instant::now();
+        if let Some((done, total)) = left.look(tally) {
+            progress.at(done, Some(total));
+        }
+        LOOK_EVERY.max(looked.elapsed() * 20)
+    };
+    let until = arguments.timeout.and_then(|timeout| began.checked_add(timeout));
+    let work = work::Arguments::drain(&arguments.queues, arguments.workers, arguments.grace);
+    let watch = Watch { look: &mut look, until };
+    let worked = work::work(globals, &jobs, &work, Some(watch));
+    if let Ok(worked) = &worked {
+        look(worked.tally);
+    }
+    progress.end();
+    let worked = worked?;
+    answer(globals, &worked.tally, began.elapsed())?;
+    if worked.timed_out {
+        globals.say("the time is over; what is left stays in its queue");
+    }
+    Ok(match worked.code() {
+        // What had failed is told in any case.
+        code if code == ExitCode::SUCCESS && worked.tally.failed > 0 => {
+            ExitCode::from(super::trouble::FAILED)
+        }
+        code => code,
+    })
+}
+
+/// What is ready or running in these queues; in all, if one is named by a pattern.
+fn unfinished(pools: &[String]) -> Filter {
+    let filter = Filter::new().state(State::Ready).state(State::Running);
+    let names: Vec<&str> = pools.iter().flat_map(|pool| work::queue_names(pool)).collect();
+    if names.iter().any(|name| name.contains('*') || name.starts_with('-')) {
+        return filter;
+    }
+    names.into_iter().fold(filter, Filter::queue)
+}
+
+/// What is ready or running, in this process and others.
+struct Left<'a> {
+    jobs: &'a Jobs,
+    filter: Filter,
+    /// The most that there was to do so far; more may come.
+    total: u64,
+}
+
+impl Left<'_> {
+    /// How much of how much is done; `None`: it cannot be told at the moment.
+    fn look(&mut self, tally: Tally) -> Option<(u64, u64)> {
+        let left = self.jobs.count(&self.filter).ok()?;
+        self.total = self.total.max(tally.finished() + left);
+        Some((self.total - left, self.total))
+    }
+}
+
+fn answer(globals: &Globals, tally: &Tally, took: Duration) -> std::io::Result<()> {
+    let Tally { completed, failed, cancelled, .. } = *tally;
+    let seconds = took.as_secs_f64();
+    match globals.output() {
+        Output::Json => output::json(json!({
+            "completed": completed,
+            "failed": failed,
+            "cancelled": cancelled,
+            "seconds": seconds,
+        })),
+        Output::Tsv => {
+            let counts = [completed, failed, cancelled].map(|count| count.to_string());
+            output::tsv([counts.into_iter().chain([format!("{seconds:.3}")]).collect()])
+        }
+        Output::Table { .. } => output::print(format_args!(
+            "{} completed, {failed} failed, {cancelled} cancelled in {}\n",
+            change::jobs(completed),
+            times::about(took)
+        )),
+    }
+}

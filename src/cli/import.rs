@@ -1,0 +1,233 @@
+//! `legwork import [FILE]`: jobs from the lines of `legwork export`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::export::{Header, VERSION};
+use super::globals::Globals;
+use super::output::{self, Output};
+use super::progress::{Progress, Unit};
+use super::trouble::{REFUSED, Trouble};
+use super::{Done, change};
+use crate::error::Error;
+use crate::exported::{ExportedJob, Imported};
+use crate::jobs::{ImportRun, Jobs};
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Arguments {
+    /// The file; `-`: stdin.
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    /// Add finished jobs to the history as well.
+    #[arg(long)]
+    history: bool,
+    /// Import what this file has been imported from already once more.
+    #[arg(long)]
+    again: bool,
+    /// Only check the lines and count.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Jobs in one transaction.
+const BATCH: usize = 500;
+
+pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
+    let mut lines = Lines::new(open(arguments)?);
+    let header = lines.header()?;
+    let jobs = globals.create()?;
+    let skip = if arguments.again { 0 } else { jobs.imported_lines(&header.id)? };
+    let mut run = ImportRun::new();
+    if arguments.history {
+        run = run.with_history();
+    }
+    let mut import = Import { jobs, run, dry_run: arguments.dry_run, history: arguments.history };
+    let mut progress = Progress::new(globals, "imported", Unit::Jobs, None);
+    let mut total = Total { skipped: skip.saturating_sub(1), ..Total::default() };
+    loop {
+        let from = lines.number + 1;
+        let batch = lines.batch(skip, &import).map_err(|trouble| total.before(from, trouble))?;
+        if lines.number < from {
+            break;
+        }
+        let done = import.batch(&header.id, from, lines.number, batch);
+        total.add(done.map_err(|trouble| total.before(from, trouble))?);
+        progress.at(total.jobs(), None);
+    }
+    progress.end();
+    answer(globals, arguments, &total)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open(arguments: &Arguments) -> Result<Box<dyn BufRead>, Trouble> {
+    let path = &arguments.file;
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(io::stdin())));
+    }
+    match File::open(path) {
+        Ok(file) => Ok(Box::new(BufReader::new(file))),
+        Err(error) => Err(Trouble::usage(format_args!("{}: {error}", path.display()))),
+    }
+}
+
+/// The lines, counted from 1.
+struct Lines {
+    from: Box<dyn BufRead>,
+    number: u64,
+}
+
+impl Lines {
+    fn new(from: Box<dyn BufRead>) -> Lines {
+        Lines { from, number: 0 }
+    }
+
+    fn next(&mut self) -> Result<Option<String>, Trouble> {
+        let mut line = String::new();
+        let read = self.from.read_line(&mut line);
+        let at = self.number + 1;
+        match read.map_err(|error| Trouble::usage(format_args!("line {at}: {error}")))? {
+            0 => Ok(None),
+            _ => {
+                self.number = at;
+                Ok(Some(line))
+            }
+        }
+    }
+
+    fn header(&mut self) -> Result<Header, Trouble> {
+        let line = self.next()?.unwrap_or_default();
+        let header: Header = serde_json::from_str(&line).map_err(|error| {
+            Trouble::usage(format_args!("line 1 is not that of an export: {error}"))
+                .hint("import what `legwork export` has written, from its first line on")
+        })?;
+        if header.legwork_export != VERSION {
+            let says = format!("line 1: the export has version {}", header.legwork_export);
+            return Err(Trouble::new(REFUSED, says).hint("a newer legwork is needed for it"));
+        }
+        Ok(header)
+    }
+
+    /// The jobs of the next lines; those up to `skip` are passed by.
+    fn batch(&mut self, skip: u64, import: &Import) -> Result<Vec<ExportedJob>, Trouble> {
+        let mut batch = Vec::new();
+        while batch.len() < BATCH {
+            let Some(line) = self.next()? else { break };
+            if self.number <= skip || line.trim().is_empty() {
+                continue;
+            }
+            let number = self.number;
+            let job: ExportedJob = serde_json::from_str(&line)
+                .map_err(|error| Trouble::usage(format_args!("line {number}: {error}")))?;
+            import
+                .jobs
+                .check_import(&job)
+                .map_err(|error| Trouble::usage(format_args!("line {number}: {error}")))?;
+            batch.push(job);
+        }
+        Ok(batch)
+    }
+}
+
+struct Import {
+    jobs: Jobs,
+    run: ImportRun,
+    dry_run: bool,
+    history: bool,
+}
+
+impl Import {
+    fn batch(
+        &mut self,
+        export: &str,
+        from: u64,
+        to: u64,
+        batch: Vec<ExportedJob>,
+    ) -> Result<Imported, Trouble> {
+        if self.dry_run {
+            let finished = batch.iter().filter(|job| job.state.is_finished()).count() as u64;
+            let mut done =
+                Imported { enqueued: batch.len() as u64 - finished, ..Imported::default() };
+            *(if self.history { &mut done.finished } else { &mut done.left_out }) = finished;
+            return Ok(done);
+        }
+        if batch.is_empty() {
+            return Ok(Imported::default());
+        }
+        self.run.mark(export, to);
+        self.jobs.import(batch, &mut self.run).map_err(|error| match error {
+            Error::NotFound(parent) => Trouble::new(
+                REFUSED,
+                format_args!("lines {from} to {to}: job {parent}, which one of them waits for, was not imported with it"),
+            )
+            .hint("export the jobs together with those that they wait for, and import them in one go"),
+            error => error.into(),
+        })
+    }
+}
+
+#[derive(Default)]
+struct Total {
+    done: Imported,
+    /// Lines that an earlier import has seen to.
+    skipped: u64,
+}
+
+impl Total {
+    fn add(&mut self, done: Imported) {
+        self.done.enqueued += done.enqueued;
+        self.done.finished += done.finished;
+        self.done.left_out += done.left_out;
+        self.done.not_unique += done.not_unique;
+    }
+
+    fn jobs(&self) -> u64 {
+        self.done.enqueued + self.done.finished
+    }
+
+    /// What stands in spite of the trouble.
+    fn before(&self, from: u64, trouble: Trouble) -> Trouble {
+        match from - 1 {
+            0 | 1 => trouble.hint("nothing was imported"),
+            last => trouble.hint(format_args!(
+                "the lines up to {last} are imported; mend the file and import it again: it goes on there"
+            )),
+        }
+    }
+}
+
+fn answer(globals: &Globals, arguments: &Arguments, total: &Total) -> io::Result<()> {
+    let Imported { enqueued, finished, left_out, not_unique } = total.done;
+    match globals.output() {
+        Output::Json => output::json(json!({
+            "dry_run": arguments.dry_run,
+            "enqueued": enqueued,
+            "finished": finished,
+            "left_out": left_out,
+            "not_unique": not_unique,
+            "skipped": total.skipped,
+        })),
+        Output::Tsv => {
+            let counts = [enqueued, finished, left_out, not_unique, total.skipped];
+            output::tsv([counts.map(|count| count.to_string()).to_vec()])
+        }
+        Output::Table { .. } => {
+            let verb = if arguments.dry_run { "would enqueue" } else { "enqueued" };
+            let mut text = format!("{verb} {}", change::jobs(enqueued));
+            for (count, what) in [
+                (finished, "finished ones added to the history"),
+                (left_out, "finished ones left out (--history adds them)"),
+                (not_unique, "left out: another job has their unique key"),
+                (total.skipped, "imported from this file before (--again imports them again)"),
+            ] {
+                if count > 0 {
+                    text += &format!("; {count} {what}");
+                }
+            }
+            output::print(text + "\n")
+        }
+    }
+}

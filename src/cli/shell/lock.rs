@@ -1,0 +1,93 @@
+//! One command of a job at a time, also after its worker was killed.
+//!
+//! A run holds the lock of a file, and the command inherits the descriptor. Such a lock belongs to the
+//! open file and not to a process: a worker that is alive lets it go for all when the command has ended,
+//! also for what the command has left in the background. A worker that is killed lets nothing go, and
+//! then the lock is free when the last process has ended that has the descriptor.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::capture::private_directory;
+use super::kept::directory;
+use crate::id::JobId;
+
+/// Held while a command runs.
+pub(super) struct RunLock {
+    file: File,
+    path: PathBuf,
+    /// An earlier run has left the file, so its worker was killed.
+    pub(super) after_a_kill: bool,
+}
+
+impl RunLock {
+    /// `None`: the command of an earlier run still lives.
+    pub(super) fn take(db: &Path, id: JobId) -> io::Result<Option<RunLock>> {
+        let directory = directory(db, id);
+        let path = directory.join("lock");
+        loop {
+            private_directory(&directory)?;
+            let after_a_kill = fs::symlink_metadata(&path).is_ok();
+            let mut options = OpenOptions::new();
+            let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Whoever had it before has removed the file, perhaps after it was opened here.
+            if fs::metadata(&path).is_ok_and(|there| Some(there.ino()) == inode(&file)) {
+                return Ok(Some(RunLock { file, path, after_a_kill }));
+            }
+        }
+    }
+
+    /// For the command.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
+}
+
+fn inode(file: &File) -> Option<u64> {
+    file.metadata().ok().map(|file| file.ino())
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // While it is locked: nobody else's file can be meant.
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::debug!("legwork: removing {}: {error}", self.path.display());
+        }
+        if let Err(error) = self.file.unlock() {
+            log::debug!("legwork: unlocking {}: {error}", self.path.display());
+        }
+        // Empty if the command has said nothing; otherwise it stays.
+        if let Some(directory) = self.path.parent() {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_free_again_for_all_copies_when_its_run_ends_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("x.db");
+        let take = || RunLock::take(&db, JobId(1)).unwrap();
+        let first = take().unwrap();
+        assert!(!first.after_a_kill);
+        let copy = first.descriptor().unwrap();
+        assert!(take().is_none());
+        drop(first);
+        assert!(!directory(&db, JobId(1)).exists());
+        let second = take().unwrap();
+        drop((copy, second));
+        assert!(take().is_some());
+    }
+}

@@ -1,0 +1,127 @@
+//! Moving jobs to another file: exporting and importing.
+
+use std::collections::HashMap;
+
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::exported::{ExportedJob, ImportRow, Imported};
+use crate::id::JobId;
+use crate::record::Filter;
+use crate::store::Import;
+
+use super::Jobs;
+
+/// An import under way: remembers which jobs have become which, for those who wait for them.
+///
+/// ```
+/// # use legwork::{Filter, ImportRun, Jobs, NewJob};
+/// # fn main() -> legwork::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let old = Jobs::open(dir.path().join("old.db"))?;
+/// # old.enqueue(NewJob::of_kind("mail", serde_json::json!({ "to": 7 })))?;
+/// # let new = Jobs::open(dir.path().join("new.db"))?;
+/// let mut run = ImportRun::new();
+/// let mut after = None;
+/// loop {
+///     let jobs = old.export(&Filter::new(), after, 500)?;
+///     let Some(last) = jobs.last() else { break };
+///     after = Some(last.id);
+///     new.import(jobs, &mut run)?;
+/// }
+/// # assert_eq!(new.list(&Filter::new(), None, 10)?.jobs[0].args, r#"{"to":7}"#);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ImportRun {
+    ids: HashMap<JobId, JobId>,
+    history: bool,
+    mark: Option<(String, u64)>,
+}
+
+impl ImportRun {
+    /// Imports jobs that are not finished.
+    pub fn new() -> ImportRun {
+        ImportRun::default()
+    }
+
+    /// Finished jobs are added to the history as well.
+    pub fn with_history(self) -> ImportRun {
+        ImportRun { history: true, ..self }
+    }
+
+    /// The next jobs reach to this line of this export: remembered with them in the file, and asked for by
+    /// [`Jobs::imported_lines`].
+    pub fn mark(&mut self, export: impl Into<String>, lines: u64) {
+        self.mark = Some((export.into(), lines));
+    }
+}
+
+impl Jobs {
+    /// Reads jobs that match, with all that is needed to make them anew: at most `limit` with ids above
+    /// `after`, by rising id. To read all, ask again with the last id until nothing comes; what is
+    /// enqueued meanwhile comes as well.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn export(
+        &self,
+        filter: &Filter,
+        after: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<ExportedJob>> {
+        self.store().export(filter, after.unwrap_or(JobId(0)), limit.clamp(1, 10_000))
+    }
+
+    /// Enqueues exported jobs as new jobs with new ids, all of them or none, durably. Their times, attempts,
+    /// unique keys and limits stay; those that were running begin that attempt again. Jobs that wait
+    /// for others come after those, in this call or an earlier one of the same run. Finished ones are
+    /// left out, unless the run [has the history](ImportRun::with_history).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Json`] for a job that cannot be enqueued like this;
+    /// [`Error::NotFound`] if a parent was not imported before; those of writing.
+    pub fn import(&self, jobs: Vec<ExportedJob>, run: &mut ImportRun) -> Result<Imported> {
+        self.refuse_inside_transaction("import")?;
+        let (mut rows, mut left_out, mut parents) = (Vec::new(), 0, Vec::new());
+        for job in jobs {
+            if job.state.is_finished() && !run.history {
+                left_out += 1;
+                continue;
+            }
+            if job.is_parent {
+                parents.push(job.id);
+            }
+            rows.push(self.checked(job, run)?);
+        }
+        let done = self.store().import(Import { jobs: rows, mark: run.mark.take() })?;
+        // The others are nobody's parents: they need not be remembered.
+        run.ids.extend(done.ids.into_iter().filter(|(old, _)| parents.contains(old)));
+        Ok(Imported { left_out, ..done.imported })
+    }
+
+    /// Whether an exported job could be imported.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Json`] as [`import`](Jobs::import).
+    pub fn check_import(&self, job: &ExportedJob) -> Result<()> {
+        job.clone().into_row(self.clock().micros(), self.0.max_args).map(drop)
+    }
+
+    fn checked(&self, job: ExportedJob, run: &ImportRun) -> Result<ImportRow> {
+        let mut row = job.into_row(self.clock().micros(), self.0.max_args)?;
+        let known = row.after.iter().filter_map(|parent| run.ids.get(parent));
+        row.row.parents = known.copied().collect();
+        row.after.retain(|parent| !run.ids.contains_key(parent));
+        Ok(row)
+    }
+
+    /// How many lines of an export have been imported into this file, as
+    /// [marked](ImportRun::mark); 0 if it was not.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn imported_lines(&self, export: &str) -> Result<u64> {
+        self.store().imported_lines(export)
+    }
+}

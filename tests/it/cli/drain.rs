@@ -1,0 +1,89 @@
+//! `legwork drain`, and progress bars.
+
+use serde_json::json;
+
+use super::{Ended, LEGWORK, feed};
+use crate::common::{Place, place};
+
+/// A command on a terminal of 80 columns; what was drawn there, line by line, without escapes.
+fn drawn(place: &Place, line: &str) -> (Ended, Vec<String>) {
+    let mut command = std::process::Command::new("script");
+    command
+        .args(["-qec", &format!("stty cols 80 rows 24; exec {LEGWORK} {line}"), "/dev/null"])
+        .env("LEGWORK_DB", &place.path)
+        .env("TERM", "xterm")
+        .env("SHELL", "/bin/sh")
+        .current_dir(place.dir.path())
+        .stdin(std::process::Stdio::piped());
+    let ended = feed(&mut command, "");
+    let mut lines = Vec::new();
+    for part in ended.stdout.split(['\r', '\n']) {
+        let mut text = String::new();
+        let mut chars = part.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '\u{1b}' => {
+                    // An escape ends with a letter.
+                    let _ = chars.by_ref().find(|c| c.is_ascii_alphabetic());
+                }
+                c => text.push(c),
+            }
+        }
+        lines.push(text);
+    }
+    (ended, lines)
+}
+
+#[test]
+fn drain_works_until_nothing_is_left_and_sums_up() {
+    let place = place();
+    place.line("drain").coded(5);
+    for _ in 0..5 {
+        place.line("run -- true").good();
+    }
+    place.line("run --in 1h -- true").good();
+    let drained = place.line("drain --workers 2");
+    assert!(drained.stderr.contains("finished 5/5 jobs"), "{drained:?}");
+    let row = drained.good();
+    assert_eq!(row.split('\t').take(3).collect::<Vec<_>>(), ["5", "0", "0"]);
+    place.script("", "exit 1");
+    let failed = place.line("drain --json").coded(1).json();
+    assert_eq!((&failed["completed"], &failed["failed"]), (&json!(0), &json!(1)));
+    assert!(failed["seconds"].as_f64().unwrap() > 0.0);
+    place.line("run --queue other -- true").good();
+    let quiet = place.line("drain -q default --quiet");
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""), "{quiet:?}");
+    assert!(place.line("drain -q other:1").good().starts_with("1\t"));
+}
+
+#[test]
+fn drain_stops_when_its_time_is_over() {
+    let place = place();
+    let id = place.script("", "exec sleep 1000");
+    let over = place.line("drain --timeout 100ms --grace 0s").coded(124);
+    assert!(over.stderr.contains("the time is over"), "{over:?}");
+    assert_eq!(place.state(id), "ready");
+}
+
+#[test]
+fn the_bar_fits_into_80_columns_and_goes_when_it_is_done() {
+    let place = place();
+    for _ in 0..8 {
+        place.line("run -- sleep 0.2").good();
+    }
+    let (ended, lines) = drawn(&place, "drain --workers 1");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let bars: Vec<&String> = lines.iter().filter(|line| line.contains("ETA")).collect();
+    assert!(!bars.is_empty(), "{ended:?}");
+    for bar in &bars {
+        assert!(bar.chars().count() <= 80, "{bar:?}");
+        assert!(
+            bar.starts_with("finished ") && bar.contains("/8 ") && bar.contains("/s"),
+            "{bar:?}"
+        );
+    }
+    let last = lines.iter().rev().find(|line| !line.is_empty()).unwrap();
+    assert!(last.starts_with("8 jobs completed, 0 failed, 0 cancelled in "), "{last}");
+    let (quiet, lines) = drawn(&place, "prune --all-finished --yes --quiet");
+    assert_eq!((quiet.code, lines.concat().trim()), (0, "removed 8 jobs"));
+}

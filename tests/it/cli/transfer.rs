@@ -1,0 +1,190 @@
+//! `legwork export` and `import`: what goes out comes in, once, or says why not.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use legwork::{Filter, JobId, JobRecord, Jobs, Limit, NewJob, Retry, State, Unique};
+use serde_json::{Value, json};
+
+use crate::common::{Place, place};
+
+fn all(place: &Place) -> Vec<JobRecord> {
+    let mut jobs = place.open().list(&Filter::new(), None, 10_000).unwrap().jobs;
+    jobs.reverse();
+    jobs
+}
+
+/// The records, with ids counted from 0.
+fn without_ids(jobs: Vec<JobRecord>) -> Vec<JobRecord> {
+    let numbered = jobs.into_iter().enumerate();
+    numbered.map(|(at, job)| with_id(job, at)).collect()
+}
+
+fn with_id(mut job: JobRecord, at: usize) -> JobRecord {
+    job.id = JobId(at as i64);
+    job.cause = None;
+    job
+}
+
+/// Jobs of every sort.
+fn fill(place: &Place) {
+    let jobs = place.open();
+    let hour = Duration::from_secs(3600);
+    let mail = |to: i64| {
+        NewJob::of_kind_json("mail", format!("{{ \"to\":\t{to}, \"big\": 9007199254740993 }}"))
+    };
+    let parent = jobs.enqueue(mail(1).tag("b").tag("a").meta("k", "v").priority(-3)).unwrap();
+    jobs.enqueue(mail(2).after([parent])).unwrap();
+    jobs.enqueue(mail(3).delay(hour).queue("later").gate("online").expires_after(hour)).unwrap();
+    jobs.enqueue(mail(4).unique(Unique::by_key("one").for_period(hour))).unwrap();
+    jobs.enqueue(mail(5).unique_key("two").timeout(hour).retry(Retry::fixed(hour).attempts(5)))
+        .unwrap();
+    jobs.enqueue(mail(6).limited(Limit::at_once("l", 1)).limited(Limit::rate("r", 5, hour)))
+        .unwrap();
+    drop(jobs);
+    place.script("--attempts 3", "exit 7");
+    place.script("--tag done", "echo out");
+    place.script("", "exit 1");
+    let cancelled = place.line("run -- true").id();
+    place.line(&format!("cancel {cancelled}")).good();
+    place.work().coded(1);
+}
+
+#[test]
+fn export_and_import_give_equal_jobs_with_new_ids() {
+    let (old, new) = (place(), place());
+    fill(&old);
+    let lines = old.line("export").good();
+    assert_eq!(lines.lines().count(), 1 + all(&old).len());
+    // An id is taken there already.
+    let first = new.line("run -- true").id();
+    new.line(&format!("cancel {first}")).good();
+    new.open().delete(first).unwrap();
+    let done = new.with_stdin("import --history --json", &lines).json();
+    assert_eq!(
+        (&done["enqueued"], &done["finished"], &done["left_out"]),
+        (&json!(7), &json!(3), &json!(0))
+    );
+    assert_eq!(all(&new)[0].id, JobId(2));
+    assert_eq!(without_ids(all(&new)), without_ids(all(&old)));
+    let retrying =
+        |place: &Place| all(place).into_iter().find(|job| job.state == State::Retrying).unwrap();
+    assert_eq!(retrying(&new).attempts, 1);
+    // What the records do not tell, too.
+    let hidden = |place: &Place| {
+        let sql =
+            "SELECT coalesce(options, '') || coalesce(limits, '') || coalesce(unique_hold, '')
+                     FROM legwork_jobs ORDER BY id";
+        let app = place.connect();
+        let mut ask = app.prepare(sql).unwrap();
+        ask.query_map([], |row| row.get::<_, String>(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(hidden(&new), hidden(&old));
+    assert!(new.line("doctor --full --json").json()["usable"] == true);
+}
+
+#[test]
+fn an_imported_child_starts_after_its_parent_and_keys_are_held() {
+    let (old, new) = (place(), place());
+    let parent = old.script("--in 0s", "echo p >> order");
+    old.script(&format!("--after {parent}"), "echo c >> order");
+    let lines = old.line("export").good();
+    new.with_stdin("import", &lines).good();
+    assert_eq!(
+        all(&new).iter().map(|job| job.state).collect::<Vec<_>>(),
+        [State::Ready, State::Blocked]
+    );
+    new.work().good();
+    assert_eq!(fs::read_to_string(old.file("order")).unwrap(), "p\nc\n");
+    old.open().enqueue(NewJob::of_kind("k", json!({})).unique_key("held")).unwrap();
+    new.open().enqueue(NewJob::of_kind("k", json!({})).unique_key("held")).unwrap();
+    let lines = old.line("export kind:k").good();
+    assert_eq!(new.with_stdin("import", &lines).good(), "0\t0\t0\t1\t0\n");
+}
+
+#[test]
+fn finished_jobs_come_only_with_the_history_and_a_query_chooses() {
+    let (old, new) = (place(), place());
+    fill(&old);
+    let lines = old.line("export state:failed state:scheduled").good();
+    assert_eq!(lines.lines().count(), 3);
+    assert_eq!(new.with_stdin("import --dry-run", &lines).good(), "1\t0\t1\t0\t0\n");
+    assert_eq!(all(&new), []);
+    assert_eq!(new.with_stdin("import", &lines).good(), "1\t0\t1\t0\t0\n");
+    assert_eq!(all(&new)[0].state, State::Scheduled);
+    // A child without its parent.
+    let child = old.line("export state:blocked").good();
+    let refused = new.with_stdin("import", &child).coded(4);
+    assert!(refused.stderr.contains("waits for"), "{refused:?}");
+    assert_eq!(all(&new).len(), 1);
+}
+
+#[test]
+fn the_same_export_is_imported_once_and_goes_on_where_it_stopped() {
+    let (old, new) = (place(), place());
+    old.open().enqueue_many((0..1_200).map(|n| NewJob::of_kind("k", json!(n)))).unwrap();
+    old.line("export -o all.jsonl").good();
+    let file = old.file("all.jsonl");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(old.line("export -o all.jsonl").coded(4).stderr.contains("overwrites"));
+    let text = fs::read_to_string(&file).unwrap();
+    let broken: Vec<String> = text
+        .lines()
+        .enumerate()
+        .map(|(at, line)| if at == 800 { "{\"kind\":".to_owned() } else { line.to_owned() })
+        .collect();
+    fs::write(new.file("broken.jsonl"), broken.join("\n")).unwrap();
+    let stopped = new.line("import broken.jsonl").coded(2);
+    assert!(
+        stopped.stderr.contains("line 801: ") && stopped.stderr.contains("up to 501"),
+        "{stopped:?}"
+    );
+    assert_eq!(all(&new).len(), 500);
+    let import = format!("import {}", file.display());
+    let done = new.line(&format!("{import} --json")).json();
+    assert_eq!((&done["enqueued"], &done["skipped"]), (&json!(700), &json!(500)));
+    let args: Vec<String> = all(&new).into_iter().map(|job| job.args).collect();
+    assert_eq!(args, (0..1_200).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(new.line(&import).good(), "0\t0\t0\t0\t1200\n");
+    let again = new.on_terminal(&format!("{import} --again"), "").good();
+    assert!(again.contains("enqueued 1200 jobs"), "{again}");
+    assert_eq!(all(&new).len(), 2_400);
+}
+
+#[test]
+fn what_is_no_export_is_refused() {
+    let place = place();
+    let header = r#"{"legwork_export":1,"id":"x","exported_at":"2026-01-01T00:00:00Z"}"#;
+    let job: Value = json!({
+        "id": 1, "kind": "k", "queue": "q", "state": "ready", "priority": 0, "attempts": 0,
+        "enqueued_at": "2026-01-01T00:00:00Z", "run_at": "2026-01-01T00:00:00Z", "args": "{}",
+    });
+    let with = |key: &str, value: Value| {
+        let mut job = job.clone();
+        job[key] = value;
+        format!("{header}\n{job}\n")
+    };
+    for (text, code, says) in [
+        (String::new(), 2, "line 1"),
+        ("{}\n".to_owned(), 2, "line 1"),
+        (header.replace(":1,", ":2,"), 4, "version 2"),
+        (format!("{header}\nx\n"), 2, "line 2"),
+        (with("args", json!("{")), 2, "line 2: arguments"),
+        (with("queue", json!("")), 2, "line 2: invalid queue name"),
+        (with("state", json!("done")), 2, "line 2"),
+        (with("state", json!("failed")), 2, "does not say when"),
+        (with("unique", json!({ "key": "k", "hold": 9 })), 2, "line 2"),
+        (with("limits", json!({ "limits": "x" })), 2, "line 2"),
+    ] {
+        let refused = place.with_stdin("import", &text).coded(code);
+        assert!(refused.stderr.contains(says), "{text}: {refused:?}");
+    }
+    assert_eq!(place.with_stdin("import", &with("x", json!(1))).good(), "1\t0\t0\t0\t0\n");
+    place.line("import none.jsonl").coded(2);
+    place.line("export colour:red").coded(2);
+    assert!(Jobs::open(&place.path).unwrap().get(JobId(1)).is_ok());
+}
