@@ -19,6 +19,7 @@ mod seeing;
 mod sessions;
 mod set_up;
 mod shell;
+mod tmux;
 #[cfg(feature = "tui")]
 mod top;
 mod transfer;

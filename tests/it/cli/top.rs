@@ -1,85 +1,14 @@
-//! `legwork top` on a terminal, which tmux draws: what is seen there, what keys do to the file, and how it is
-//! left.
+//! `legwork top` on a terminal: what is seen there, what keys do to the file, and how it is left.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use legwork::{Context, Engine, Job, JobResult, Pool, State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::tmux::{Tmux, compare};
 use super::{LEGWORK, pids, until};
-use crate::common::{Place, place};
-
-/// A shell in a terminal of 80 columns and 24 lines.
-struct Tmux {
-    socket: PathBuf,
-}
-
-impl Tmux {
-    /// `None`: there is no tmux. CI has it.
-    fn start(place: &Place) -> Option<Tmux> {
-        let found = Command::new("tmux").arg("-V").stdout(Stdio::null()).status().is_ok();
-        if !found {
-            assert!(std::env::var_os("CI").is_none(), "CI must have tmux");
-            println!("skipped: there is no tmux here");
-            return None;
-        }
-        let tmux = Tmux { socket: place.file("tmux") };
-        let mut start = tmux.command(["-f", "/dev/null", "new-session", "-d", "-x", "80"]);
-        let status = start
-            .args(["-y", "24", "exec sh"])
-            .env("PS1", "$ ")
-            .env("LEGWORK_DB", &place.path)
-            .env_remove("NO_COLOR")
-            .env_remove("ENV")
-            .env_remove("TMUX")
-            .current_dir(place.dir.path())
-            .status();
-        assert!(status.unwrap().success());
-        Some(tmux)
-    }
-
-    fn command<const N: usize>(&self, args: [&str; N]) -> Command {
-        let mut command = Command::new("tmux");
-        command.arg("-u").arg("-S").arg(&self.socket).args(args);
-        command
-    }
-
-    /// Types a line.
-    fn line(&self, line: &str) {
-        assert!(self.command(["send-keys", "-l", line]).status().unwrap().success());
-        self.key("Enter");
-    }
-
-    fn key(&self, key: &str) {
-        assert!(self.command(["send-keys", key]).status().unwrap().success());
-    }
-
-    /// What is on the screen.
-    fn screen(&self) -> String {
-        let shown = self.command(["capture-pane", "-p"]).output().unwrap();
-        String::from_utf8(shown.stdout).unwrap()
-    }
-
-    /// Waits until all of this is on the screen, which it returns.
-    #[track_caller]
-    fn until(&self, wanted: &[&str]) -> String {
-        let mut screen = String::new();
-        until(&format!("{wanted:?} on\n{}", self.screen()), || {
-            screen = self.screen();
-            wanted.iter().all(|text| screen.contains(text))
-        });
-        screen
-    }
-}
-
-impl Drop for Tmux {
-    fn drop(&mut self) {
-        let _ = self.command(["kill-server"]).status();
-    }
-}
+use crate::common::place;
 
 /// A job that has done some of its work and then waits until it is cancelled.
 #[derive(Serialize, Deserialize)]
@@ -109,7 +38,7 @@ fn without(picture: &str, from: &str, to: Option<&str>) -> String {
         let end = to.map_or(Some(usize::MAX), |to| line.find(to));
         match (line.find(from), end) {
             (Some(start), Some(end)) => cut = Some((line.to_owned(), start..end)),
-            _ if line.contains('─') => cut = None,
+            _ if line.contains('─') || line.is_empty() => cut = None,
             _ => {}
         }
         let varies = |at: usize| {
@@ -121,16 +50,6 @@ fn without(picture: &str, from: &str, to: Option<&str>) -> String {
         text.push('\n');
     }
     text
-}
-
-#[track_caller]
-fn compare(name: &str, drawn: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/pictures").join(name);
-    if std::env::var_os("LEGWORK_PICTURES").is_some_and(|how| how == "overwrite") {
-        std::fs::write(&path, drawn).unwrap();
-    }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(drawn == kept, "{name} is now\n{drawn}\nand was\n{kept}");
 }
 
 #[test]
@@ -180,7 +99,7 @@ fn jobs_are_seen_running_and_cancelled_and_the_terminal_is_left_as_it_was() {
     let screen = tmux.until(&["code 0"]);
     assert!(!screen.contains("3 failed"), "{screen}");
     tmux.line("echo 'it is' echoed");
-    tmux.until(&["$ echo 'it is' echoed", "\nit is echoed"]);
+    tmux.until(&["echo 'it is' echoed", "\nit is echoed"]);
 
     worker.signal(Signal::INT);
     worker.signal(Signal::INT);
@@ -204,11 +123,11 @@ fn signals_and_a_file_that_goes_away_end_it_in_good_order() {
     let screen = tmux.until(&["code 143"]);
     assert!(!screen.contains("2 running"), "{screen}");
 
-    tmux.line(&format!("clear; {LEGWORK} top --read-only; echo \"code $?\""));
+    tmux.line(&format!("clear; {LEGWORK} top --read-only"));
     tmux.until(&["no job has failed"]);
     tmux.key("C-z");
     tmux.until(&["Stopped"]);
-    tmux.line("fg");
+    tmux.line("clear; fg; echo \"code $?\"");
     tmux.until(&["2 running", "no job has failed"]);
     std::fs::remove_file(&place.path).unwrap();
     tmux.until(&["cannot be read now", "the file is gone"]);
