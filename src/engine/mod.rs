@@ -210,6 +210,11 @@ impl Engine {
         // Those that wait for a job must look at the new number.
         self.jobs().store().unpark(pool.id, epoch)?;
         worker::start_missing(&self.core, pool)?;
+        self.tell_pools()
+    }
+
+    /// Writes down how many workers its pools have now, for those who look.
+    fn tell_pools(&self) -> Result<()> {
         let pools = self.core.pools.iter().map(|pool| pool.record()).collect();
         self.jobs().store().set_pools(self.core.instance, pools)
     }

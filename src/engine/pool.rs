@@ -183,7 +183,7 @@ impl RunningPool {
 
     /// What others are to know of it now.
     pub(super) fn record(&self) -> PoolRecord {
-        PoolRecord { workers: self.lock().target, ..self.record.clone() }
+        PoolRecord { workers: self.lock().wanted(), ..self.record.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {
