@@ -46,7 +46,8 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         run = run.with_history();
     }
     let mut import = Import { jobs, run, dry_run: arguments.dry_run, history: arguments.history };
-    let mut progress = Progress::new(globals, "imported", Unit::Jobs, None);
+    let verb = if arguments.dry_run { "checked" } else { "imported" };
+    let mut progress = Progress::new(globals, verb, Unit::Jobs, None);
     let mut total = Total { skipped: skip.saturating_sub(1), ..Total::default() };
     loop {
         let from = lines.number + 1;
@@ -101,7 +102,7 @@ impl Lines {
     fn header(&mut self) -> Result<Header, Trouble> {
         let line = self.next()?.unwrap_or_default();
         let header: Header = serde_json::from_str(&line).map_err(|error| {
-            Trouble::usage(format_args!("line 1 is not that of an export: {error}"))
+            Trouble::usage(format_args!("line 1 is not that of an export: {}", in_line(&error)))
                 .hint("import what `legwork export` has written, from its first line on")
         })?;
         if header.legwork_export != VERSION {
@@ -120,8 +121,9 @@ impl Lines {
                 continue;
             }
             let number = self.number;
-            let job: ExportedJob = serde_json::from_str(&line)
-                .map_err(|error| Trouble::usage(format_args!("line {number}: {error}")))?;
+            let job: ExportedJob = serde_json::from_str(&line).map_err(|error| {
+                Trouble::usage(format_args!("line {number}: {}", in_line(&error)))
+            })?;
             import
                 .jobs
                 .check_import(&job)
@@ -130,6 +132,11 @@ impl Lines {
         }
         Ok(batch)
     }
+}
+
+/// The error, for which this line is the only one.
+fn in_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(&format!(" at line {} column ", error.line()), " at column ")
 }
 
 struct Import {

@@ -152,7 +152,7 @@ pub struct Command {
 enum Verb {
     /// Run jobs: the shell jobs that `legwork run` enqueues.
     Work(work::Arguments),
-    /// Run jobs until nothing is ready, running or due, and show how far it is.
+    /// Run jobs until there is nothing left, and show how far it is.
     Drain(drain::Arguments),
     /// Enqueue a job of any kind.
     Enqueue(enqueue::Arguments),
@@ -191,9 +191,9 @@ enum Verb {
     Delete(change::Arguments),
     /// Give jobs that wait another time from which they may run.
     Reschedule(reschedule::Arguments),
-    /// Let jobs that wait for their time run now; attempts used up stay so.
+    /// Let jobs that wait for their time run now; attempts stay counted.
     RunNow(change::Arguments),
-    /// Change arguments, queue, priority, tags and more of jobs that wait.
+    /// Change jobs that wait: their arguments, queue, priority and more.
     Edit(edit::Arguments),
     /// Enqueue new jobs like these; prints the new ids.
     Clone(change::Arguments),

@@ -96,6 +96,8 @@ fn an_upload_survives_the_death_of_the_machine_and_goes_on_with_the_next_command
 #[test]
 fn a_worker_that_lives_is_enough_and_one_that_cannot_start_is_told() {
     let place = with_script();
+    // The file is there before anybody asks about it.
+    drop(place.open());
     let worker = place.worker("work");
     let workers = Workers(&place);
     until("the worker lives", || workers.live().len() == 1);
