@@ -213,6 +213,7 @@ impl Engine {
         self.tell_pools()
     }
 
+    /// Writes down how many workers its pools have now, for those who look.
     fn tell_pools(&self) -> Result<()> {
         let pools = self.core.pools.iter().map(|pool| pool.record()).collect();
         self.jobs().store().set_pools(self.core.instance, pools)

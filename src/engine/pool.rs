@@ -184,7 +184,7 @@ impl RunningPool {
     /// What others are to know of it now.
     pub(super) fn record(&self) -> PoolRecord {
         let count = self.lock();
-        let workers = if count.closed { 0 } else { count.target };
+        let workers = if count.closed { 0 } else { count.wanted() };
         PoolRecord { workers, ..self.record.clone() }
     }
 
