@@ -194,10 +194,11 @@ fn turn_to_wal(
 ) -> Result<()> {
     let mode = |sql: &str| to_the_end(conn, sql);
     let before = mode("PRAGMA journal_mode").map_err(|error| opening(path, error))?;
-    can_write(conn, path, deadline, patience)?;
     if before == "wal" {
-        return Ok(());
+        // Whoever only reads has nothing to wait for.
+        return can_write(conn, path, Instant::now(), patience);
     }
+    can_write(conn, path, deadline, patience)?;
     let after = patiently(deadline, || mode("PRAGMA journal_mode = WAL")).map_err(|error| {
         if is_busy(&error) {
             Error::Foreign {

@@ -182,3 +182,19 @@ fn options_have_texts(path: &str, help: &str) {
     }
     assert!(options > 3, "{path}: {help}");
 }
+
+#[test]
+fn who_only_looks_does_not_wait_for_who_writes() {
+    let place = place();
+    place.line("run -- true").good();
+    let app = place.connect();
+    app.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // Longer than any test may take, were it waited for.
+    let long = std::time::Duration::from_secs(3600);
+    let jobs = place.builder().busy_timeout(long).open().unwrap();
+    assert_eq!(jobs.count(&legwork::Filter::new()).unwrap(), 1);
+    drop(jobs);
+    for line in ["list", "status", "check", "export", "queues"] {
+        place.line(line).good();
+    }
+}
