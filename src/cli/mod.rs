@@ -73,6 +73,8 @@ mod show;
 mod stats;
 mod status;
 mod times;
+#[cfg(feature = "tui")]
+mod top;
 mod trouble;
 mod until;
 mod vacuum;
@@ -170,6 +172,9 @@ enum Verb {
     Workers,
     /// Count the jobs, and show how long each kind waits and runs.
     Stats,
+    /// Watch queues, running jobs and failures live, and act on them.
+    #[cfg(feature = "tui")]
+    Top(top::Arguments),
     /// Answer a probe by exit code: 0 well, 69 no worker, 4 jobs wait.
     Health(health::Arguments),
     /// Show what a job has written, and follow what it writes.
@@ -337,6 +342,8 @@ impl Verb {
             Verb::Queues => queues::run(globals),
             Verb::Workers => workers::run(globals),
             Verb::Stats => stats::run(globals),
+            #[cfg(feature = "tui")]
+            Verb::Top(arguments) => top::run(globals, arguments),
             Verb::Health(arguments) => health::run(globals, arguments),
             Verb::Logs(arguments) => logs::run(globals, arguments),
             Verb::Events(arguments) => events::run(globals, arguments),

@@ -79,7 +79,7 @@ const MORE: [(&str, &str); 5] = [
 ];
 
 /// Commands that print no JSON of this sort, as the guide says.
-const WITHOUT: [&str; 3] = ["work", "bench", "completions"];
+const WITHOUT: [&str; 4] = ["work", "bench", "completions", "top"];
 
 /// A line of JSON for each line that a job has written; the others print one.
 const LONG: [&str; 1] = ["logs"];
