@@ -10,9 +10,9 @@ use crate::clock::{Micros, from_micros, to_micros};
 use crate::error::{Error, Result};
 use crate::id::{FlowId, JobId};
 use crate::limit::Limits;
-use crate::new_job::{LATEST, NewRow, Overrides};
+use crate::new_job::{NewRow, Overrides, check_args, check_meta, check_start, check_tags};
 use crate::rules::name;
-use crate::rules::unique::{Hold, Key};
+use crate::rules::unique::{Hold, Key, is_made_of_args};
 use crate::state::State;
 use crate::unique::Conflict;
 
@@ -160,6 +160,8 @@ pub(crate) struct ImportRow {
     pub(crate) row: NewRow,
     /// Parents by their old ids, which come into being with it.
     pub(crate) after: Vec<JobId>,
+    /// Others wait for it.
+    pub(crate) is_parent: bool,
     pub(crate) enqueued_at: Micros,
     pub(crate) attempts: u32,
     pub(crate) first_started_at: Option<Micros>,
@@ -210,6 +212,7 @@ impl ExportedJob {
         // They are checked as a new job's are.
         let limits = limits.map(|limits| limits.resolved(&self.args)).transpose()?.flatten();
         let options = self.options.map(from_json::<Overrides>).transpose()?;
+        let unique = self.unique.map(|key| key.into_key(&self.kind)).transpose()?;
         let row = NewRow {
             state,
             kind: self.kind,
@@ -223,7 +226,7 @@ impl ExportedJob {
             options: options.map(|options| to_json(&options)).transpose()?,
             tags: (!self.tags.is_empty()).then(|| to_json(&self.tags)).transpose()?,
             meta: (!self.meta.is_empty()).then(|| to_json(&self.meta)).transpose()?,
-            unique: self.unique.map(|key| key.into_key()).transpose()?,
+            unique,
             limits,
             flow: None,
             parents: Vec::new(),
@@ -233,6 +236,7 @@ impl ExportedJob {
             old: self.id,
             row,
             after: self.after,
+            is_parent: self.is_parent,
             enqueued_at: to_micros(self.enqueued_at),
             attempts: self.attempts,
             first_started_at: self.first_started_at.map(to_micros),
@@ -246,23 +250,16 @@ impl ExportedJob {
         if let Some(gate) = &self.gate {
             name::check("gate name", gate)?;
         }
-        self.tags.iter().try_for_each(|tag| name::check("tag", tag))?;
-        self.meta.keys().try_for_each(|key| name::check("meta key", key))?;
-        if self.args.len() > max_args {
-            let why =
-                format!("they have {} bytes, at most {max_args} are allowed", self.args.len());
-            return Err(Error::invalid("arguments", why));
-        }
+        check_tags(&self.tags)?;
+        check_meta(&self.meta)?;
+        check_args(&self.args, max_args)?;
         for (what, json) in [("arguments", Some(&self.args)), ("output", self.output.as_ref())] {
             if let Some(json) = json {
                 serde_json::from_str::<serde::de::IgnoredAny>(json)
                     .map_err(|source| Error::Json { what, source })?;
             }
         }
-        if to_micros(self.run_at) > LATEST {
-            return Err(Error::invalid("start time", "it lies after the year 9999"));
-        }
-        Ok(())
+        check_start(to_micros(self.run_at))
     }
 }
 
@@ -272,7 +269,11 @@ impl ExportedKey {
     }
 
     /// One that is taken leaves the job out, and nothing else.
-    fn into_key(self) -> Result<Key> {
+    fn into_key(self, kind: &str) -> Result<Key> {
+        // One that was made of arguments has the kind's name in it, and is longer.
+        if !is_made_of_args(&self.key, kind) {
+            name::check("unique key", &self.key)?;
+        }
         let hold = Hold::from_code(self.hold)
             .ok_or_else(|| Error::invalid("unique key", "there is no such hold"))?;
         if (hold == Hold::Period) != self.until.is_some() {

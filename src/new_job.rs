@@ -23,7 +23,7 @@ use crate::unique::Unique;
 pub use self::edit::Edit;
 pub(crate) use self::edit::with_meta;
 pub use self::options::{JobOptions, Overdue, Retention};
-pub(crate) use self::row::{LATEST, NewRow, check_start};
+pub(crate) use self::row::{LATEST, NewRow, check_args, check_meta, check_start, check_tags};
 
 /// The queue of a job that names none.
 pub const DEFAULT_QUEUE: &str = "default";

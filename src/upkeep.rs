@@ -110,6 +110,8 @@ pub struct Vacuumed {
 pub struct Schema {
     /// The version in the file; 0 if legwork has nothing in it yet.
     pub found: i64,
+    /// Whether it has no tables at all, of anybody.
+    pub is_empty: bool,
     /// The newest version that this program knows, to which opening the file brings it.
     pub known: i64,
     /// What each step from one to the other does, in words.

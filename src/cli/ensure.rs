@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use super::globals::Globals;
 use super::output;
 use super::trouble::{NO_WORKER, Trouble};
+use crate::error::Error;
 use crate::id::JobId;
 use crate::jobs::Jobs;
 
@@ -28,11 +29,24 @@ const LONG: u64 = 1 << 20;
 
 /// Starts a worker unless one lives that could run this job, and waits until it takes part.
 pub(super) fn worker(globals: &Globals, jobs: &Jobs, id: JobId) -> Result<(), Trouble> {
-    let job = jobs.get(id)?;
-    if jobs.instances()?.iter().any(|instance| instance.runs(&job.kind, &job.queue)) {
+    let job = match jobs.get(id) {
+        Ok(job) if !job.state.is_finished() => job,
+        // Nothing is left to do: it was quick, or it is an earlier one whose key outlives it.
+        Ok(_) | Err(Error::NotFound(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_there = || -> Result<bool, Error> {
+        Ok(jobs.instances()?.iter().any(|instance| instance.runs(&job.kind, &job.queue)))
+    };
+    if is_there()? {
         return Ok(());
     }
-    let log = log_of(jobs.path());
+    // Of several commands at once the first starts one, and the others find it.
+    let _turn = turn(jobs.path());
+    if is_there()? {
+        return Ok(());
+    }
+    let log = beside(jobs.path(), "worker.log");
     start(globals, jobs.path(), &log).map_err(|error| {
         Trouble::new(NO_WORKER, format_args!("no worker could be started: {error}"))
             .hint(format_args!("see {}, or start `legwork work` yourself", log.display()))
@@ -74,21 +88,31 @@ pub(super) fn announce() -> io::Result<()> {
     output::print(format_args!("{READY}\n"))
 }
 
-/// `<db>-legwork/worker.log`.
-fn log_of(db: &Path) -> PathBuf {
+/// In `<db>-legwork`.
+fn beside(db: &Path, name: &str) -> PathBuf {
     let mut side = db.as_os_str().to_owned();
     side.push("-legwork");
-    Path::new(&side).join("worker.log")
+    Path::new(&side).join(name)
+}
+
+/// Waits for those who are starting a worker. Without it there may be one too many, and that is all.
+fn turn(db: &Path) -> Option<File> {
+    let turn = open_private(&beside(db, "worker.turn")).and_then(|file| file.lock().map(|()| file));
+    turn.inspect_err(|error| log::debug!("legwork: waiting for others: {error}")).ok()
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
 fn open(log: &Path) -> io::Result<File> {
-    if let Some(directory) = log.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    }
     if log.metadata().is_ok_and(|log| log.len() > LONG) {
         std::fs::rename(log, log.with_extension("log.old"))?;
     }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(log)
+    open_private(log)
 }
 
 /// Why it did not start.

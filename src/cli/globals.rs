@@ -81,9 +81,18 @@ impl Globals {
         Ok(path)
     }
 
-    /// Opens a file that must be there.
+    /// Opens a file that must be there, with legwork's tables in it: who only looks at another program's
+    /// database, by a wrong name, is not to make them there.
     pub(super) fn open(&self) -> Result<Jobs, Trouble> {
-        Ok(self.builder(self.existing()?).open()?)
+        let path = self.existing()?;
+        // What else there may be about the file the opening itself says best. An empty one may be about to be
+        // legwork's.
+        if Jobs::schema(path).is_ok_and(|schema| schema.found == 0 && !schema.is_empty) {
+            let says = format_args!("{} is no database of legwork's", path.display()).to_string();
+            return Err(Trouble::new(DATABASE, says)
+                .hint("`legwork migrate`, `work`, `enqueue` and `run` make its tables there"));
+        }
+        Ok(self.builder(path).open()?)
     }
 
     /// How to answer.

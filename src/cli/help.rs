@@ -27,13 +27,14 @@ Examples:
   legwork help list";
 
 /// What stands at the end of a command's help.
-const EXAMPLES: [(&str, &str); 12] = [
+const EXAMPLES: [(&str, &str); 19] = [
     (
         "work",
         "legwork work
 legwork work -q high,default:2 -q low:1
 legwork work --until-empty --workers 1",
     ),
+    ("drain", "legwork drain -q uploads:4 --timeout 10m"),
     (
         "run",
         "legwork run -- ./upload.sh photo.jpg
@@ -52,6 +53,16 @@ legwork enqueue report - --at 2026-05-01T08:00:00Z < report.json",
 legwork list queue:mail tag:eu --limit 100 --json",
     ),
     (
+        "logs",
+        "legwork logs 7 -f
+legwork logs 7 --stream stderr",
+    ),
+    (
+        "events",
+        "legwork events -f
+legwork events -f --kind welcome_email --event failed --event retrying",
+    ),
+    (
         "wait",
         "legwork wait 1 2 3 --timeout 10m
 legwork wait 1 2 --any",
@@ -67,6 +78,16 @@ legwork retry --filter 'state:failed kind:welcome_email' --dry-run",
 legwork cancel --filter queue:mail",
     ),
     (
+        "reschedule",
+        "legwork reschedule 7 --in 2h
+legwork reschedule --filter queue:mail --at 2026-05-01T08:00:00Z",
+    ),
+    (
+        "edit",
+        "legwork edit 7 --args '{\"user_id\":8}'
+legwork edit --filter queue:mail --priority -1 --tag urgent",
+    ),
+    (
         "pause",
         "legwork pause mail
 legwork pause --kind welcome_email
@@ -77,6 +98,16 @@ legwork pause",
         "legwork cron add nightly '30 3 * * *' legwork.shell '{\"argv\":[\"./backup.sh\"]}'
 legwork cron check '0 7 * * 1-5' --tz Europe/Berlin
 legwork cron list",
+    ),
+    (
+        "prune",
+        "legwork prune --completed 7d --failed 30d --dry-run
+legwork prune --all-finished",
+    ),
+    (
+        "export",
+        "legwork export state:failed state:ready queue:mail > jobs.jsonl
+legwork --db new.db import jobs.jsonl",
     ),
     (
         "service",

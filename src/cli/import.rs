@@ -33,8 +33,9 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
-/// Jobs in one transaction.
+/// Jobs in one transaction, and about as many bytes of them.
 const BATCH: usize = 500;
+const BATCH_BYTES: usize = 16 << 20;
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let mut lines = Lines::new(open(arguments)?);
@@ -42,14 +43,18 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let jobs = globals.create()?;
     let skip = if arguments.again { 0 } else { jobs.imported_lines(&header.id)? };
     let mut run = ImportRun::new();
+    if !arguments.again {
+        run = run.behind(skip);
+    }
     if arguments.history {
         run = run.with_history();
     }
     let mut import = Import { jobs, run, dry_run: arguments.dry_run, history: arguments.history };
-    let mut progress = Progress::new(globals, "imported", Unit::Jobs, None);
+    let verb = if arguments.dry_run { "checked" } else { "imported" };
+    let mut progress = Progress::new(globals, verb, Unit::Jobs, None);
     let mut total = Total { skipped: skip.saturating_sub(1), ..Total::default() };
     loop {
-        let from = lines.number + 1;
+        let from = lines.number.max(skip) + 1;
         let batch = lines.batch(skip, &import).map_err(|trouble| total.before(from, trouble))?;
         if lines.number < from {
             break;
@@ -57,6 +62,9 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         let done = import.batch(&header.id, from, lines.number, batch);
         total.add(done.map_err(|trouble| total.before(from, trouble))?);
         progress.at(total.jobs(), None);
+    }
+    if !arguments.dry_run {
+        import.jobs.end_import(&header.id)?;
     }
     progress.end();
     answer(globals, arguments, &total)?;
@@ -101,7 +109,7 @@ impl Lines {
     fn header(&mut self) -> Result<Header, Trouble> {
         let line = self.next()?.unwrap_or_default();
         let header: Header = serde_json::from_str(&line).map_err(|error| {
-            Trouble::usage(format_args!("line 1 is not that of an export: {error}"))
+            Trouble::usage(format_args!("line 1 is not that of an export: {}", in_line(&error)))
                 .hint("import what `legwork export` has written, from its first line on")
         })?;
         if header.legwork_export != VERSION {
@@ -113,15 +121,17 @@ impl Lines {
 
     /// The jobs of the next lines; those up to `skip` are passed by.
     fn batch(&mut self, skip: u64, import: &Import) -> Result<Vec<ExportedJob>, Trouble> {
-        let mut batch = Vec::new();
-        while batch.len() < BATCH {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
             let Some(line) = self.next()? else { break };
             if self.number <= skip || line.trim().is_empty() {
                 continue;
             }
             let number = self.number;
-            let job: ExportedJob = serde_json::from_str(&line)
-                .map_err(|error| Trouble::usage(format_args!("line {number}: {error}")))?;
+            bytes += line.len();
+            let job: ExportedJob = serde_json::from_str(&line).map_err(|error| {
+                Trouble::usage(format_args!("line {number}: {}", in_line(&error)))
+            })?;
             import
                 .jobs
                 .check_import(&job)
@@ -130,6 +140,11 @@ impl Lines {
         }
         Ok(batch)
     }
+}
+
+/// The error, for which this line is the only one.
+fn in_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(&format!(" at line {} column ", error.line()), " at column ")
 }
 
 struct Import {
@@ -164,6 +179,8 @@ impl Import {
                 format_args!("lines {from} to {to}: job {parent}, which one of them waits for, was not imported with it"),
             )
             .hint("export the jobs together with those that they wait for, and import them in one go"),
+            error @ Error::Invalid { what: "import", .. } => Trouble::new(REFUSED, error)
+                .hint("wait until that import has ended, and import it again: it goes on there"),
             error => error.into(),
         })
     }

@@ -99,7 +99,7 @@ fn moment(job: &JobRecord) -> OffsetDateTime {
 }
 
 /// Why it ended or what it waits for; otherwise what it is about.
-fn about(job: &JobRecord) -> String {
+pub(super) fn about(job: &JobRecord) -> String {
     if let (State::Blocked, Some(gate)) = (job.state, &job.gate) {
         return format!("waits for gate {gate}");
     }

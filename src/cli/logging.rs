@@ -1,6 +1,8 @@
 //! The library's log lines, on stderr.
 
 use std::fmt::Write as _;
+#[cfg(feature = "tui")]
+use std::io::IsTerminal;
 
 use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
@@ -14,6 +16,9 @@ struct Logger;
 /// A worker tells what it does; the other commands only what is wrong.
 pub(super) fn start(globals: &Globals, verb: &Verb) {
     let level = match verb {
+        // It would be written into the picture.
+        #[cfg(feature = "tui")]
+        Verb::Top(_) if std::io::stderr().is_terminal() => LevelFilter::Off,
         _ if globals.verbose => LevelFilter::Debug,
         _ if globals.quiet => LevelFilter::Error,
         Verb::Work(_) => LevelFilter::Info,

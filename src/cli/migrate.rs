@@ -26,7 +26,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     }
     if !arguments.dry_run && schema.found < schema.known {
         // Opening it is all that there is to do.
-        drop(globals.open()?);
+        drop(globals.create()?);
     }
     answer(globals, arguments.dry_run, &schema)?;
     Ok(ExitCode::SUCCESS)

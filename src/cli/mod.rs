@@ -73,6 +73,8 @@ mod show;
 mod stats;
 mod status;
 mod times;
+#[cfg(feature = "tui")]
+mod top;
 mod trouble;
 mod until;
 mod vacuum;
@@ -150,7 +152,7 @@ pub struct Command {
 enum Verb {
     /// Run jobs: the shell jobs that `legwork run` enqueues.
     Work(work::Arguments),
-    /// Run jobs until nothing is ready, running or due, and show how far it is.
+    /// Run jobs until there is nothing left, and show how far it is.
     Drain(drain::Arguments),
     /// Enqueue a job of any kind.
     Enqueue(enqueue::Arguments),
@@ -170,6 +172,9 @@ enum Verb {
     Workers,
     /// Count the jobs, and show how long each kind waits and runs.
     Stats,
+    /// Watch queues, running jobs and failures live, and act on them.
+    #[cfg(feature = "tui")]
+    Top(top::Arguments),
     /// Answer a probe by exit code: 0 well, 69 no worker, 4 jobs wait.
     Health(health::Arguments),
     /// Show what a job has written, and follow what it writes.
@@ -186,9 +191,9 @@ enum Verb {
     Delete(change::Arguments),
     /// Give jobs that wait another time from which they may run.
     Reschedule(reschedule::Arguments),
-    /// Let jobs that wait for their time run now; attempts used up stay so.
+    /// Let jobs that wait for their time run now; attempts stay counted.
     RunNow(change::Arguments),
-    /// Change arguments, queue, priority, tags and more of jobs that wait.
+    /// Change jobs that wait: their arguments, queue, priority and more.
     Edit(edit::Arguments),
     /// Enqueue new jobs like these; prints the new ids.
     Clone(change::Arguments),
@@ -337,6 +342,8 @@ impl Verb {
             Verb::Queues => queues::run(globals),
             Verb::Workers => workers::run(globals),
             Verb::Stats => stats::run(globals),
+            #[cfg(feature = "tui")]
+            Verb::Top(arguments) => top::run(globals, arguments),
             Verb::Health(arguments) => health::run(globals, arguments),
             Verb::Logs(arguments) => logs::run(globals, arguments),
             Verb::Events(arguments) => events::run(globals, arguments),

@@ -18,12 +18,28 @@ pub(super) const WAITING: [State; 5] =
     [State::Ready, State::Running, State::Scheduled, State::Retrying, State::Blocked];
 
 /// A queue as it is shown.
-struct Queue {
-    name: String,
-    stats: QueueStats,
-    paused: bool,
+#[derive(Clone, Debug)]
+pub(super) struct Queue {
+    pub(super) name: String,
+    pub(super) stats: QueueStats,
+    pub(super) paused: bool,
     /// A live process serves it.
-    served: bool,
+    pub(super) served: bool,
+}
+
+impl Queue {
+    /// What its jobs wait for, beside their turn.
+    pub(super) fn waits_for(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if self.paused {
+            all.push("paused".to_owned());
+        }
+        all.extend(self.stats.gates.keys().map(|gate| format!("gate {gate}")));
+        if !self.served && in_state(&self.stats, State::Ready) > 0 {
+            all.push("a worker".to_owned());
+        }
+        all
+    }
 }
 
 pub(super) fn run(globals: &Globals) -> Done {
@@ -40,7 +56,7 @@ pub(super) fn run(globals: &Globals) -> Done {
 }
 
 /// Those with jobs that are not finished, and those that are paused.
-fn queues(stats: &Stats, instances: &[InstanceRecord]) -> Vec<Queue> {
+pub(super) fn queues(stats: &Stats, instances: &[InstanceRecord]) -> Vec<Queue> {
     let mut all: BTreeMap<String, QueueStats> = stats.queues.clone();
     for scope in &stats.paused {
         if let Scope::Queue(name) = scope {
@@ -101,15 +117,7 @@ fn show(globals: &Globals, queues: &[Queue]) -> std::io::Result<()> {
 
 fn row(queue: &Queue) -> Vec<Cell> {
     let mut row = cells(&queue.name, &queue.stats);
-    let mut waits_for = Vec::new();
-    if queue.paused {
-        waits_for.push("paused".to_owned());
-    }
-    waits_for.extend(queue.stats.gates.keys().map(|gate| format!("gate {gate}")));
-    if !queue.served && in_state(&queue.stats, State::Ready) > 0 {
-        waits_for.push("a worker".to_owned());
-    }
-    row.push(output::cell(waits_for.join(", ")));
+    row.push(output::cell(queue.waits_for().join(", ")));
     row
 }
 

@@ -42,6 +42,24 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The same for the live view: what a table would have, line by line, and what a command has written.
+#[cfg(feature = "tui")]
+pub(super) fn lines(jobs: &Jobs, id: JobId) -> crate::error::Result<Vec<String>> {
+    let all = All::read(jobs, id)?;
+    let now = OffsetDateTime::now_utc();
+    let time = |at| format!("{} ({})", times::exact(at), times::relative(at, now));
+    let mut lines = Vec::new();
+    for [name, value] in all.rows(time) {
+        if name == "stdout" || name == "stderr" {
+            lines.extend([String::new(), format!("--- {name}")]);
+            lines.extend(value.trim_end().lines().map(|line| output::escape(line, false)));
+        } else {
+            lines.push(format!("{name:<10} {}", output::escape(&value, false)));
+        }
+    }
+    Ok(lines)
+}
+
 impl All {
     fn read(jobs: &Jobs, id: JobId) -> crate::error::Result<All> {
         let job = jobs.get(id)?;

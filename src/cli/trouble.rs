@@ -43,6 +43,12 @@ impl Trouble {
         Trouble { hint: Some(hint.to_string()), ..self }
     }
 
+    /// What went wrong, without what to do next.
+    #[cfg(feature = "tui")]
+    pub(super) fn line(&self) -> &str {
+        &self.text
+    }
+
     /// Says it on stderr; the exit code. Hints name `legwork`, however the program is called.
     pub(super) fn tell(self, app: &App) -> ExitCode {
         if !self.text.is_empty() {

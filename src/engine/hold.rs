@@ -69,7 +69,7 @@ impl Engine {
             self.jobs().store().unpark(pool.id, epoch)?;
             worker::start_missing(&self.core, pool)?;
         }
-        Ok(())
+        self.tell_pools()
     }
 
     /// What its workers are doing at the moment, the longest first; those that do nothing are not among

@@ -210,6 +210,11 @@ impl Engine {
         // Those that wait for a job must look at the new number.
         self.jobs().store().unpark(pool.id, epoch)?;
         worker::start_missing(&self.core, pool)?;
+        self.tell_pools()
+    }
+
+    /// Writes down how many workers its pools have now, for those who look.
+    fn tell_pools(&self) -> Result<()> {
         let pools = self.core.pools.iter().map(|pool| pool.record()).collect();
         self.jobs().store().set_pools(self.core.instance, pools)
     }
@@ -240,7 +245,8 @@ impl Engine {
     pub fn stop(&self, grace: Duration) -> Result<Vec<JobId>> {
         let core = &self.core;
         core.jobs.store().check_process()?;
-        if core.phase.swap(STOPPING, Ordering::AcqRel) == RUNNING {
+        let was_running = core.phase.swap(STOPPING, Ordering::AcqRel) == RUNNING;
+        if was_running {
             core.on_stopping.iter().for_each(|hook| hook());
         }
         core.gates.stop();
@@ -250,6 +256,10 @@ impl Engine {
         for pool in &core.pools {
             pool.close();
             told = told.and(self.jobs().store().close_pool(pool.id));
+        }
+        // It may take long to end what runs, and serves no queue meanwhile.
+        if was_running && let Err(error) = self.tell_pools() {
+            log::debug!("legwork: telling that it stops: {error}");
         }
         let asked_at = Instant::now();
         if !core.live.wait_for_none(grace) {

@@ -183,7 +183,9 @@ impl RunningPool {
 
     /// What others are to know of it now.
     pub(super) fn record(&self) -> PoolRecord {
-        PoolRecord { workers: self.lock().target, ..self.record.clone() }
+        let count = self.lock();
+        let workers = if count.closed { 0 } else { count.wanted() };
+        PoolRecord { workers, ..self.record.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {

@@ -51,6 +51,9 @@ pub mod cli {}
 #[doc = include_str!("cli_output.md")]
 pub mod cli_output {}
 
+#[doc = include_str!("cli_output_changes.md")]
+pub mod cli_output_changes {}
+
 #[doc = include_str!("cli_records.md")]
 pub mod cli_records {}
 

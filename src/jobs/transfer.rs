@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::exported::{ExportedJob, ImportRow, Imported};
 use crate::id::JobId;
 use crate::record::Filter;
-use crate::store::Import;
+use crate::store::{Import, ImportMark};
 
 use super::Jobs;
 
@@ -37,6 +37,7 @@ pub struct ImportRun {
     ids: HashMap<JobId, JobId>,
     history: bool,
     mark: Option<(String, u64)>,
+    reached: Option<u64>,
 }
 
 impl ImportRun {
@@ -50,8 +51,15 @@ impl ImportRun {
         ImportRun { history: true, ..self }
     }
 
+    /// Goes on behind these lines of a marked export, as [`Jobs::imported_lines`] has told: if another
+    /// import of it has gone on meanwhile, nothing more is imported by this one.
+    pub fn behind(self, lines: u64) -> ImportRun {
+        ImportRun { reached: Some(lines), ..self }
+    }
+
     /// The next jobs reach to this line of this export: remembered with them in the file, and asked for by
-    /// [`Jobs::imported_lines`].
+    /// [`Jobs::imported_lines`]. Until [`Jobs::end_import`] so is which jobs those have become that others
+    /// wait for, so that a later run can go on behind this line.
     pub fn mark(&mut self, export: impl Into<String>, lines: u64) {
         self.mark = Some((export.into(), lines));
     }
@@ -80,7 +88,8 @@ impl Jobs {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Json`] for a job that cannot be enqueued like this;
-    /// [`Error::NotFound`] if a parent was not imported before; those of writing.
+    /// [`Error::NotFound`] if a parent was not imported before; [`Error::Invalid`] of `import` if somebody
+    /// else imports the same export; those of writing.
     pub fn import(&self, jobs: Vec<ExportedJob>, run: &mut ImportRun) -> Result<Imported> {
         self.refuse_inside_transaction("import")?;
         let (mut rows, mut left_out, mut parents) = (Vec::new(), 0, Vec::new());
@@ -94,7 +103,11 @@ impl Jobs {
             }
             rows.push(self.checked(job, run)?);
         }
-        let done = self.store().import(Import { jobs: rows, mark: run.mark.take() })?;
+        let mark =
+            run.mark.take().map(|(export, lines)| ImportMark { export, lines, after: run.reached });
+        let reached = mark.as_ref().map(|mark| mark.lines);
+        let done = self.store().import(Import { jobs: rows, mark })?;
+        run.reached = run.reached.map(|before| reached.unwrap_or(before));
         // The others are nobody's parents: they need not be remembered.
         run.ids.extend(done.ids.into_iter().filter(|(old, _)| parents.contains(old)));
         Ok(Imported { left_out, ..done.imported })
@@ -111,9 +124,20 @@ impl Jobs {
     fn checked(&self, job: ExportedJob, run: &ImportRun) -> Result<ImportRow> {
         let mut row = job.into_row(self.clock().micros(), self.0.max_args)?;
         let known = row.after.iter().filter_map(|parent| run.ids.get(parent));
-        row.row.parents = known.copied().collect();
+        // Some have become none: there is nothing to wait for.
+        row.row.parents = known.copied().filter(|parent| *parent != JobId::UNSTORED).collect();
         row.after.retain(|parent| !run.ids.contains_key(parent));
         Ok(row)
+    }
+
+    /// All of a [marked](ImportRun::mark) export is imported: what a later run would have needed to go on is
+    /// forgotten. The mark itself stays.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn end_import(&self, export: &str) -> Result<()> {
+        self.refuse_inside_transaction("end_import")?;
+        self.store().end_import(export.to_owned())
     }
 
     /// How many lines of an export have been imported into this file, as

@@ -76,11 +76,11 @@ impl NewJob {
     }
 }
 
-pub(super) fn check_tags(tags: &[String]) -> Result<()> {
+pub(crate) fn check_tags(tags: &[String]) -> Result<()> {
     tags.iter().try_for_each(|tag| name::check("tag", tag))
 }
 
-pub(super) fn check_meta(meta: &BTreeMap<String, String>) -> Result<()> {
+pub(crate) fn check_meta(meta: &BTreeMap<String, String>) -> Result<()> {
     for (key, value) in meta {
         name::check("meta key", key)?;
         if value.len() > 4096 {
@@ -91,7 +91,7 @@ pub(super) fn check_meta(meta: &BTreeMap<String, String>) -> Result<()> {
 }
 
 /// Refuses arguments that the file would not take.
-pub(super) fn check_args(args: &str, max_args: usize) -> Result<()> {
+pub(crate) fn check_args(args: &str, max_args: usize) -> Result<()> {
     if args.len() > max_args {
         let why = format!("they have {} bytes of JSON, at most {max_args} are allowed", args.len());
         return Err(Error::invalid("arguments", why));

@@ -155,6 +155,8 @@ pub(crate) struct Lane {
     pub(crate) since: Micros,
     /// Held by an instance.
     pub(crate) held: u64,
+    /// A live instance has a worker that would run them.
+    pub(crate) served: bool,
 }
 
 /// Lanes with work that may start, and how many engines live.
@@ -173,24 +175,29 @@ pub(crate) fn workers(lanes: &[Lane], live: usize, now: Micros) -> Vec<Finding> 
             .advice("start the program that runs them, or `legwork work`"),
         ];
     }
-    let mut found: Vec<Finding> = lanes
-        .iter()
-        .filter(|lane| lane.ready > 0 && lane.held == 0 && now - lane.since > PATIENCE)
-        .map(|lane| {
-            Finding::warning(
-                "unserved",
-                format!(
-                    "{} of kind {} may start in queue {}, the first for {}, and none runs",
-                    jobs(lane.ready),
-                    lane.kind,
-                    lane.queue,
-                    span(now - lane.since)
-                ),
-            )
-            .of(format!("{}/{}", lane.queue, lane.kind))
-            .advice("no worker serves this queue and kind, or all are busy with what goes first")
-        })
-        .collect();
+    let tell = |lane: &Lane, code: &'static str, advice: &str| {
+        let says = format!(
+            "{} of kind {} may start in queue {}, the first for {}, and none runs",
+            jobs(lane.ready),
+            lane.kind,
+            lane.queue,
+            span(now - lane.since)
+        );
+        Finding::warning(code, says).of(format!("{}/{}", lane.queue, lane.kind)).advice(advice)
+    };
+    let look = |lane: &Lane| {
+        if lane.ready == 0 || lane.held > 0 {
+            None
+        } else if !lane.served {
+            let advice = "no live worker serves this queue and kind: start one that does";
+            Some(tell(lane, "unserved", advice))
+        } else if now - lane.since > PATIENCE {
+            Some(tell(lane, "late", "all workers are busy with what goes first: give it more"))
+        } else {
+            None
+        }
+    };
+    let mut found: Vec<Finding> = lanes.iter().filter_map(look).collect();
     if found.is_empty() {
         let engines =
             if live == 1 { "1 engine runs".into() } else { format!("{live} engines run") };
@@ -314,12 +321,21 @@ mod tests {
 
     #[test]
     fn jobs_without_a_worker_are_found_and_lanes_that_nobody_serves() {
-        let lane =
-            |ready, since, held| Lane { queue: "q".into(), kind: "k".into(), ready, since, held };
+        let served = |ready, since, held| Lane {
+            queue: "q".into(),
+            kind: "k".into(),
+            ready,
+            since,
+            held,
+            served: true,
+        };
+        let unserved = |ready, since| Lane { served: false, ..served(ready, since, 0) };
         assert_eq!(workers(&[], 0, HOUR)[0].severity, Severity::Note);
-        assert_eq!(workers(&[lane(3, 0, 0)], 0, HOUR)[0].severity, Severity::Warning);
-        assert_eq!(codes(&workers(&[lane(3, 0, 0)], 1, HOUR)), ["unserved"]);
-        assert_eq!(codes(&workers(&[lane(3, 0, 1), lane(3, HOUR, 0)], 1, HOUR)), ["workers"]);
+        assert_eq!(workers(&[unserved(3, 0)], 0, HOUR)[0].severity, Severity::Warning);
+        assert_eq!(codes(&workers(&[unserved(3, HOUR)], 1, HOUR)), ["unserved"]);
+        assert_eq!(codes(&workers(&[unserved(0, HOUR)], 1, HOUR)), ["workers"]);
+        assert_eq!(codes(&workers(&[served(3, 0, 0)], 1, HOUR)), ["late"]);
+        assert_eq!(codes(&workers(&[served(3, 0, 1), served(3, HOUR, 0)], 1, HOUR)), ["workers"]);
     }
 
     #[test]

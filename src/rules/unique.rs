@@ -94,6 +94,13 @@ pub(crate) fn is_of_args(name: &str, kind: &str) -> bool {
     name.strip_prefix("args:").and_then(|rest| rest.strip_prefix(kind)).is_some()
 }
 
+/// Whether it looks like a key that was made of arguments.
+pub(crate) fn is_made_of_args(name: &str, kind: &str) -> bool {
+    let hash = name.strip_prefix("args:").and_then(|rest| rest.strip_prefix(kind));
+    let hash = hash.and_then(|rest| rest.strip_prefix(':'));
+    hash.is_some_and(|hash| hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// The key that a job with this one has once its arguments are other ones. A key does not say of which
 /// fields it was made; but if all arguments make it, or the rule of its kind, so they do again.
 ///

@@ -299,6 +299,8 @@ pub(crate) enum Control {
     EnqueueFlow(Box<FlowRow>),
     Upkeep(Upkeep),
     Import(Box<Import>),
+    /// This export is imported to its end.
+    EndImport(String),
     #[cfg(feature = "cron")]
     Cron(cron::CronOrder),
 }
@@ -320,7 +322,16 @@ pub(crate) enum Upkeep {
 #[derive(Clone, Debug)]
 pub(crate) struct Import {
     pub(crate) jobs: Vec<ImportRow>,
-    pub(crate) mark: Option<(String, u64)>,
+    pub(crate) mark: Option<ImportMark>,
+}
+
+/// How far an export has been imported.
+#[derive(Clone, Debug)]
+pub(crate) struct ImportMark {
+    pub(crate) export: String,
+    pub(crate) lines: u64,
+    /// How far it has to be imported before; `None`: however far.
+    pub(crate) after: Option<u64>,
 }
 
 /// What became of them.

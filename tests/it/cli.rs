@@ -19,6 +19,9 @@ mod seeing;
 mod sessions;
 mod set_up;
 mod shell;
+mod tmux;
+#[cfg(feature = "tui")]
+mod top;
 mod transfer;
 mod upload;
 mod working;

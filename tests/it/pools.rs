@@ -368,6 +368,8 @@ fn a_quiet_engine_ends_what_it_does_and_starts_nothing_until_it_resumes() {
     let second = jobs.enqueue(job(2, "a", 0)).unwrap();
     drop(go);
     assert_eq!(jobs.wait(first, SOON).unwrap().state, State::Completed);
+    // Those who look do not count on it.
+    assert_eq!(jobs.instances().unwrap()[0].workers(), 0);
     // A pool that is resized meanwhile stays quiet.
     engine.resize("a", 1).unwrap();
     assert!(engine.at_work().is_empty() && told.is_empty());

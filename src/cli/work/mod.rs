@@ -18,7 +18,7 @@ use super::shell::{self, Worker};
 use super::trouble::{FAILED, SIGNALLED, TIMED_OUT, Trouble};
 use super::{Done, ensure, times};
 use crate::engine::{Engine, Pool};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::jobs::Jobs;
 use crate::record::Filter;
@@ -246,7 +246,8 @@ impl Rest {
             Ok(page) => !page.jobs.is_empty(),
             Err(error) => {
                 log::warn!("legwork: looking for what is left: {error}");
-                false
+                // Whoever enqueued it counts on this worker, which looks again.
+                matches!(error, Error::Busy { .. } | Error::Full(_) | Error::Io(_))
             }
         }
     }
@@ -290,7 +291,11 @@ impl Work {
     fn run(self, watch: Option<Watch<'_>>) -> Result<Worked, Trouble> {
         if self.until_empty {
             let (engine, tell) = (Arc::clone(&self.engine), self.tell.clone());
-            thread::spawn(move || tell.send(Notice::Empty(engine.run_until_empty())));
+            thread::spawn(move || {
+                let done = engine.run_until_empty();
+                drop(engine);
+                tell.send(Notice::Empty(done))
+            });
         }
         let (mut signal, mut timed_out) = (None, false);
         match self.wait(watch) {
@@ -352,7 +357,12 @@ impl Work {
         let (engine, tell) = (Arc::clone(&self.engine), self.tell.clone());
         let grace = if first.is_some() || over { self.grace } else { Duration::MAX };
         // A signal must find this thread listening.
-        thread::spawn(move || tell.send(Notice::Stopped(engine.stop(within(grace)))));
+        thread::spawn(move || {
+            let left = engine.stop(within(grace));
+            // Whoever hears of it has the engine for himself: with his part it leaves the file.
+            drop(engine);
+            tell.send(Notice::Stopped(left))
+        });
         let mut signal = first;
         let mut left = loop {
             match self.told.recv() {

@@ -1,7 +1,8 @@
 //! A compact copy of the whole file while it is in use.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -13,26 +14,53 @@ use crate::error::{Error, Result};
 /// See [`Jobs::backup`](crate::Jobs::backup).
 pub(super) fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
     let failed = |why: String| Error::ReadOnly { path: to.to_owned(), why };
+    if to.symlink_metadata().is_ok() {
+        return Err(failed("it exists already".to_owned()));
+    }
+    // Under its own name stands only what is whole: whoever is killed meanwhile leaves no such file.
+    let partial = &partial(to);
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     lock_file::private(&mut options);
     // SQLite fills an empty file; made here so that nobody else can read it. No connection has
     // this file open yet, so closing it drops no locks.
-    let file = options.open(to).map_err(|error| failed(error.to_string()))?;
+    let file = options.open(partial).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => failed(format!(
+            "{} is there: another backup writes it, or was killed while it did, and it can go",
+            partial.display()
+        )),
+        _ => failed(error.to_string()),
+    })?;
     drop(file);
-    let copied = copy_into(from, busy_timeout, to);
-    if copied.is_err() {
-        if let Err(error) = fs::remove_file(to) {
-            log::warn!("legwork: {} is left behind: {error}", to.display());
+    let remove = || {
+        if let Err(error) = fs::remove_file(partial) {
+            log::warn!("legwork: {} is left behind: {error}", partial.display());
         }
-        return copied;
-    }
+    };
+    copy_into(from, busy_timeout, partial).inspect_err(|_| remove())?;
     // Closed again by SQLite: now the copy may be opened to sync it, and its directory entry.
     let sync = |path: &Path| fs::File::open(path).and_then(|file| file.sync_all());
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
-    sync(to)
+    sync(partial)
+        .and_then(|()| rename(partial, to))
+        .inspect_err(|_| remove())
         .and_then(|()| sync(directory.unwrap_or(Path::new("."))))
         .map_err(|error| Error::Io(Box::new(error)))
+}
+
+fn partial(to: &Path) -> PathBuf {
+    let mut name = to.as_os_str().to_owned();
+    name.push(".partial");
+    PathBuf::from(name)
+}
+
+/// Never over another file, where the file system has links.
+fn rename(partial: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(partial, to) {
+        Ok(()) => fs::remove_file(partial),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) => fs::rename(partial, to),
+    }
 }
 
 fn copy_into(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {

@@ -142,6 +142,7 @@ impl Book {
             Control::SetPools(id, pools) => self.set_pools(*id, pools)?,
             Control::EnqueueFlow(flow) => done.flow = Some(self.enqueue_flow(flow, now, keep)?),
             Control::Import(import) => done.imported = self.import(import, now, keep)?,
+            Control::EndImport(export) => self.end_import(export)?,
             Control::Upkeep(order) => done.upkept = self.upkeep(order, now)?,
             #[cfg(feature = "cron")]
             Control::Cron(order) => done.cron = self.cron(order, now)?,

@@ -152,6 +152,11 @@ fn standing(conn: &Connection, parent: i64) -> Result<Standing> {
     Ok(state.and_then(State::from_code).map_or(Standing::Gone, Standing::Finished))
 }
 
+/// Whether there is no such job, finished or not.
+pub(super) fn is_gone(conn: &Connection, id: i64) -> Result<bool> {
+    Ok(standing(conn, id)? == Standing::Gone)
+}
+
 /// Settles what is named, then what was left by others if that is to be done; a bite of it all.
 /// `true`: something is left in the file.
 pub(super) fn settle(

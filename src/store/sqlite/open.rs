@@ -194,10 +194,11 @@ fn turn_to_wal(
 ) -> Result<()> {
     let mode = |sql: &str| to_the_end(conn, sql);
     let before = mode("PRAGMA journal_mode").map_err(|error| opening(path, error))?;
-    can_write(conn, path, deadline, patience)?;
     if before == "wal" {
-        return Ok(());
+        // Whoever only reads has nothing to wait for.
+        return can_write(conn, path, Instant::now(), patience);
     }
+    can_write(conn, path, deadline, patience)?;
     let after = patiently(deadline, || mode("PRAGMA journal_mode = WAL")).map_err(|error| {
         if is_busy(&error) {
             Error::Foreign {
@@ -238,14 +239,20 @@ fn to_the_end(conn: &Connection, sql: &str) -> rusqlite::Result<String> {
 
 /// A write transaction that is rolled back: changes no byte, fails on whatever cannot be written.
 /// It must write something: on a file that it could only open for reading, SQLite takes a mere
-/// `BEGIN IMMEDIATE` for `BEGIN`. A number in the header, as it is: to make a table and take it back
-/// would have SQLite read the whole schema again.
+/// `BEGIN IMMEDIATE` for `BEGIN`.
+///
+/// A table: to make one SQLite looks for a free page, and meets what is damaged about that. But to take it
+/// back it reads the whole schema again. If the `-wal` holds anything, somebody has the file open or has just
+/// had it; then it is a number in the header, written as it is.
 fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Duration) -> Result<()> {
     let step = || {
         conn.execute_batch("BEGIN IMMEDIATE")?;
-        let wrote = conn
-            .query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0))
-            .and_then(|version| conn.execute_batch(&format!("PRAGMA user_version = {version}")));
+        let wrote = if is_in_use(path) {
+            conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0))
+                .and_then(|version| conn.execute_batch(&format!("PRAGMA user_version = {version}")))
+        } else {
+            conn.execute_batch("CREATE TABLE legwork_can_write (x)")
+        };
         // A full disk or an I/O error may have ended it already.
         let undone = if conn.is_autocommit() { Ok(()) } else { conn.execute_batch("ROLLBACK") };
         wrote.and(undone)
@@ -256,6 +263,13 @@ fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Durati
         Err(error) if is_busy(&error) && patience > Duration::ZERO => Ok(()),
         Err(error) => Err(opening(path, error)),
     }
+}
+
+/// By the metadata of the `-wal` alone.
+fn is_in_use(path: &Path) -> bool {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    fs::metadata(wal).is_ok_and(|wal| wal.len() > 0)
 }
 
 fn configure(conn: &Connection) -> Result<()> {

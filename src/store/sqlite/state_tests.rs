@@ -289,7 +289,10 @@ fn two_instances_of_one_process_run_one_suspect_between_them() {
         for (id, pid) in [(1, 70), (2, pid_of_the_other)] {
             book.conn
                 .execute(
-                    "INSERT INTO legwork_instances VALUES (?1, 'f', 1, 'db', 1, 'boot', ?2, 5, 's', 0, '[]')",
+                    "INSERT INTO legwork_instances
+                            (id, lock_file, lock_inode, db_path, db_inode, boot_id, pid, pid_start,
+                             pid_space, started_at)
+                     VALUES (?1, 'f', 1, 'db', 1, 'boot', ?2, 5, 's', 0)",
                     [id, pid],
                 )
                 .unwrap();

@@ -11,15 +11,16 @@ use super::demand::Demand;
 use super::ends::keep_of;
 use super::errors::storing;
 use super::query::Conditions;
-use super::{Store, text};
+use super::{Store, edges, text};
 use crate::clock::{Micros, from_micros, micros_of};
 use crate::error::{Error, Result};
 use crate::exported::{ExportedJob, ExportedKey, ImportEnd, ImportRow};
 use crate::id::{FlowId, JobId};
 use crate::new_job::Retention;
 use crate::record::Filter;
+use crate::rules::unique::Hold;
 use crate::state::State;
-use crate::store::{Control, Import, ImportDone};
+use crate::store::{Control, Import, ImportDone, ImportMark};
 use crate::unique::Enqueued;
 
 const LIVE: &str = "
@@ -34,6 +35,9 @@ SELECT job.id, lane.kind, lane.queue, nullif(lane.gate, ''), job.state, job.prio
        job.output, job.reason";
 pub(super) const UNTIL: &str =
     "SELECT until FROM legwork_unique WHERE key = ?1 AND slot = 0 AND job = ?2";
+/// A newer job that has the place of one that has started.
+pub(super) const NEWER: &str =
+    "SELECT 1 FROM legwork_unique WHERE key = ?1 AND slot = 0 AND job <> ?2";
 pub(super) const PARENTS: &str = "
 SELECT parent, anyway FROM legwork_edges INDEXED BY legwork_parents WHERE child = ?1 AND done = 0";
 pub(super) const IS_PARENT: &str = "SELECT 1 FROM legwork_edges WHERE parent = ?1 AND done = 0";
@@ -49,9 +53,21 @@ const READ_MARK: &str = "SELECT value FROM legwork_meta WHERE key = ?1";
 const WRITE_MARK: &str = "
 INSERT INTO legwork_meta (key, value) VALUES (?1, ?2)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+const FORGET_PARENTS: &str = "DELETE FROM legwork_meta WHERE key > ?1 AND key < ?2";
 
 fn mark(export: &str) -> String {
     format!("import {export}")
+}
+
+/// Where it stands which job a parent has become, until its export is imported: an import that was
+/// interrupted goes on by it.
+fn mark_of_parent(export: &str, old: JobId) -> String {
+    format!("{}{old}", marks_of_parents(export))
+}
+
+/// Begins as no other export's do.
+fn marks_of_parents(export: &str) -> String {
+    format!("imported {} {export} job ", export.len())
 }
 
 impl Store {
@@ -97,18 +113,28 @@ impl Store {
 
     /// How many lines of this export have been imported.
     pub(crate) fn imported_lines(&self, export: &str) -> Result<u64> {
-        let lines: Option<i64> = self
-            .reader()?
-            .query_row(READ_MARK, [mark(export)], |row| row.get(0))
-            .optional()
-            .map_err(storing)?;
-        Ok(lines.unwrap_or(0).unsigned_abs())
+        imported_lines(&*self.reader()?, export)
+    }
+
+    /// Forgets which jobs the parents of an export have become: all of it is imported.
+    pub(crate) fn end_import(&self, export: String) -> Result<()> {
+        self.control(Control::EndImport(export)).map(drop)
     }
 
     /// Imports all of these jobs or none.
     pub(crate) fn import(&self, import: Import) -> Result<ImportDone> {
         self.control(Control::Import(Box::new(import))).map(|done| done.imported)
     }
+}
+
+fn read_mark(conn: &Connection, key: &str) -> Result<Option<i64>> {
+    conn.prepare_cached(READ_MARK)
+        .and_then(|mut ask| ask.query_row([key], |row| row.get(0)).optional())
+        .map_err(storing)
+}
+
+fn imported_lines(conn: &Connection, export: &str) -> Result<u64> {
+    read_mark(conn, &mark(export)).map(|lines| lines.unwrap_or(0).unsigned_abs())
 }
 
 fn exported(row: &Row<'_>) -> rusqlite::Result<ExportedJob> {
@@ -154,6 +180,14 @@ fn json<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<Optio
 
 /// Its key's period, its parents and whether it has children.
 fn relations(conn: &Connection, job: &mut ExportedJob) -> rusqlite::Result<()> {
+    if let Some(key) = &job.unique
+        && job.state == State::Running
+        && Hold::from_code(key.hold).is_some_and(Hold::moves_at_start)
+        && conn.prepare_cached(NEWER)?.exists(params![key.key, job.id.0])?
+    {
+        // The key is that one's: with it, this one would keep it out.
+        job.unique = None;
+    }
     if let Some(key) = &mut job.unique {
         let until: Option<Option<Micros>> = conn
             .prepare_cached(UNTIL)?
@@ -182,40 +216,76 @@ impl Book {
     ) -> Result<ImportDone> {
         let mut done = ImportDone::default();
         let mut made: HashMap<JobId, JobId> = HashMap::new();
+        let export = import.mark.as_ref().map(|mark| mark.export.as_str());
+        if let Some(mark) = &import.mark
+            && let Some(before) = mark.after
+            && imported_lines(&self.conn, &mark.export)? != before
+        {
+            return Err(Error::invalid("import", "somebody else imports the same export"));
+        }
         for job in &import.jobs {
             let id = match &job.end {
                 Some(end) => {
                     done.imported.finished += 1;
                     self.import_finished(job, end, now, keep)?
                 }
-                None => match self.import_live(job, &made)? {
+                None => match self.import_live(job, &made, export)? {
                     Enqueued::New(id) | Enqueued::Replaced(id) => {
                         done.imported.enqueued += 1;
                         id
                     }
                     Enqueued::Existing(holder) | Enqueued::Rejected { holder } => {
                         done.imported.not_unique += 1;
-                        holder
+                        // A period may outlive its job: then there is nothing to wait for.
+                        if edges::is_gone(&self.conn, holder.0)? { JobId::UNSTORED } else { holder }
                     }
                 },
             };
             made.insert(job.old, id);
             done.ids.push((job.old, id));
+            if let Some(export) = export.filter(|_| job.is_parent) {
+                self.write_mark(&mark_of_parent(export, job.old), id.0)?;
+            }
         }
-        if let Some((export, lines)) = &import.mark {
-            self.conn
-                .prepare_cached(WRITE_MARK)
-                .and_then(|mut write| write.execute(params![mark(export), lines.cast_signed()]))
-                .map_err(storing)?;
+        if let Some(ImportMark { export, lines, .. }) = &import.mark {
+            self.write_mark(&mark(export), lines.cast_signed())?;
         }
         Ok(done)
     }
 
-    fn import_live(&mut self, job: &ImportRow, made: &HashMap<JobId, JobId>) -> Result<Enqueued> {
+    fn write_mark(&self, key: &str, value: i64) -> Result<()> {
+        self.conn
+            .prepare_cached(WRITE_MARK)
+            .and_then(|mut write| write.execute(params![key, value]))
+            .map(drop)
+            .map_err(storing)
+    }
+
+    /// See [`Store::end_import`].
+    pub(super) fn end_import(&self, export: &str) -> Result<()> {
+        let from = marks_of_parents(export);
+        let to = format!("{from}~");
+        self.conn.execute(FORGET_PARENTS, [from, to]).map(drop).map_err(storing)
+    }
+
+    fn import_live(
+        &mut self,
+        job: &ImportRow,
+        made: &HashMap<JobId, JobId>,
+        export: Option<&str>,
+    ) -> Result<Enqueued> {
         let mut row = job.row.clone();
-        for parent in &job.after {
-            row.parents.push(*made.get(parent).ok_or(Error::NotFound(*parent))?);
+        for &parent in &job.after {
+            let id = match (made.get(&parent), export) {
+                (Some(&id), _) => Some(id),
+                (None, Some(export)) => {
+                    read_mark(&self.conn, &mark_of_parent(export, parent))?.map(JobId)
+                }
+                (None, None) => None,
+            };
+            row.parents.push(id.ok_or(Error::NotFound(parent))?);
         }
+        row.parents.retain(|id| *id != JobId::UNSTORED);
         row.parents.sort_unstable();
         row.parents.dedup();
         let done = self.insert(std::slice::from_ref(&row), &mut Demand::default())?;

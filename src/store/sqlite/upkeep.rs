@@ -217,8 +217,12 @@ pub(crate) fn schema(path: &Path) -> Result<Schema> {
         return Err(wrong("it is a directory".to_owned()));
     }
     let conn = super::examine::open(path).map_err(|error| open::opening(path, error))?;
-    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+    // One snapshot: another process may be making the tables.
+    let conn = conn.unchecked_transaction().map_err(storing)?;
+    let count: i64 = conn
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(|error| open::opening(path, error))?;
     let found = migrate::version(&conn)?;
-    Ok(Schema { found, known: migrate::KNOWN, steps: migrate::steps_from(found) })
+    let is_empty = count == 0;
+    Ok(Schema { found, is_empty, known: migrate::KNOWN, steps: migrate::steps_from(found) })
 }

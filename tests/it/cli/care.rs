@@ -197,3 +197,19 @@ fn a_file_that_was_not_made_for_it_is_vacuumed_fully_only() {
     assert!(done["after"].as_u64().unwrap() * 5 < done["before"].as_u64().unwrap(), "{done}");
     assert_eq!((place.line("vacuum").code, place.line("doctor --full").code), (0, 4));
 }
+
+#[test]
+fn a_backup_has_its_name_only_once_it_is_whole() {
+    let place = place();
+    finished(&place, 1);
+    // As one that was killed leaves it.
+    std::fs::write(place.file("copy.db.partial"), "half").unwrap();
+    let refused = place.line("backup copy.db");
+    assert_ne!(refused.code, 0);
+    assert!(refused.stderr.contains("copy.db.partial is there"), "{refused:?}");
+    assert!(!place.file("copy.db").exists());
+    std::fs::remove_file(place.file("copy.db.partial")).unwrap();
+    place.line("backup copy.db").good();
+    assert!(!place.file("copy.db.partial").exists());
+    assert_eq!(Jobs::open(place.file("copy.db")).unwrap().count(&Filter::new()).unwrap(), 2);
+}

@@ -116,13 +116,11 @@ fn ready_jobs_without_a_worker_and_kinds_that_nobody_knows_are_found() {
     until("the worker has joined", || {
         place.open().instances().unwrap().iter().any(|instance| instance.alive)
     });
-    place
-        .connect()
-        .execute("UPDATE legwork_jobs SET run_at = run_at - 600000000 WHERE id = 1", [])
-        .unwrap();
     let (_, report) = doctor(&place);
     assert_eq!(of_code(&report, "no_worker"), Vec::<Value>::new());
-    assert_eq!(only(&report, "unserved")["of"], "default/legwork.shell");
+    let unserved = of_code(&report, "unserved");
+    let of: Vec<&Value> = unserved.iter().map(|found| &found["of"]).collect();
+    assert_eq!(of, ["default/legwork.shell", "default/mail"]);
     drop(worker);
 }
 
@@ -202,9 +200,9 @@ fn foreign_and_leftover_files_beside_the_lock_files_are_found() {
     let _leftover = put("99999-0-0.lock");
     put("99999-0-0.bell");
     put("notes.txt");
-    // The log of a worker in the background, also after it has gone.
     put("worker.log");
     put("worker.log.old");
+    put("99997-0.ear");
     let held = put("99998-0-0.lock");
     held.lock().unwrap();
     let (code, report) = doctor(&place);
@@ -298,7 +296,18 @@ fn a_file_in_another_journal_mode_and_one_without_legwork_are_notes_or_warnings(
     assert_eq!(only(&report, "journal_mode")["severity"], "note");
     // Its maker has left it open to all.
     assert_eq!((code, only(&report, "permissions")["severity"].as_str()), (4, Some("warning")));
-    drop(place.open());
+    // Nothing else that only looks makes it legwork's, either.
+    let bytes = fs::read(&place.path).unwrap();
+    for line in ["list", "health", "status", "export", "check", "migrate --dry-run", "retry 1"] {
+        let ended = place.args(line.split(' '));
+        assert_eq!(fs::read(&place.path).unwrap(), bytes, "{line}: {ended:?}");
+        assert_eq!(
+            ended.code,
+            if line.starts_with("migrate") { 0 } else { 5 },
+            "{line}: {ended:?}"
+        );
+    }
+    place.line("migrate").good();
     assert_eq!(of_code(&doctor(&place).1, "schema_none"), Vec::<Value>::new());
     place.connect().execute_batch("PRAGMA journal_mode = DELETE").unwrap();
     let (_, report) = doctor(&place);

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::tmux::Tmux;
 use super::{Ended, LEGWORK, feed};
 use crate::common::{Place, place};
 
@@ -86,4 +87,28 @@ fn the_bar_fits_into_80_columns_and_goes_when_it_is_done() {
     assert!(last.starts_with("8 jobs completed, 0 failed, 0 cancelled in "), "{last}");
     let (quiet, lines) = drawn(&place, "prune --all-finished --yes --quiet");
     assert_eq!((quiet.code, lines.concat().trim()), (0, "removed 8 jobs"));
+}
+
+/// What is seen of the bar on a terminal that is looked at, not only written to.
+#[test]
+fn the_bar_stands_alone_on_its_line() {
+    let place = place();
+    let Some(tmux) = Tmux::start(&place) else { return };
+    place.line("run -- true").good();
+    for _ in 0..3 {
+        place.script("", "while [ ! -e go ]; do sleep 0.05; done");
+    }
+    tmux.line(&format!("clear; {LEGWORK} drain --workers 1; echo \"code $?\""));
+    let screen = tmux.until(&["1/4 ", "ETA"]);
+    let (bar, rest) = screen.split_once('\n').unwrap();
+    assert_eq!(rest.trim(), "", "{screen}");
+    let (drawn, words) = bar.split_once("1/4 ").unwrap();
+    assert!((words.contains("/s ETA ")) && bar.len() <= 80, "{bar:?}");
+    let full = drawn.strip_prefix("finished ").unwrap();
+    let done = full.chars().filter(|c| "=>".contains(*c)).count();
+    assert!(full.trim_end().chars().all(|c| "=>".contains(c)), "{bar:?}");
+    assert!(done.abs_diff(full.len() / 4) <= 1 && full.len() > 40, "{bar:?}");
+    std::fs::write(place.file("go"), "").unwrap();
+    let screen = tmux.until(&["code 0"]);
+    assert!(screen.starts_with("4 jobs completed, 0 failed, 0 cancelled in "), "{screen}");
 }

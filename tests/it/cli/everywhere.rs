@@ -9,7 +9,7 @@ use super::sessions::shop_at;
 use crate::common::{Place, place};
 
 /// Everything that lists or shows, on the sessions' file.
-const LISTINGS: [&str; 21] = [
+const LISTINGS: [&str; 32] = [
     "failures",
     "queues",
     "stats",
@@ -18,6 +18,7 @@ const LISTINGS: [&str; 21] = [
     "show 1",
     "show 3",
     "status",
+    "logs 1",
     "wait 1",
     "gate list",
     "flows list",
@@ -27,6 +28,16 @@ const LISTINGS: [&str; 21] = [
     "cron check @daily",
     "retry 2 --dry-run",
     "cancel --filter queue:mail --dry-run",
+    "delete 1 --dry-run",
+    "clone 2 --dry-run",
+    "run-now 4 --dry-run",
+    "reschedule 4 --in 1h --dry-run",
+    "edit 4 --priority 1 --dry-run",
+    "doctor",
+    "migrate",
+    "prune --dry-run",
+    "vacuum --quiet",
+    "export --quiet",
     "pause low",
     "service systemd",
     "completions bash",
@@ -170,4 +181,20 @@ fn options_have_texts(path: &str, help: &str) {
         assert!(beside || below, "{path:?}: {line}");
     }
     assert!(options > 3, "{path}: {help}");
+}
+
+#[test]
+fn who_only_looks_does_not_wait_for_who_writes() {
+    let place = place();
+    place.line("run -- true").good();
+    let app = place.connect();
+    app.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // Longer than any test may take, were it waited for.
+    let long = std::time::Duration::from_secs(3600);
+    let jobs = place.builder().busy_timeout(long).open().unwrap();
+    assert_eq!(jobs.count(&legwork::Filter::new()).unwrap(), 1);
+    drop(jobs);
+    for line in ["list", "status", "check", "export", "queues"] {
+        place.line(line).good();
+    }
 }

@@ -73,8 +73,8 @@ fn arguments_that_are_no_utf8_arrive_byte_for_byte_or_are_refused() {
     let id = place.args(print).id();
     place.work().good();
     assert_eq!(place.show(id)["job"]["args"]["argv"][2], json!([255, 254, 47, 128]));
-    let kept = place.file("test.db-legwork/output").join(format!("job-{id}.stdout"));
-    assert_eq!(std::fs::read(kept).unwrap(), odd.as_bytes());
+    let kept = place.command(["logs", &id.to_string()]).output().unwrap().stdout;
+    assert_eq!(kept, odd.as_bytes());
 
     let ended = place.args([OsStr::new("enqueue"), odd]).coded(2);
     assert!(ended.stderr.contains("UTF-8"), "{ended:?}");

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::logs::Live;
 use super::sessions::shop_at;
 use super::until;
 use crate::common::{Place, place};
@@ -14,13 +15,18 @@ fn page(name: &str) -> String {
     fs::read_to_string(format!("{}/src/guide/{name}.md", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
+/// The pages with the commands.
+const COMMANDS: [&str; 2] = ["cli_output", "cli_output_changes"];
+
 /// What is run for a command of the guide, one after the other on the same file.
-const LINES: [(&str, &str); 33] = [
+const LINES: [(&str, &str); 47] = [
     ("list", "list"),
     ("list", "list kind:rated"),
     ("show", "show 1"),
     ("show", "show 3"),
     ("show", "show 12"),
+    ("logs", "logs 1"),
+    ("logs", "logs 12"),
     ("wait", "wait 1 2"),
     ("status", "status"),
     ("failures", "failures"),
@@ -49,21 +55,37 @@ const LINES: [(&str, &str); 33] = [
     ("retry", "retry 2"),
     ("cancel", "cancel --filter state:blocked --dry-run"),
     ("service", "service systemd"),
+    ("doctor", "doctor"),
+    ("clone", "clone 12"),
+    ("edit", "edit 7 --priority 1"),
+    ("reschedule", "reschedule 7 --in 1h"),
+    ("run-now", "run-now 7"),
+    ("delete", "delete 6"),
+    ("prune", "prune --failed 1d"),
+    ("migrate", "migrate"),
+    ("vacuum", "vacuum"),
+    ("backup", "backup copy.db"),
+    ("export", "export -o jobs.jsonl"),
+    ("import", "import jobs.jsonl --history"),
 ];
 
 /// The same for those that need no file, or change it.
-const MORE: [(&str, &str); 4] = [
+const MORE: [(&str, &str); 5] = [
     ("enqueue", "enqueue report"),
     ("run", "run -- true"),
+    ("drain", "drain -q empty"),
     ("new job", "new job tidy"),
     ("man", "man pages"),
 ];
 
 /// Commands that print no JSON of this sort, as the guide says.
-const WITHOUT: [&str; 3] = ["work", "bench", "completions"];
+const WITHOUT: [&str; 4] = ["work", "bench", "completions", "top"];
 
-/// Sections of the guide whose fields the lines above do not all come to.
-const UNSEEN: [&str; 1] = ["an-oldest-ready-job"];
+/// A line of JSON for each line that a job has written; the others print one.
+const LONG: [&str; 1] = ["logs"];
+
+/// Sections of the guide to which the lines above do not come.
+const UNSEEN: [&str; 2] = ["an-oldest-ready-job", "events"];
 
 /// A place with the sessions' file, and what it lacks: a command that failed, a job with a rate, a dead
 /// worker with a job.
@@ -92,9 +114,13 @@ fn the_json_of_every_command_is_that_of_the_guide() {
         let words = line.split(' ').take_while(|word| *word != "--");
         let (before, after) = line.split_at(words.collect::<Vec<_>>().join(" ").len());
         let ended = place.line(&format!("{before} --json{after}"));
-        let value = ended.json();
-        assert!(ended.stdout.ends_with("}\n") && ended.stdout.lines().count() == 1, "{ended:?}");
-        guide.check(command, &value, &format!("{line}: {value}"), &mut seen);
+        assert!(ended.stdout.ends_with("}\n"), "{ended:?}");
+        assert!(LONG.contains(&command) || ended.stdout.lines().count() == 1, "{ended:?}");
+        for answer in ended.stdout.lines() {
+            let value: Value = serde_json::from_str(answer).unwrap();
+            assert_eq!(value["v"], 1, "{line}: {value}");
+            guide.check(command, &value, &format!("{line}: {value}"), &mut seen);
+        }
     }
     let never: Vec<&String> = guide
         .sections
@@ -102,6 +128,24 @@ fn the_json_of_every_command_is_that_of_the_guide() {
         .filter(|name| !seen.contains(*name) && !UNSEEN.contains(&name.as_str()))
         .collect();
     assert!(never.is_empty(), "in the guide, but nothing printed it: {never:?}");
+}
+
+#[test]
+fn the_events_are_those_of_the_guide() {
+    let place = place();
+    place.line("enqueue mail").good();
+    let events = Live::start(&place, "events -f");
+    events.error_line();
+    place.script("--attempts 2", "echo '1/2 half' >&3; [ -e again ] || ! echo > again");
+    place.script("", "exit 3");
+    place.work().coded(1);
+    let guide = Guide::read();
+    let mut missing = BTreeSet::from(["enqueued", "started", "progress", "retrying", "failed"]);
+    while !missing.is_empty() {
+        let event = events.json();
+        guide.check("events", &event, &event.to_string(), &mut BTreeSet::new());
+        missing.remove(event["event"].as_str().unwrap());
+    }
 }
 
 #[test]
@@ -117,7 +161,8 @@ fn every_command_stands_in_the_guide() {
 #[test]
 fn the_examples_of_the_guide_have_its_fields() {
     let guide = Guide::read();
-    for (names, text) in sections(&page("cli_output"), "## ") {
+    let pages = COMMANDS.map(page);
+    for (names, text) in pages.iter().flat_map(|page| sections(page, "## ")) {
         let Some((_, example)) = text.split_once("```json\n") else { continue };
         let line = example.split('\n').next().unwrap();
         let value: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
@@ -146,13 +191,13 @@ fn the_columns_of_every_command_are_those_of_the_guide() {
     assert!(checked > 30, "only {checked} rows");
 }
 
-/// How many columns a command has, by the guide's last table.
+/// How many columns a command has, by the guide's table of them.
 fn columns() -> BTreeMap<String, usize> {
     let page = page("cli_output");
     let table = page.split_once("\n# TSV").unwrap().1;
     let mut columns = BTreeMap::new();
     for [names, cells, _] in rows(table) {
-        if !cells.contains(';') && names != "command" {
+        if !cells.contains(';') && !cells.starts_with("none") && names != "command" {
             let count = cells.split(", ").count();
             columns.extend(quoted(&names).into_iter().map(|name| (name, count)));
         }
@@ -168,10 +213,9 @@ struct Guide {
 impl Guide {
     fn read() -> Guide {
         let mut all = BTreeMap::new();
-        let (commands, records) = (page("cli_output"), page("cli_records"));
-        let commands = sections(&commands, "## ");
-        let records = sections(&records, "# ");
-        for (names, text) in commands.into_iter().chain(records) {
+        let (commands, records) = (COMMANDS.map(page), page("cli_records"));
+        let commands = commands.iter().flat_map(|page| sections(page, "## "));
+        for (names, text) in commands.chain(sections(&records, "# ")) {
             let fields: BTreeMap<String, String> = rows(text)
                 .into_iter()
                 .filter(|row| row[0] != "field")

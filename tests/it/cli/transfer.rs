@@ -4,9 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use legwork::{Filter, JobId, JobRecord, Jobs, Limit, NewJob, Retry, State, Unique};
+use legwork::{
+    Error, Filter, ImportRun, JobId, JobRecord, Jobs, Limit, NewJob, Retry, State, Unique,
+};
 use serde_json::{Value, json};
 
+use super::until;
 use crate::common::{Place, place};
 
 fn all(place: &Place) -> Vec<JobRecord> {
@@ -155,6 +158,89 @@ fn the_same_export_is_imported_once_and_goes_on_where_it_stopped() {
     assert_eq!(all(&new).len(), 2_400);
 }
 
+/// A header and jobs that are ready but for what is given, as lines.
+fn export_of(id: &str, jobs: &[Value]) -> String {
+    let mut text = json!({ "legwork_export": 1, "id": id, "exported_at": "2026-01-01T00:00:00Z" })
+        .to_string()
+        + "\n";
+    for (at, given) in jobs.iter().enumerate() {
+        let mut job = json!({
+            "id": at + 1, "kind": "k", "queue": "q", "state": "ready", "priority": 0, "attempts": 0,
+            "enqueued_at": "2026-01-01T00:00:00Z", "run_at": "2026-01-01T00:00:00Z", "args": "{}",
+        });
+        job.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
+        text += &(job.to_string() + "\n");
+    }
+    text
+}
+
+#[test]
+fn an_import_that_was_interrupted_still_knows_the_parents_that_it_has_imported() {
+    let place = place();
+    let mut jobs = vec![json!({}); 600];
+    jobs[3] = json!({ "is_parent": true });
+    jobs[599] = json!({ "after": [4] });
+    let whole = export_of("e", &jobs);
+    let half: Vec<&str> = whole.lines().take(550).collect();
+    let stopped = place.with_stdin("import", &(half.join("\n") + "\nbroken")).coded(2);
+    assert!(stopped.stderr.contains("up to 501"), "{stopped:?}");
+    let stopped = place.with_stdin("import", &(half.join("\n") + "\nbroken")).coded(2);
+    assert!(stopped.stderr.contains("up to 501"), "{stopped:?}");
+    assert_eq!(place.with_stdin("import", &whole).good(), "100\t0\t0\t0\t500\n");
+    let jobs = all(&place);
+    assert_eq!((jobs.len(), jobs[599].state), (600, State::Blocked));
+    place.line("cancel 4").good();
+    assert_eq!(all(&place)[599].cause, Some(JobId(4)));
+    let sql = "SELECT count(*) FROM legwork_meta WHERE key LIKE 'import%'";
+    let marks: i64 = place.connect().query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(marks, 1, "only how far it has come");
+}
+
+#[test]
+fn two_imports_of_one_export_do_not_both_enqueue_it() {
+    let place = place();
+    let whole = export_of("e", &vec![json!({}); 1_000]);
+    let jobs = place.open();
+    let mut run = ImportRun::new().behind(0);
+    run.mark("e", 1_001);
+    place.with_stdin("import", &whole).good();
+    let late = jobs.import(jobs.export(&Filter::new(), None, 500).unwrap(), &mut run);
+    assert!(matches!(late, Err(Error::Invalid { what: "import", .. })), "{late:?}");
+    assert_eq!(all(&place).len(), 1_000);
+}
+
+#[test]
+fn a_child_of_a_job_whose_key_outlives_its_holder_waits_for_nothing() {
+    let place = place();
+    let period = json!({ "key": "one", "hold": 3, "until": "2999-01-01T00:00:00Z" });
+    place.line("run --unique one --unique-until 1d -- true").good();
+    place.work().good();
+    place.line("prune --all-finished").good();
+    let lines =
+        export_of("e", &[json!({ "unique": period, "is_parent": true }), json!({ "after": [1] })]);
+    assert_eq!(place.with_stdin("import", &lines).good(), "1\t0\t0\t1\t0\n");
+    assert_eq!(all(&place).last().unwrap().state, State::Ready);
+}
+
+#[test]
+fn a_running_job_does_not_keep_the_newer_one_with_its_key_out() {
+    for options in ["--unique-until started", "--on-conflict keep-last"] {
+        let (old, new) = (place(), place());
+        let worker = old.worker("work --workers 1");
+        let older = old
+            .script(&format!("--unique key {options}"), "while [ ! -e go ]; do sleep 0.05; done");
+        until("it runs", || old.state(older) == "running");
+        let newer = old.script(&format!("--unique key {options}"), "true");
+        assert_ne!(older, newer);
+        let lines = old.line("export").good();
+        assert_eq!(new.with_stdin("import", &lines).good(), "2\t0\t0\t0\t0\n", "{options}");
+        let args = |place: &Place| all(place).into_iter().map(|job| job.args).collect::<Vec<_>>();
+        assert_eq!(args(&new), args(&old));
+        fs::write(old.file("go"), "").unwrap();
+        drop(worker);
+    }
+}
+
 #[test]
 fn what_is_no_export_is_refused() {
     let place = place();
@@ -179,6 +265,13 @@ fn what_is_no_export_is_refused() {
         (with("state", json!("failed")), 2, "does not say when"),
         (with("unique", json!({ "key": "k", "hold": 9 })), 2, "line 2"),
         (with("limits", json!({ "limits": "x" })), 2, "line 2"),
+        (with("unique", json!({ "key": "a\nb", "hold": 2 })), 2, "line 2: invalid unique key"),
+        (
+            with("args", json!("[".repeat(1_001) + &"]".repeat(1_001))),
+            2,
+            "line 2: invalid arguments",
+        ),
+        (with("meta", json!({ "k": "v".repeat(4_097) })), 2, "line 2: invalid meta value"),
     ] {
         let refused = place.with_stdin("import", &text).coded(code);
         assert!(refused.stderr.contains(says), "{text}: {refused:?}");

@@ -96,6 +96,8 @@ fn an_upload_survives_the_death_of_the_machine_and_goes_on_with_the_next_command
 #[test]
 fn a_worker_that_lives_is_enough_and_one_that_cannot_start_is_told() {
     let place = with_script();
+    // The file is there before anybody asks about it.
+    drop(place.open());
     let worker = place.worker("work");
     let workers = Workers(&place);
     until("the worker lives", || workers.live().len() == 1);
@@ -110,6 +112,49 @@ fn a_worker_that_lives_is_enough_and_one_that_cannot_start_is_told() {
     assert_eq!(ended.stdout, "2\n", "the job is there all the same");
     assert!(ended.stderr.contains("no worker could be started"), "{ended:?}");
     assert!(ended.stderr.contains("worker.log"), "{ended:?}");
+}
+
+#[test]
+fn of_several_commands_at_once_one_starts_a_worker_and_none_for_what_is_done() {
+    let place = place();
+    let workers = Workers(&place);
+    drop(place.open());
+    let commands: Vec<_> = (0..6)
+        .map(|_| place.command(["run", "--ensure-worker", "--", "true"]).spawn().unwrap())
+        .collect();
+    for mut command in commands {
+        assert!(command.wait().unwrap().success());
+    }
+    let live = workers.live();
+    assert_eq!(live.len(), 1);
+    place.line("run --wait --unique key --unique-until 1d -- true").good();
+    workers.kill(Signal::KILL);
+    until("it is dead", || workers.live().is_empty());
+    for _ in 0..2 {
+        let again = "run --ensure-worker --unique key --unique-until 1d -- true";
+        assert_eq!(place.line(again).good(), "7\n");
+        assert_eq!(workers.live(), [0; 0]);
+        place.line("prune --all-finished --yes").good();
+    }
+}
+
+#[test]
+fn a_worker_that_is_stopping_is_not_enough() {
+    let place = place();
+    let worker = place.worker("work");
+    let workers = Workers(&place);
+    let long = place.script("", "while [ ! -e go ]; do sleep 0.05; done");
+    until("it runs", || place.state(long) == "running");
+    workers.kill(Signal::TERM);
+    until("it serves nothing any more", || {
+        let told = place.line("workers --json").json();
+        told["workers"][0]["pools"].as_array().unwrap().iter().all(|pool| pool["workers"] == 0)
+    });
+    place.line("run --ensure-worker --wait -- true").good();
+    assert_eq!(place.state(long), "running");
+    fs::write(place.file("go"), "").unwrap();
+    until("it is done", || place.state(long) == "completed");
+    drop(worker);
 }
 
 #[test]

@@ -104,9 +104,12 @@ pub(super) fn look_aside(path: &Path, instances: &[Instance], seen: &mut Examine
 /// A file that no instance names.
 fn stray(file: &Path, name: &str, bells: &[String]) -> Option<Finding> {
     let is_dir = fs::symlink_metadata(file).is_ok_and(|meta| meta.is_dir());
-    // What the command line keeps of its commands, and the log of a worker in the background.
-    let is_known = (is_dir && name == "output") || name == "worker.log" || name == "worker.log.old";
-    if is_known || bells.iter().any(|bell| bell == name) || is_new(file) {
+    let is_known = match name {
+        "output" => is_dir,
+        "worker.log" | "worker.log.old" | "worker.turn" => !is_dir,
+        _ => bells.iter().any(|bell| bell == name) || is_ear(name),
+    };
+    if is_known || is_new(file) {
         return None;
     }
     let remove = format!("it is of no use: rm '{}'", file.display());
@@ -130,6 +133,13 @@ fn stray(file: &Path, name: &str, bells: &[String]) -> Option<Finding> {
         Finding::warning("side_foreign", "a file that is not legwork's")
             .advice("only legwork may write there: see who made it, and move it away"),
     )
+}
+
+/// `PID-NUMBER.ear`: the next to listen takes down those of dead processes.
+fn is_ear(name: &str) -> bool {
+    let numbers = name.strip_suffix(".ear").and_then(|stem| stem.split_once('-'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    numbers.is_some_and(|(process, number)| is_number(process) && is_number(number))
 }
 
 /// `PID-NUMBER-RETRY` and this suffix.

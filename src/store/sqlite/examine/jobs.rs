@@ -11,7 +11,7 @@ use crate::clock::{Micros, micros_of};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::new_job::Overrides;
-use crate::record::Scope;
+use crate::record::{InstanceRecord, Scope};
 use crate::rules::examine::{self as rules, Lane};
 use crate::rules::trust::Trust;
 use crate::store::sqlite::errors::storing;
@@ -56,7 +56,9 @@ pub(super) fn look(conn: &Connection, path: &Path, now: Micros, seen: &mut Exami
     let read = instances_found(conn, path, &instances, &dead);
     seen.found_in("the instances", read);
     let live = instances.len() - dead.len();
-    let read = waiting(conn, now);
+    let read = instance::records(conn, path);
+    let records = seen.read("the pools", read).unwrap_or_default();
+    let read = waiting(conn, now, &records);
     if let Some(waiting) = seen.read("the waiting jobs", read) {
         let read = may_start(conn, &waiting);
         if let Some((lanes, notes)) = seen.read("what is paused", read) {
@@ -140,14 +142,16 @@ fn instances_found(
 
 // ---- jobs --------------------------------------------------------------------------------
 
-fn waiting(conn: &Connection, now: Micros) -> Result<Vec<Waiting>> {
+fn waiting(conn: &Connection, now: Micros, engines: &[InstanceRecord]) -> Result<Vec<Waiting>> {
     let mut ask = conn.prepare(LANES).map_err(storing)?;
     ask.query_map(params![now], |row| {
         let count = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
+        let (queue, kind): (String, String) = (row.get(0)?, row.get(1)?);
         Ok(Waiting {
             lane: Lane {
-                queue: row.get(0)?,
-                kind: row.get(1)?,
+                served: engines.iter().any(|engine| engine.runs(&kind, &queue)),
+                queue,
+                kind,
                 ready: count(4)?,
                 since: row.get::<_, Option<Micros>>(5)?.unwrap_or(now),
                 held: count(6)?,

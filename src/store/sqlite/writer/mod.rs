@@ -458,8 +458,11 @@ impl Writer {
             Durability::Strict => true,
             Durability::Synced => {
                 !group.inserts.is_empty()
-                    // What was removed may come back by a power cut, and goes again.
-                    || group.controls.iter().any(|op| !matches!(op.what, Control::Upkeep(_)))
+                    // What was removed may come back by a power cut, and goes again; and that leaves no
+                    // engine.
+                    || group.controls.iter().any(|op| {
+                        !matches!(op.what, Control::Upkeep(_) | Control::SetPools(..))
+                    })
                     || group.saves.iter().any(|op| op.what.synced)
                     || group.finishes.iter().any(|op| !op.finish.children.is_empty())
             }

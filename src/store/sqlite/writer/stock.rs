@@ -105,6 +105,7 @@ impl Writer {
                 | Control::SetPools(..)
                 | Control::EnqueueFlow(_)
                 | Control::Import(_)
+                | Control::EndImport(_)
                 | Control::Upkeep(_) => {}
                 #[cfg(feature = "cron")]
                 Control::Cron(_) => {}
