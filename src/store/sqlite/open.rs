@@ -161,7 +161,22 @@ fn check_content(conn: &Connection, path: &Path) -> Result<()> {
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
     });
     looked.map_err(|error| opening(path, error))?;
+    check_length(conn, path)?;
     migrate::check(conn).map(drop)
+}
+
+/// A database has whole pages. SQLite does not mind if the last one is cut off, and reads zeros there. While
+/// the `-wal` holds anything, somebody may be making the file longer at this moment, or was cut short doing so.
+fn check_length(conn: &Connection, path: &Path) -> Result<()> {
+    let page: i64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(storing)?;
+    let page = page.unsigned_abs().max(1);
+    let length = fs::metadata(path).map_or(0, |file| file.len());
+    if !length.is_multiple_of(page) && !is_in_use(path) {
+        return Err(Error::Corrupt(format!(
+            "the file ends in the middle of a page: {length} bytes, in pages of {page}"
+        )));
+    }
+    Ok(())
 }
 
 /// Runs `step` until it is not refused for a lock, or the deadline has passed. SQLite's own busy
