@@ -94,9 +94,10 @@ fn main() -> ExitCode {
         Notes::Add { files } => add(&database, &files),
         Notes::Counts => counts(&database),
         Notes::Jobs(command) => {
-            return command.program("notes jobs").database(&database).run(move |jobs| {
+            // The command line may name another file: its own table is there, too.
+            return command.program("notes jobs").database(database).run(|jobs| {
                 Ok(Engine::builder(jobs)
-                    .state(App::open(&database)?)
+                    .state(App::open(jobs.path())?)
                     .register::<CountWords>()
                     .pool(Pool::new(["counting", "*"]).workers(2)))
             });

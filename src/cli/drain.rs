@@ -19,7 +19,7 @@ use crate::tally::Tally;
 pub(super) struct Arguments {
     /// A pool, as in `legwork work`. May be given several times; default: the program's own pools, or
     /// all queues.
-    #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true)]
+    #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true, value_parser = work::pool_text)]
     queues: Vec<String>,
     /// Workers of each pool that names no number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

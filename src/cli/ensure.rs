@@ -11,6 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::fs::OFlags;
+
 use super::globals::Globals;
 use super::output;
 use super::trouble::{NO_WORKER, Trouble};
@@ -105,7 +107,9 @@ fn open_private(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    // Whoever was here first may have planted a link.
+    let no_links = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_links).open(path)
 }
 
 fn open(log: &Path) -> io::Result<File> {

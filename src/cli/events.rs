@@ -59,6 +59,9 @@ fn follow(
             // In JSON control characters are escapes already, those that turn the writing are not.
             output::print(if plain { line } else { output::escape(&line, true) })?;
         }
+        if !output::is_read() {
+            return Ok(ExitCode::SUCCESS);
+        }
         match u8::try_from(stopped.load(Ordering::Acquire)) {
             Ok(signal) if signal > 0 => return Ok(ExitCode::from(SIGNALLED + signal)),
             _ => {}

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use crate::record::JobRecord;
@@ -92,6 +93,15 @@ pub(super) fn bytes(bytes: u64) -> String {
         Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
         None => format!("{} KiB", bytes.div_ceil(1024)),
     }
+}
+
+/// Whether somebody still reads stdout: a pipe whose other end is closed says so before anything is written.
+pub(super) fn is_read() -> bool {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let gone = PollFlags::ERR | PollFlags::HUP;
+    poll(&mut fds, Some(&now)).is_err() || !fds[0].revents().intersects(gone)
 }
 
 /// Says a line on stderr. If nobody can hear it there is nobody to tell.

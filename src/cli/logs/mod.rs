@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
 use self::print::Printer;
-use super::Done;
 use super::globals::Globals;
 use super::shell::{Follower, Next, ShellJob, Stream};
 use super::trouble::{FAILED, NO_WORKER, Trouble};
+use super::{Done, output};
 use crate::error::Error;
 use crate::id::JobId;
 use crate::job::Job;
@@ -64,6 +64,9 @@ fn follow(jobs: &Jobs, id: JobId, source: &mut Source, printer: &mut Printer) ->
         // First whether it is finished: what is read after that is all there is.
         let state = jobs.get(id)?.state;
         source.read(jobs, printer, true)?;
+        if !output::is_read() {
+            return Ok(ExitCode::SUCCESS);
+        }
         if state.is_finished() {
             printer.end()?;
             let completed = state == State::Completed;

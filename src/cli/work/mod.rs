@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     /// A pool: its queues in strict order, then its workers (high,default:2). `*` matches all,
     /// `mail*` a prefix, `-name` excludes. May be given several times; default: the program's own
     /// pools, or all queues.
-    #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true)]
+    #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true, value_parser = pool_text)]
     queues: Vec<String>,
     /// Workers of each pool that names no number. Default: as many as there are cores. Without -q: of
     /// one pool for all queues.
@@ -74,7 +74,7 @@ pub(super) struct Arguments {
 
 /// What ends the work, or interrupts the wait for that.
 enum Notice {
-    /// INT or TERM.
+    /// INT, TERM or HUP.
     Signal(u8),
     /// TSTP: start no more jobs; CONT: start some again.
     Quiet(bool),
@@ -176,6 +176,26 @@ fn work_while_needed(start: impl Fn() -> Result<Work, Trouble>) -> Result<Worked
         }
         work = start()?;
     }
+}
+
+/// As many workers as a pool may be given here.
+const MOST_WORKERS: i64 = 1024;
+
+/// A pool as it is typed.
+pub(super) fn pool_text(text: &str) -> Result<String, String> {
+    if text.starts_with("--") {
+        return Err("an option is no queue; a queue that is left out is -name".to_owned());
+    }
+    if let Some((_, count)) = text.rsplit_once(':')
+        && count.strip_prefix('-').unwrap_or(count).bytes().all(|byte| byte.is_ascii_digit())
+        && !count.parse().is_ok_and(|count: i64| (1..=MOST_WORKERS).contains(&count))
+    {
+        return Err(format!(
+            "{count:?} is no number of workers from 1 to {MOST_WORKERS}; after a queue's name that ends so \
+             write the number as well"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// `high,default:2`. What follows the last colon is a number of workers or part of a name.

@@ -3,7 +3,7 @@
 use std::thread;
 
 use crossbeam_channel::Sender;
-use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::super::trouble::{DATABASE, Trouble};
@@ -14,7 +14,11 @@ use crate::engine::AtWork;
 /// Passes signals on.
 pub(super) fn listen(tell: Sender<Notice>) -> Result<Handle, Trouble> {
     let failed = |error| Trouble::new(DATABASE, format_args!("listening to signals: {error}"));
-    let heard = [SIGINT, SIGTERM, SIGTSTP, SIGCONT, SIGUSR1];
+    let mut heard = vec![SIGINT, SIGTERM, SIGTSTP, SIGCONT, SIGUSR1];
+    // The terminal is gone. Under `nohup` that is to be of no concern.
+    if !is_ignored(SIGHUP) {
+        heard.push(SIGHUP);
+    }
     let mut signals = Signals::new(heard).map_err(failed)?;
     let handle = signals.handle();
     thread::Builder::new()
@@ -33,6 +37,14 @@ pub(super) fn listen(tell: Sender<Notice>) -> Result<Handle, Trouble> {
         })
         .map_err(failed)?;
     Ok(handle)
+}
+
+/// Whether whoever started this process has it ignore the signal; where that cannot be told, yes.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 impl Work {

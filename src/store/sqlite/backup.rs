@@ -65,6 +65,7 @@ fn rename(partial: &Path, to: &Path) -> io::Result<()> {
 
 fn copy_into(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
     let source = open::open_reader(from, busy_timeout).map_err(storing)?;
+    let to = &*open::plain(to);
     let name = to.to_str().ok_or_else(|| {
         Error::invalid("backup path", "it is not UTF-8, which SQLite needs to write there")
     })?;

@@ -1,5 +1,6 @@
 //! Opening a file: everything that can be wrong with it is found before the first write.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -22,7 +23,7 @@ pub(super) const STATEMENTS: usize = 64;
 
 /// Opens the write connection, checks the file, turns it to WAL and brings its schema up to date.
 pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> {
-    let given = &settings.path;
+    let given = &plain(&settings.path).into_owned();
     check_sqlite(given)?;
     version::warn_of_bugs();
     let is_new = match fs::metadata(given) {
@@ -110,12 +111,23 @@ fn prepare(
 /// Opens a connection that can only read.
 pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(
-        path,
+        plain(path),
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     conn.busy_timeout(busy_timeout)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(conn)
+}
+
+/// A path that is nothing but a path: SQLite takes `file:...` for a URI, and what begins with a colon for a
+/// database in memory.
+pub(super) fn plain(path: &Path) -> Cow<'_, Path> {
+    let name = path.as_os_str().as_encoded_bytes();
+    if name.starts_with(b"file:") || name.starts_with(b":") {
+        Cow::Owned(Path::new(".").join(path))
+    } else {
+        Cow::Borrowed(path)
+    }
 }
 
 pub(super) fn directory_of(path: &Path) -> &Path {

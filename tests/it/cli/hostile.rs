@@ -82,3 +82,34 @@ fn arguments_that_are_no_utf8_arrive_byte_for_byte_or_are_refused() {
     place.args([OsStr::new("--db"), db.as_os_str(), OsStr::new("enqueue"), OsStr::new("x")]).good();
     assert!(db.exists());
 }
+
+#[test]
+fn a_database_may_have_a_name_that_sqlite_takes_for_something_else() {
+    let place = place();
+    for name in ["file:jobs.db", "file:x?mode=memory", ":memory:"] {
+        let db = format!("--db={name}");
+        assert_eq!(place.args([&db, "enqueue", "mail"]).good(), "1\n", "{name}");
+        assert_eq!(place.args([&db, "enqueue", "mail"]).good(), "2\n", "{name}");
+        place.args([&db, "doctor"]).coded(4);
+        assert!(place.file(name).exists(), "{name}");
+        place.args([&db, "backup", &format!("file:{name}.copy")]).good();
+        assert!(place.file(&format!("file:{name}.copy")).exists(), "{name}");
+    }
+}
+
+#[test]
+fn events_end_when_nobody_reads_them_any_more() {
+    let place = place();
+    place.line("enqueue mail").good();
+    let mut command = place.command(["events", "-f"]);
+    let piped = std::process::Stdio::piped;
+    let mut process = command.stdout(piped()).stderr(piped()).spawn().unwrap();
+    let mut said = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(process.stderr.take().unwrap()),
+        &mut said,
+    )
+    .unwrap();
+    drop(process.stdout.take());
+    assert!(process.wait().unwrap().success(), "{said}");
+}

@@ -176,3 +176,38 @@ fn a_command_after_another_waits_for_it_and_is_cancelled_with_it_unless_it_runs_
     assert!(refused.stderr.contains("no job 4711"), "{refused:?}");
     place.line("run --anyway -- true").coded(2);
 }
+
+#[test]
+fn a_hangup_stops_the_work_in_an_orderly_way_unless_it_is_ignored() {
+    let place = place();
+    let script = "echo $$ >> pids; sleep 0.3; echo end >> ends";
+    let job = place.script("", script);
+    let worker = place.worker("work");
+    pids(&place.file("pids"), 1);
+    worker.signal(Signal::HUP);
+    worker.end().coded(0);
+    assert_eq!(place.state(job), "completed");
+
+    let job = place.script("", script);
+    let mut command = std::process::Command::new("nohup");
+    command.arg(super::LEGWORK).args(["work", "--idle-exit", "1s"]);
+    command.env("LEGWORK_DB", &place.path).current_dir(place.dir.path());
+    let output = std::process::Stdio::null;
+    command.stdin(output()).stdout(output()).stderr(output());
+    let mut process = command.spawn().unwrap();
+    pids(&place.file("pids"), 2);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::HUP).unwrap();
+    assert_eq!(place.state(job), "running");
+    assert!(process.wait().unwrap().success());
+    assert_eq!(place.state(job), "completed");
+}
+
+#[test]
+fn a_pool_that_makes_no_sense_is_refused_before_anything_is_made() {
+    let place = place();
+    for queues in ["a:0", "a:-1", "a:99999", "--yes"] {
+        let ended = place.args(["work", "-q", queues]).coded(2);
+        assert!(ended.stderr.contains(queues), "{ended:?}");
+    }
+    assert!(!place.path.exists());
+}

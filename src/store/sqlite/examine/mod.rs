@@ -15,6 +15,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::errors::{code, is_busy};
+use super::open::plain;
 use super::{migrate, version};
 use crate::clock::Micros;
 use crate::error::Error;
@@ -113,7 +114,7 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     } else {
         OpenFlags::SQLITE_OPEN_READ_WRITE
     };
-    let conn = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let conn = Connection::open_with_flags(plain(path), how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(PATIENCE)?;
     conn.execute_batch("PRAGMA query_only = 1")?;
     Ok(conn)
