@@ -87,7 +87,11 @@ fn an_upload_survives_the_death_of_the_machine_and_goes_on_with_the_next_command
         .collect();
     assert!(errors.last().unwrap().contains("exit code 75: no network"), "{errors:?}");
 
+    // Whoever follows it sees it through to its end, over the next attempt.
+    let follower = place.worker("logs 1 -f --stream stdout");
     fs::write(place.file("network"), "").unwrap();
+    let followed = follower.end().coded(0).stdout;
+    assert!(followed.ends_with("sending\nsent\n"), "{followed}");
     assert_eq!(place.line("wait 1 --timeout 5m").good(), "1\tcompleted\t\n");
     assert_eq!(place.show(legwork::JobId(1))["stdout"], "sending\nsent\n");
     assert_eq!(workers.live().len(), 1, "one was enough");
