@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// The figures that each experiment must give.
-const EXPERIMENTS: [(&str, &[&str]); 17] = [
+const EXPERIMENTS: [(&str, &[&str]); 18] = [
     ("enqueue", &["p50", "p99"]),
     ("enqueue-many-callers", &["16 callers", "64 callers"]),
     ("bulk", &["2000 in one call"]),
@@ -31,6 +31,7 @@ const EXPERIMENTS: [(&str, &[&str]); 17] = [
     ("neighbour", &["p50", "p99", "longest", "legwork meanwhile"]),
     ("idle", &["3 s, wake-ups", "3 s, written"]),
     ("memory", &["idle", "20000 waiting: more by"]),
+    ("list", &["all", "state:ready", "state:completed", "queue:a", "since:1h"]),
     ("open", &["one enqueue, p50"]),
     ("growth", &["file after 20000 jobs", "WAL after 20000 jobs", "largest WAL", "file, closed"]),
 ];
@@ -168,6 +169,11 @@ fn memory_is_measured() {
 #[test]
 fn a_whole_process_is_measured() {
     runs("open");
+}
+
+#[test]
+fn a_list_is_measured() {
+    runs("list");
 }
 
 #[test]

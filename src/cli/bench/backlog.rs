@@ -71,7 +71,7 @@ pub(super) fn ready(_: usize) -> NewJob {
 }
 
 /// Over four queues and three priorities, all mixed.
-fn spread(n: usize) -> NewJob {
+pub(super) fn spread(n: usize) -> NewJob {
     const QUEUES: [&str; 4] = ["a", "b", "c", "d"];
     const PRIORITIES: [i64; 3] = [-1, 0, 1];
     ready(n).queue(QUEUES[n % 4]).priority(PRIORITIES[n / 4 % 3])

@@ -16,6 +16,7 @@ mod figure;
 mod flows;
 mod growth;
 mod limits;
+mod list;
 mod measure;
 mod neighbour;
 mod open;
@@ -64,7 +65,7 @@ struct Experiment {
     run: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const EXPERIMENTS: [Experiment; 17] = [
+const EXPERIMENTS: [Experiment; 18] = [
     Experiment {
         name: "enqueue",
         about: "one caller, one durable job at a time",
@@ -135,6 +136,11 @@ const EXPERIMENTS: [Experiment; 17] = [
         name: "memory",
         about: "resident memory, idle and with a million waiting jobs",
         run: resident::memory,
+    },
+    Experiment {
+        name: "list",
+        about: "the first page of a list beside a million jobs",
+        run: list::list,
     },
     Experiment { name: "open", about: "a whole process that enqueues one job", run: open::open },
     Experiment {
