@@ -33,8 +33,13 @@ pub(super) fn list(bench: &Bench) -> Result<Vec<Figure>> {
                 .map(|_| {
                     micros(|| {
                         let db = scratch.file().into_os_string();
-                        let mut command =
-                            child::sibling(["--db".into(), db, "list".into(), query.into()])?;
+                        let mut command = child::sibling([
+                            "--db".into(),
+                            db,
+                            "--quiet".into(),
+                            "list".into(),
+                            query.into(),
+                        ])?;
                         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
                         if status.success() {
                             return Ok(());
