@@ -34,6 +34,7 @@
 //!
 //! The [`guide`] tells how it works and why.
 
+mod beside;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::progress::{Progress, Unit};
-use super::work::{self, Watch};
+use super::work::{self, Asked, Watch};
 use super::{Done, change, times};
 use crate::jobs::Jobs;
 use crate::record::Filter;
@@ -19,8 +19,8 @@ use crate::tally::Tally;
 pub(super) struct Arguments {
     /// A pool, as in `legwork work`. May be given several times; default: the program's own pools, or
     /// all queues.
-    #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true, value_parser = work::pool_text)]
-    queues: Vec<String>,
+    #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true, value_parser = Asked::parse)]
+    queues: Vec<Asked>,
     /// Workers of each pool that names no number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -75,9 +75,9 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
 }
 
 /// What is ready or running in these queues; in all, if one is named by a pattern.
-fn unfinished(pools: &[String]) -> Filter {
+fn unfinished(pools: &[Asked]) -> Filter {
     let filter = Filter::new().state(State::Ready).state(State::Running);
-    let names: Vec<&str> = pools.iter().flat_map(|pool| work::queue_names(pool)).collect();
+    let names: Vec<&String> = pools.iter().flat_map(|pool| &pool.queues).collect();
     if names.iter().any(|name| name.contains('*') || name.starts_with('-')) {
         return filter;
     }

@@ -5,17 +5,18 @@
 //! is enqueued while it is about to end is not left alone: the command enqueues first and looks for a
 //! worker then, and the worker leaves first and looks for jobs then.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::OFlags;
 
 use super::globals::Globals;
-use super::output;
 use super::trouble::{NO_WORKER, Trouble};
+use super::{output, shell};
+use crate::beside;
 use crate::error::Error;
 use crate::id::JobId;
 use crate::jobs::Jobs;
@@ -48,7 +49,7 @@ pub(super) fn worker(globals: &Globals, jobs: &Jobs, id: JobId) -> Result<(), Tr
     if is_there()? {
         return Ok(());
     }
-    let log = beside(jobs.path(), "worker.log");
+    let log = beside::side(jobs.path()).join("worker.log");
     start(globals, jobs.path(), &log).map_err(|error| {
         Trouble::new(NO_WORKER, format_args!("no worker could be started: {error}"))
             .hint(format_args!("see {}, or start `legwork work` yourself", log.display()))
@@ -90,22 +91,16 @@ pub(super) fn announce() -> io::Result<()> {
     output::print(format_args!("{READY}\n"))
 }
 
-/// In `<db>-legwork`.
-fn beside(db: &Path, name: &str) -> PathBuf {
-    let mut side = db.as_os_str().to_owned();
-    side.push("-legwork");
-    Path::new(&side).join(name)
-}
-
 /// Waits for those who are starting a worker. Without it there may be one too many, and that is all.
 fn turn(db: &Path) -> Option<File> {
-    let turn = open_private(&beside(db, "worker.turn")).and_then(|file| file.lock().map(|()| file));
+    let turn = open_private(&beside::side(db).join("worker.turn"))
+        .and_then(|file| file.lock().map(|()| file));
     turn.inspect_err(|error| log::debug!("legwork: waiting for others: {error}")).ok()
 }
 
 fn open_private(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        shell::private_directory(directory)?;
     }
     // Whoever was here first may have planted a link.
     let no_links = OFlags::NOFOLLOW.bits().cast_signed();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::app::App;
 use super::output::Output;
 use super::trouble::{DATABASE, Trouble};
+use crate::beside::{self, SHORT_WAL};
 use crate::jobs::{Jobs, JobsBuilder};
 
 /// When to use colour.
@@ -132,9 +133,6 @@ pub(super) struct Moment {
     jobs: Option<Jobs>,
 }
 
-/// A `-wal` that the next process reads at once.
-const SHORT: u64 = 256 << 10;
-
 impl Deref for Moment {
     type Target = Jobs;
 
@@ -146,9 +144,8 @@ impl Deref for Moment {
 impl Drop for Moment {
     fn drop(&mut self) {
         let Some(jobs) = self.jobs.take() else { return };
-        let mut wal = jobs.path().as_os_str().to_owned();
-        wal.push("-wal");
-        if Path::new(&wal).metadata().is_ok_and(|wal| wal.len() <= SHORT) {
+        let wal = beside::wal(jobs.path()).metadata();
+        if wal.is_ok_and(|wal| wal.len() <= SHORT_WAL) {
             std::mem::forget(jobs);
         }
     }

@@ -10,6 +10,7 @@ use super::globals::Globals;
 use super::output::{self, Output};
 use super::queues::{self, WAITING, in_state};
 use super::{Done, gate, pause, stats, times, workers};
+use crate::beside;
 use crate::jobs::Jobs;
 use crate::record::{GateRecord, InstanceRecord, Stats, WorkerRecord};
 use crate::state::State;
@@ -52,11 +53,9 @@ impl Status {
 
     fn read(jobs: &Jobs) -> crate::error::Result<Status> {
         let path = jobs.path().to_owned();
-        let mut wal = path.clone().into_os_string();
-        wal.push("-wal");
         Ok(Status {
             bytes: size(&path),
-            wal_bytes: size(Path::new(&wal)),
+            wal_bytes: size(&beside::wal(&path)),
             workers: jobs.workers()?,
             sqlite: Jobs::sqlite(),
             stats: jobs.stats()?,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. A file may use its own layer and those before it.
 const LAYERS: [(&str, &[&str]); 6] = [
-    ("ground", &["clock", "error", "failure", "id", "state"]),
+    ("ground", &["beside", "clock", "error", "failure", "id", "state"]),
     (
         "deciding",
         &[

@@ -10,8 +10,9 @@ use crate::common::{Child, SOON, child_file, child_role, place, say};
 
 const CHILD: &str = "listen::a_process_beside_the_test";
 
+/// Does nothing.
 #[derive(Serialize, Deserialize)]
-struct Short;
+pub struct Short;
 
 impl Job for Short {
     const KIND: &'static str = "short";

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::Bench;
-use super::error::{Error, Result};
+use super::error::Result;
 use super::figure::{Figure, Reach};
 use super::work::{Crew, Noop};
+use crate::beside;
 use crate::jobs::Jobs;
 
 const WORKERS: usize = 4;
@@ -21,10 +22,10 @@ pub(super) fn growth(bench: &Bench) -> Result<Vec<Figure>> {
     let mut largest: u64 = 0;
     for _ in 0..count / CALL {
         crew.jobs.enqueue_many((0..CALL).map(|_| Noop::new()))?;
-        largest = largest.max(size(&wal(&file)?)?);
+        largest = largest.max(size(&beside::wal(&file))?);
     }
     crew.engine.run_until_empty()?;
-    let (open, wal) = (size(&file)?, size(&wal(&file)?)?);
+    let (open, wal) = (size(&file)?, size(&beside::wal(&file))?);
     crew.stop()?;
     // Only now all that the WAL had is in it.
     let closed = size(&file)?;
@@ -42,11 +43,4 @@ pub(super) fn growth(bench: &Bench) -> Result<Vec<Figure>> {
 
 fn size(path: &Path) -> Result<u64> {
     Ok(std::fs::metadata(path)?.len())
-}
-
-fn wal(file: &Path) -> Result<std::path::PathBuf> {
-    let name = file.file_name().ok_or_else(|| Error::Missed("the file has no name".to_owned()))?;
-    let mut name = name.to_owned();
-    name.push("-wal");
-    Ok(file.with_file_name(name))
 }

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::beside;
 use crate::error::Error;
 use crate::id::JobId;
 use crate::jobs::Jobs;
@@ -58,9 +59,7 @@ struct Piece {
 
 /// `<db>-legwork/output`.
 fn outputs(db: &Path) -> PathBuf {
-    let mut side = db.as_os_str().to_owned();
-    side.push("-legwork");
-    PathBuf::from(side).join("output")
+    beside::side(db).join("output")
 }
 
 pub(super) fn directory(db: &Path, id: JobId) -> PathBuf {

@@ -18,7 +18,7 @@ use super::shell::{self, Worker};
 use super::trouble::{FAILED, SIGNALLED, TIMED_OUT, Trouble};
 use super::{Done, ensure, times};
 use crate::engine::{Engine, Pool};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::JobId;
 use crate::jobs::Jobs;
 use crate::record::Filter;
@@ -33,8 +33,8 @@ pub(super) struct Arguments {
     /// A pool: its queues in strict order, then its workers (high,default:2). `*` matches all,
     /// `mail*` a prefix, `-name` excludes. May be given several times; default: the program's own
     /// pools, or all queues.
-    #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true, value_parser = pool_text)]
-    queues: Vec<String>,
+    #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true, value_parser = Asked::parse)]
+    queues: Vec<Asked>,
     /// Workers of each pool that names no number. Default: as many as there are cores. Without -q: of
     /// one pool for all queues.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -90,7 +90,7 @@ enum Notice {
 
 impl Arguments {
     /// Until there is nothing left to do.
-    pub(super) fn drain(queues: &[String], workers: Option<u16>, grace: Duration) -> Arguments {
+    pub(super) fn drain(queues: &[Asked], workers: Option<u16>, grace: Duration) -> Arguments {
         Arguments {
             queues: queues.to_vec(),
             workers,
@@ -179,41 +179,50 @@ fn work_while_needed(start: impl Fn() -> Result<Work, Trouble>) -> Result<Worked
 }
 
 /// As many workers as a pool may be given here.
-const MOST_WORKERS: i64 = 1024;
+const MOST_WORKERS: usize = 1024;
 
-/// A pool as it is typed.
-pub(super) fn pool_text(text: &str) -> Result<String, String> {
-    if text.starts_with("--") {
-        return Err("an option is no queue; a queue that is left out is -name".to_owned());
-    }
-    if let Some((_, count)) = text.rsplit_once(':')
-        && count.strip_prefix('-').unwrap_or(count).bytes().all(|byte| byte.is_ascii_digit())
-        && !count.parse().is_ok_and(|count: i64| (1..=MOST_WORKERS).contains(&count))
-    {
-        return Err(format!(
-            "{count:?} is no number of workers from 1 to {MOST_WORKERS}; after a queue's name that ends so \
-             write the number as well"
-        ));
-    }
-    Ok(text.to_owned())
+/// A pool as it is typed: `high,default:2`.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    text: String,
+    pub(super) queues: Vec<String>,
+    workers: Option<usize>,
 }
 
-/// `high,default:2`. What follows the last colon is a number of workers or part of a name.
-fn split(text: &str) -> (&str, Option<usize>) {
-    let number = |text: &str| text.parse::<u16>().ok().map(usize::from);
-    match text.rsplit_once(':') {
-        Some((queues, count)) if number(count).is_some() => (queues, number(count)),
-        _ => (text, None),
+impl Asked {
+    /// What follows the last colon is a number of workers, or part of a name if it is no number.
+    pub(super) fn parse(text: &str) -> Result<Asked, String> {
+        if text.starts_with("--") {
+            return Err("an option is no queue; a queue that is left out is -name".to_owned());
+        }
+        let is_number = |count: &str| {
+            count.strip_prefix('-').unwrap_or(count).bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let (queues, workers) = match text.rsplit_once(':').filter(|(_, count)| is_number(count)) {
+            None => (text, None),
+            Some((queues, count)) => match count.parse() {
+                Ok(workers @ 1..=MOST_WORKERS) => (queues, Some(workers)),
+                _ => {
+                    return Err(format!(
+                        "{count:?} is no number of workers from 1 to {MOST_WORKERS}; after a queue's \
+                         name that ends so write the number as well"
+                    ));
+                }
+            },
+        };
+        let queues = queues.split(',').map(|queue| queue.trim().to_owned()).collect();
+        Ok(Asked { text: text.to_owned(), queues, workers })
     }
-}
 
-/// The queues of a pool as it was asked for.
-pub(super) fn queue_names(text: &str) -> impl Iterator<Item = &str> {
-    split(text).0.split(',').map(str::trim)
-}
+    fn everything() -> Asked {
+        Asked { text: "*".to_owned(), queues: vec!["*".to_owned()], workers: None }
+    }
 
-fn pool(text: &str, workers: usize) -> Pool {
-    Pool::new(queue_names(text)).name(text).workers(split(text).1.unwrap_or(workers))
+    /// With so many workers if it names no number.
+    fn pool(&self, workers: usize) -> Pool {
+        let workers = self.workers.unwrap_or(workers);
+        Pool::new(self.queues.clone()).name(&self.text).workers(workers)
+    }
 }
 
 /// The pools that were asked for; none: those of the program.
@@ -225,8 +234,8 @@ fn pools(arguments: &Arguments) -> Vec<Pool> {
         arguments.max_jobs.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
     let workers = workers.min(most);
     let is_asked = arguments.workers.is_some() || arguments.every.is_some() || most < usize::MAX;
-    let everything = ["*".to_owned()];
-    let asked: &[String] = match arguments.queues.as_slice() {
+    let everything = [Asked::everything()];
+    let asked: &[Asked] = match arguments.queues.as_slice() {
         [] if is_asked => &everything,
         queues => queues,
     };
@@ -234,7 +243,7 @@ fn pools(arguments: &Arguments) -> Vec<Pool> {
         Some(every) => pool.every(every),
         None => pool,
     };
-    asked.iter().map(|text| paced(pool(text, workers))).collect()
+    asked.iter().map(|asked| paced(asked.pool(workers))).collect()
 }
 
 struct Work {
@@ -267,7 +276,7 @@ impl Rest {
             Err(error) => {
                 log::warn!("legwork: looking for what is left: {error}");
                 // Whoever enqueued it counts on this worker, which looks again.
-                matches!(error, Error::Busy { .. } | Error::Full(_) | Error::Io(_))
+                error.is_transient()
             }
         }
     }

@@ -35,8 +35,9 @@ mod unix {
     use std::thread::{self, JoinHandle};
 
     use super::super::doorbell::short;
-    use super::super::lock_file::{make_private_dir, side_directory};
+    use super::super::lock_file::make_private_dir;
     use super::{RING, Said};
+    use crate::beside;
 
     const ENDING: &str = ".ear";
 
@@ -56,7 +57,7 @@ mod unix {
             longest: usize,
             mut heard: impl FnMut(&[u8]) + Send + 'static,
         ) -> io::Result<Ear> {
-            let side = side_directory(db);
+            let side = beside::side(db);
             make_private_dir(&side)?;
             take_dead_ones_down(&side);
             let process = std::process::id();
@@ -148,7 +149,7 @@ mod unix {
         pub(crate) fn new(db: &Path) -> io::Result<Mouth> {
             let socket = UnixDatagram::unbound()?;
             socket.set_nonblocking(true)?;
-            Ok(Mouth { side: side_directory(db), socket })
+            Ok(Mouth { side: beside::side(db), socket })
         }
 
         /// The names of the ears that hang there.

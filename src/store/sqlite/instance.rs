@@ -18,9 +18,10 @@ use serde::Serialize;
 
 use super::book::Book;
 use super::errors::storing;
-use super::lock_file::{Identity, InstanceLock, is_dead, proof_of_death, side_directory};
+use super::lock_file::{Identity, InstanceLock, is_dead, proof_of_death};
 use super::query::in_snapshot;
 use super::rescue::Why;
+use crate::beside;
 use crate::clock::{Micros, from_micros};
 use crate::error::Result;
 use crate::id::JobId;
@@ -237,7 +238,7 @@ fn rows(conn: &Connection) -> rusqlite::Result<Vec<Seen>> {
 
 /// Each with whether its process lives.
 fn as_records(rows: Vec<Seen>, db: &Path) -> Vec<InstanceRecord> {
-    let (me, side) = (Identity::without_lock(db), side_directory(db));
+    let (me, side) = (Identity::without_lock(db), beside::side(db));
     let record = |(other, pools, kinds): Seen| InstanceRecord {
         id: other.id,
         pid: u32::try_from(other.identity.pid).unwrap_or(0),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::rescue::Why;
+use crate::beside;
 use crate::error::{Error, Result};
 
 /// The lock that says: this process lives. Freed by the kernel when the last thread that holds
@@ -63,18 +64,10 @@ impl Identity {
         inode_of(&side.join(&self.lock_file)).is_some_and(|inode| inode != self.lock_inode)
     }
 }
-
-/// `<db>-legwork`, beside the database.
-pub(crate) fn side_directory(db: &Path) -> PathBuf {
-    let mut name = db.as_os_str().to_owned();
-    name.push("-legwork");
-    PathBuf::from(name)
-}
-
 impl InstanceLock {
     /// Makes a lock file that is locked before anybody can know of it.
     pub(crate) fn create(db: &Path) -> Result<InstanceLock> {
-        let side = side_directory(db);
+        let side = beside::side(db);
         let (file, lock_file, lock_inode) = make(&side)?;
         let identity = Identity { lock_file, lock_inode, ..Identity::without_lock(db) };
         Ok(InstanceLock { side, held: Mutex::new(Held { _file: file, identity }) })

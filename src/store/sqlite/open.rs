@@ -12,6 +12,7 @@ use super::errors::{code, is_busy, storing};
 use super::migrate;
 use super::version;
 use super::writer;
+use crate::beside;
 use crate::error::{Error, Result};
 use crate::store::Settings;
 
@@ -294,9 +295,7 @@ fn can_write(conn: &Connection, path: &Path, deadline: Instant, patience: Durati
 
 /// By the metadata of the `-wal` alone.
 fn is_in_use(path: &Path) -> bool {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    fs::metadata(wal).is_ok_and(|wal| wal.len() > 0)
+    fs::metadata(beside::wal(path)).is_ok_and(|wal| wal.len() > 0)
 }
 
 fn configure(conn: &Connection) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Removing old finished jobs, in small bites, and giving freed pages back in idle moments.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::book::Book;
 use super::ends::WITH_ITS_FLOW;
@@ -18,7 +18,7 @@ SELECT id FROM legwork_history INDEXED BY legwork_next_prune
 const KEEP_TRUST: &str = "
 INSERT INTO legwork_meta (key, value) VALUES ('clock', ?1)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-pub(super) const READ_TRUST: &str = "SELECT value FROM legwork_meta WHERE key = 'clock'";
+const READ_TRUST: &str = "SELECT value FROM legwork_meta WHERE key = 'clock'";
 const COUNT: &str = "SELECT count(*) FROM legwork_history";
 
 /// Jobs removed in one transaction: well under a millisecond of work.
@@ -36,6 +36,13 @@ const HAS_ONE_ROW: &str = "
 SELECT (SELECT count(*) FROM (SELECT 1 FROM legwork_jobs LIMIT 2)) = 1
     OR (SELECT count(*) FROM (SELECT 1 FROM legwork_history LIMIT 2)) = 1
     OR (SELECT count(*) FROM (SELECT 1 FROM legwork_lanes LIMIT 2)) = 1";
+
+/// How far the clock was believed when it was last kept, on any connection.
+pub(super) fn kept_trust(conn: &Connection) -> Result<Option<Trust>> {
+    let text: Option<String> =
+        conn.query_row(READ_TRUST, [], |row| row.get(0)).optional().map_err(storing)?;
+    Ok(text.and_then(|text| Trust::from_text(&text)))
+}
 
 impl Book {
     /// Removes a bite of what has expired at `now`; beyond the cap, of what expires next.
@@ -75,9 +82,7 @@ impl Book {
 
     /// How far the clock was believed when it was last kept.
     pub(super) fn read_trust(&self) -> Result<Option<Trust>> {
-        let text: Option<String> =
-            self.conn.query_row(READ_TRUST, [], |row| row.get(0)).optional().map_err(storing)?;
-        Ok(text.and_then(|text| Trust::from_text(&text)))
+        kept_trust(&self.conn)
     }
 
     /// How many finished jobs there are: a scan of the history's smallest index, done once.

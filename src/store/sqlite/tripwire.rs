@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 
 use super::book::Book;
+use crate::beside;
 use crate::error::{Error, Result};
 
 /// How often is looked after groups that are not synced.
@@ -40,11 +41,9 @@ impl Tripwire {
     /// Remembers the files of a database that is open already, so that its `-wal` exists. Off where
     /// files have no inodes.
     pub(super) fn new(path: &Path) -> Tripwire {
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
         let wire = Tripwire {
             path: path.to_owned(),
-            wal: PathBuf::from(wal),
+            wal: beside::wal(path),
             path_seen: OnceLock::new(),
             wal_seen: OnceLock::new(),
             looked: Mutex::new(None),

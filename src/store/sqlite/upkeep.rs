@@ -155,9 +155,7 @@ impl Store {
     /// How many jobs have outlived their retention, as far as the clock is believed.
     pub(crate) fn count_due(&self, now: Micros) -> Result<u64> {
         let conn = self.reader()?;
-        let kept: Option<String> =
-            conn.query_row(prune::READ_TRUST, [], |row| row.get(0)).optional().map_err(storing)?;
-        let trust = kept.and_then(|text| Trust::from_text(&text)).unwrap_or(Trust::new(now));
+        let trust = prune::kept_trust(&conn)?.unwrap_or(Trust::new(now));
         let believed = trust.look(now, Duration::ZERO).cutoff();
         conn.query_row(COUNT_DUE, [believed], |row| row.get::<_, i64>(0))
             .map(i64::unsigned_abs)

@@ -1,13 +1,13 @@
 //! `legwork events -f`: what happens, as lines of JSON.
 
-use legwork::{Context, Engine, Job, JobResult, Outcome};
+use legwork::Engine;
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::logs::Live;
 use super::until;
 use crate::common::{SOON, place};
+use crate::listen::Short;
 
 #[test]
 fn events_of_every_process_are_followed_until_a_signal() {
@@ -67,18 +67,6 @@ fn events_can_be_chosen_and_without_following_there_are_none() {
     }
     assert_eq!(events.json()["kind"], "b");
     assert_eq!(events.json()["kind"], "c");
-}
-
-#[derive(Serialize, Deserialize)]
-struct Short;
-
-impl Job for Short {
-    const KIND: &'static str = "short";
-    type State = ();
-
-    fn perform(&self, _: &Context) -> JobResult {
-        Ok(Outcome::Done)
-    }
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::beside;
+
 /// Files are stamped by a clock that may be that coarse: what was written that short before a look may have
 /// been written to again since.
 const COARSE: Duration = Duration::from_secs(2);
@@ -32,10 +34,8 @@ pub(super) enum Standing {
 
 impl Glance {
     pub(super) fn of(path: &Path) -> Glance {
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
         let mark = |path: &Path| path.metadata().ok().map(|found| mark(&found));
-        Glance { at: SystemTime::now(), db: mark(path), wal: mark(Path::new(&wal)) }
+        Glance { at: SystemTime::now(), db: mark(path), wal: mark(&beside::wal(path)) }
     }
 
     pub(super) fn beside(&self, earlier: &Glance) -> Standing {

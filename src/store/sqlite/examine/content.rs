@@ -8,7 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use rusqlite::{Connection, ErrorCode};
 
-use super::{Examined, beside, damaged, of_error, of_sqlite};
+use super::{Examined, damaged, of_error, of_sqlite};
+use crate::beside;
 use crate::error::Error;
 use crate::finding::Finding;
 use crate::rules::examine::{self as rules, Pages};
@@ -36,7 +37,7 @@ pub(super) fn look(conn: &Connection, path: &Path, full: bool, ours: bool, seen:
     if let Some(finding) = seen.read("the journal mode", read) {
         seen.found(finding);
     }
-    let bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
+    let bytes = fs::metadata(beside::wal(path)).map_or(0, |meta| meta.len());
     seen.found(rules::wal(bytes, unwritten(conn)));
     let read = pages(conn);
     if let Some(pages) = seen.read("the pages", read) {

@@ -6,11 +6,11 @@ use std::fs::{self, OpenOptions, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Examined, beside};
+use super::Examined;
+use crate::beside;
 use crate::finding::Finding;
 use crate::rules::examine as rules;
 use crate::store::sqlite::instance::Instance;
-use crate::store::sqlite::lock_file::side_directory;
 use crate::store::sqlite::open::{directory_of, network_fs};
 
 /// A lock file without a row may be of an engine that is just starting.
@@ -29,7 +29,7 @@ pub(super) fn look(path: &Path, seen: &mut Examined) -> bool {
         let bytes = fs::metadata(path).map_or(0, |meta| meta.len());
         seen.found([rules::space(free, bytes)]);
     }
-    for file in [path.to_owned(), beside(path, "-wal"), side_directory(path)] {
+    for file in [path.to_owned(), beside::wal(path), beside::side(path)] {
         seen.found(mode(&file).and_then(|mode| rules::access(&name_of(&file), mode)));
     }
     let mut may_write = true;
@@ -58,7 +58,7 @@ fn name_of(path: &Path) -> String {
 
 /// What stands in the side directory and belongs to none of these instances.
 pub(super) fn look_aside(path: &Path, instances: &[Instance], seen: &mut Examined) {
-    let side = side_directory(path);
+    let side = beside::side(path);
     let entries = match fs::read_dir(&side) {
         Ok(entries) => entries,
         // No engine and no command has needed it yet.

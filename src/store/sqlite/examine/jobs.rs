@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::{Examined, files};
+use crate::beside;
 use crate::clock::{Micros, micros_of};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::new_job::Overrides;
 use crate::record::{InstanceRecord, Scope};
 use crate::rules::examine::{self as rules, Lane};
-use crate::rules::trust::Trust;
 use crate::store::sqlite::errors::storing;
 use crate::store::sqlite::instance::{self, Instance};
-use crate::store::sqlite::lock_file::{Identity, is_dead, side_directory};
+use crate::store::sqlite::lock_file::{Identity, is_dead};
 use crate::store::sqlite::{gates, kinds, prune, query};
 
 /// All lanes that have jobs: how many, how many may start or are overdue and held by nobody, the
@@ -82,15 +82,13 @@ pub(super) fn look(conn: &Connection, path: &Path, now: Micros, seen: &mut Exami
 
 fn clock(conn: &Connection, now: Micros) -> Result<Vec<Finding>> {
     let newest: Option<Micros> = conn.query_row(NEWEST, [], |row| row.get(0)).map_err(storing)?;
-    let kept: Option<String> =
-        conn.query_row(prune::READ_TRUST, [], |row| row.get(0)).optional().map_err(storing)?;
-    Ok(rules::clock(now, newest, kept.and_then(|text| Trust::from_text(&text))))
+    Ok(rules::clock(now, newest, prune::kept_trust(conn)?))
 }
 
 // ---- instances ---------------------------------------------------------------------------
 
 fn dead(path: &Path, instances: &[Instance]) -> Vec<i64> {
-    let (me, side) = (Identity::without_lock(path), side_directory(path));
+    let (me, side) = (Identity::without_lock(path), beside::side(path));
     let dead = instances.iter().filter(|other| is_dead(&other.identity, &me, &side));
     dead.map(|other| other.id).collect()
 }

@@ -9,7 +9,7 @@ mod jobs;
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -17,6 +17,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::errors::{code, is_busy};
 use super::open::plain;
 use super::{migrate, version};
+use crate::beside;
 use crate::clock::Micros;
 use crate::error::Error;
 use crate::finding::Finding;
@@ -108,7 +109,8 @@ fn stands_there(path: &Path) -> Result<(), Finding> {
 /// there were none; one that could write would write back what stands in a `-wal`, or roll back what
 /// stands in a `-journal`.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let holds = |suffix: &str| fs::metadata(beside(path, suffix)).is_ok_and(|meta| meta.len() > 0);
+    let holds =
+        |suffix: &str| fs::metadata(beside::with(path, suffix)).is_ok_and(|meta| meta.len() > 0);
     let how = if holds("-wal") || holds("-journal") {
         OpenFlags::SQLITE_OPEN_READ_ONLY
     } else {
@@ -121,12 +123,6 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// `<db>` and a suffix.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 fn not_sqlite() -> Finding {
     Finding::problem("foreign", "it is not an SQLite database")
         .advice("name the database with --db FILE or LEGWORK_DB")
@@ -152,7 +148,7 @@ fn of_sqlite(path: &Path, error: &rusqlite::Error) -> Finding {
             Finding::problem("busy", "another program holds an exclusive lock on it")
                 .advice("end that program, or wait for it")
         }
-        _ if fs::metadata(beside(path, "-journal")).is_ok_and(|meta| meta.len() > 0) => {
+        _ if fs::metadata(beside::with(path, "-journal")).is_ok_and(|meta| meta.len() > 0) => {
             Finding::problem("hot_journal", "a write was interrupted, and its -journal waits")
                 .advice("open it with the program that wrote it: SQLite then undoes that write")
         }

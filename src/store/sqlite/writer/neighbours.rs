@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use super::Writer;
 use super::desk::Desk;
 use super::group::{Answers, Group, Mail};
+use crate::beside;
 use crate::error::Result;
 use crate::id::JobId;
 use crate::store::sqlite::doorbell::{self, Bell, Ringer};
 use crate::store::sqlite::ears;
 use crate::store::sqlite::ends::Why;
-use crate::store::sqlite::lock_file::{InstanceLock, is_dead, side_directory};
+use crate::store::sqlite::lock_file::{InstanceLock, is_dead};
 use crate::store::{ClaimRef, InstanceId, Notice, Taken};
 
 /// How often the locks of other instances are tried, while there are any. The promise is a second
@@ -217,7 +218,7 @@ impl Writer {
 
     /// Rings every other instance; the commit that they shall see has been made.
     pub(super) fn ring_others(&mut self) {
-        let side = side_directory(&self.settings.path);
+        let side = beside::side(&self.settings.path);
         for other in &self.book.others {
             if self.neighbours.ringer.ring(&side, &other.identity.bell()).is_err() {
                 // Perhaps it is dead: try its lock with the next round.

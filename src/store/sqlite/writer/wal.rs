@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::Writer;
+use crate::beside::SHORT_WAL;
 use crate::error::Result;
 use crate::store::Notice;
 use crate::store::sqlite::book::Book;
@@ -18,10 +19,6 @@ const BOUND: u64 = 64 << 20;
 /// It stays below this unless somebody keeps it from being restarted: a checkpoint every 1,000
 /// pages, and `journal_size_limit`.
 const USUAL: u64 = 16 << 20;
-
-/// Left to the next process, who reads all of it when he is the first to open the file: about as
-/// much as makes that and the emptying together cheapest, over many processes that each write a few pages.
-const TO_LEAVE: u64 = 256 << 10;
 
 /// Takes effect as it is prepared, so it cannot be kept prepared.
 pub(in crate::store::sqlite) const CHECKPOINTS: &str = "PRAGMA wal_autocheckpoint = 1000";
@@ -95,7 +92,7 @@ impl Writer {
 
     /// Before the WAL is left as it is: the more is in it the longer the next process takes to open the file.
     pub(super) fn shorten_wal(&self) {
-        if self.tripwire.wal_size() > TO_LEAVE
+        if self.tripwire.wal_size() > SHORT_WAL
             && let Err(error) = self.book.empty_wal()
         {
             log::debug!("legwork: emptying the -wal: {error}");
