@@ -23,6 +23,8 @@ import time
 WAITING = 2000
 RUN = 200
 ROUNDS = 3
+# Longer than any of them takes for one command, in seconds.
+PATIENCE = 20
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
@@ -34,7 +36,7 @@ class Tool:
         self.env = dict(os.environ)
 
     def call(self, *words, **more):
-        done = subprocess.run(words, env=self.env, cwd=self.dir, **({**QUIET, **more}))
+        done = subprocess.run(words, env=self.env, cwd=self.dir, **({**QUIET, "timeout": PATIENCE, **more}))
         if done.returncode:
             raise SystemExit(f"{words}: exit code {done.returncode}")
         return done
@@ -97,7 +99,7 @@ class Legwork(Tool):
         return self.read(self.program, "list", "--limit", "10000")
 
     def release(self):
-        self.call(self.program, "work", "--until-empty", "--workers", "2")
+        self.call(self.program, "work", "--until-empty", "--workers", "2", timeout=None)
 
     def survives(self):
         marks = self.dir / "marks"
@@ -139,7 +141,7 @@ class Pueue(Tool):
 
     def release(self):
         self.call("pueue", "start")
-        self.call("pueue", "wait", "--all", "--quiet")
+        self.call("pueue", "wait", "--all", "--quiet", timeout=None)
 
     def survives(self):
         marks = self.dir / "marks"
@@ -216,7 +218,7 @@ class Nq(Tool):
 
     def release(self):
         (self.dir / "held").unlink()
-        self.call("nq", "-w")
+        self.call("nq", "-w", timeout=None)
 
     def survives(self):
         marks = self.dir / "marks"
@@ -274,13 +276,18 @@ def on_fresh(kind, measure):
 def waiting(tool):
     tool.hold()
 
-    def add():
-        for _ in range(WAITING):
+    # What it takes; a queue that is full lets the next command wait.
+    taken = 0
+    began = ended = time.monotonic()
+    try:
+        while taken < WAITING:
             tool.add("true")
-
-    added = timed(add)
+            taken += 1
+            ended = time.monotonic()
+    except subprocess.TimeoutExpired:
+        pass
     listed = statistics.median(timed(tool.list) for _ in range(5))
-    return added, listed
+    return taken, ended - began, listed
 
 
 def running(tool):
@@ -292,22 +299,24 @@ def running(tool):
 
 def main():
     Legwork.program = os.path.abspath(sys.argv[1])
-    kinds = [kind for kind in (Legwork, Pueue, TaskSpooler, Nq)]
+    programs = {Legwork: Legwork.program, Pueue: "pueue", TaskSpooler: "tsp", Nq: "nq"}
+    kinds = [kind for kind, program in programs.items() if shutil.which(program)]
+    for kind in programs.keys() - kinds:
+        print(f"{kind.name} is not installed", file=sys.stderr)
+    # In turns, so that what else the machine does is shared by all.
+    rounds = {kind: [] for kind in kinds}
+    for _ in range(ROUNDS):
+        for kind in kinds:
+            rounds[kind].append((*on_fresh(kind, waiting), on_fresh(kind, running)))
     print(f"| | version | add {WAITING} | list them | run {RUN} | killed: the one that ran; those that waited |")
     print("|---|---|---|---|---|---|")
     for kind in kinds:
-        program = {"pueue": "pueue", "task-spooler": "tsp", "nq": "nq"}.get(kind.name)
-        if program and not shutil.which(program):
-            print(f"| {kind.name} | not installed |")
-            continue
-        rounds = [on_fresh(kind, waiting) for _ in range(ROUNDS)]
-        add = statistics.median(added for added, _ in rounds)
-        listed = statistics.median(listed for _, listed in rounds)
-        run = statistics.median(on_fresh(kind, running) for _ in range(ROUNDS))
+        taken, add, listed, run = (statistics.median(column) for column in zip(*rounds[kind]))
+        added = f"{add:.1f} s" if taken == WAITING else f"full at {taken:.0f}"
         survived = on_fresh(kind, lambda tool: tool.survives())
         version = on_fresh(kind, lambda tool: tool.version())
         print(
-            f"| {kind.name} | {version} | {add:.1f} s ({1e3 * add / WAITING:.1f} ms each) "
+            f"| {kind.name} | {version} | {added} ({1e3 * add / taken:.1f} ms each) "
             f"| {1e3 * listed:.0f} ms | {run:.2f} s | {survived} |",
             flush=True,
         )

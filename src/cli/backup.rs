@@ -9,6 +9,7 @@ use super::Done;
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::trouble::{REFUSED, Trouble};
+use crate::rules::amount;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -31,7 +32,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         Output::Tsv => output::tsv([vec![path.into_owned(), bytes.to_string()]])?,
         Output::Table { .. } => {
             let path = output::escape(&path, false);
-            output::print(format_args!("copied to {path}: {}\n", output::bytes(bytes)))?;
+            output::print(format_args!("copied to {path}: {}\n", amount::size(bytes)))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -3,17 +3,19 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
+use clap::ArgGroup;
 use serde_json::json;
 use time::OffsetDateTime;
 
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::trouble::{NOTHING_MATCHED, REFUSED, Trouble};
-use super::{Done, query};
+use super::{Done, ids, query};
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::jobs::Jobs;
 use crate::record::{Changed, Cloned, Selection};
+use crate::rules::amount;
 use crate::state::State;
 
 /// For a filter that names no state.
@@ -28,12 +30,14 @@ pub(super) fn waits(state: State) -> bool {
 }
 
 #[derive(clap::Args, Debug)]
+#[group(skip)]
+#[command(group(ArgGroup::new("which").required(true)))]
 pub(super) struct Arguments {
     /// The jobs.
-    #[arg(value_name = "ID", required_unless_present = "filter", conflicts_with = "filter")]
+    #[arg(value_name = "ID", group = "which", value_parser = ids::job)]
     ids: Vec<JobId>,
     /// All that match, as in `legwork list`.
-    #[arg(long, value_name = "QUERY")]
+    #[arg(long, value_name = "QUERY", group = "which")]
     filter: Vec<String>,
     /// Only say how many would be changed.
     #[arg(long)]
@@ -188,15 +192,17 @@ fn answer(
             Ok(())
         }
         Output::Table { .. } if dry_run => {
-            output::print(format_args!("would {} {}\n", verb.word, jobs(matched)))
+            output::print(format_args!("would {} {}\n", verb.word, amount::jobs(matched)))
         }
         Output::Table { .. } if skipped > 0 => output::print(format_args!(
             "{} {}; {skipped} skipped: gone, in a state in which it makes no sense, \
              with a unique key that another job has, or with a parent that did not complete\n",
             verb.past,
-            jobs(changed)
+            amount::jobs(changed)
         )),
-        Output::Table { .. } => output::print(format_args!("{} {}\n", verb.past, jobs(changed))),
+        Output::Table { .. } => {
+            output::print(format_args!("{} {}\n", verb.past, amount::jobs(changed)))
+        }
     }
 }
 
@@ -206,12 +212,8 @@ fn new_ids(globals: &Globals, verb: &Verb<'_>, ids: &[JobId], skipped: u64) -> i
         globals.say(format_args!(
             "{} {}; {skipped} skipped: gone, or with a unique key that another job has",
             verb.past,
-            jobs(ids.len() as u64)
+            amount::jobs(ids.len() as u64)
         ));
     }
     ids.iter().try_for_each(|id| output::print(format_args!("{id}\n")))
-}
-
-pub(super) fn jobs(count: u64) -> String {
-    if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") }
 }

@@ -9,9 +9,10 @@ use super::globals::Globals;
 use super::output::{self, Output};
 use super::progress::{Progress, Unit};
 use super::work::{self, Asked, Watch};
-use super::{Done, change, times};
+use super::{Done, times};
 use crate::jobs::Jobs;
 use crate::record::Filter;
+use crate::rules::amount;
 use crate::state::State;
 use crate::tally::Tally;
 
@@ -117,8 +118,8 @@ fn answer(globals: &Globals, tally: &Tally, took: Duration) -> std::io::Result<(
         }
         Output::Table { .. } => output::print(format_args!(
             "{} completed, {failed} failed, {cancelled} cancelled in {}\n",
-            change::jobs(completed),
-            times::about(took)
+            amount::jobs(completed),
+            amount::span(took)
         )),
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! It is this very program with the command `work`, in a session of its own, so that it outlives the
 //! terminal. It stays for as long as anything waits that it could run, now or later, and then ends. A job that
-//! is enqueued while it is about to end is not left alone: the command enqueues first and looks for a
-//! worker then, and the worker leaves first and looks for jobs then.
+//! is enqueued while a worker is about to end is not left alone: the command enqueues first and looks for a
+//! worker then, and the worker says first that it starts nothing more and looks for jobs then.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -58,6 +58,9 @@ pub(super) fn worker(globals: &Globals, jobs: &Jobs, id: JobId) -> Result<(), Tr
 
 fn start(globals: &Globals, db: &Path, log: &Path) -> io::Result<()> {
     let stderr = open(log)?;
+    // What this process was given to inherit (a script's lock, a pipe that somebody reads to its end) the
+    // worker would keep open for as long as it lives.
+    close_fds::set_fds_cloexec(3, &[]);
     let mut worker = Command::new(std::env::current_exe()?)
         // What leads to the commands in an app's own program.
         .args(globals.app.program.split(' ').skip(1))

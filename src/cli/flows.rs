@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::trouble::NOTHING_MATCHED;
-use super::{Done, times};
+use super::{Done, ids, times};
 use crate::flow::FlowRecord;
 use crate::id::FlowId;
 use crate::jobs::Jobs;
@@ -23,22 +23,25 @@ pub(super) enum Arguments {
               value_parser = clap::value_parser!(u16).range(1..=10_000))]
         limit: u16,
         /// Only flows with lower ids: the next page.
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = ids::flow)]
         before: Option<FlowId>,
     },
     /// Show a flow and its members.
     Show {
         /// The flow.
+        #[arg(value_parser = ids::flow)]
         id: FlowId,
     },
     /// Cancel the members of a flow that have not finished.
     Cancel {
         /// The flow.
+        #[arg(value_parser = ids::flow)]
         id: FlowId,
     },
     /// Run the failed members of a flow again; those come back that were cancelled for it.
     Retry {
         /// The flow.
+        #[arg(value_parser = ids::flow)]
         id: FlowId,
     },
 }

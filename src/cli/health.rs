@@ -12,6 +12,7 @@ use super::trouble::{NO_WORKER, REFUSED};
 use super::{Done, times};
 use crate::jobs::Jobs;
 use crate::record::{Backlog, InstanceRecord};
+use crate::rules::amount;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -101,7 +102,7 @@ impl Report {
             return "no live process has workers".to_owned();
         }
         if let Some((Backlog { queue, kind, oldest, .. }, max_age)) = self.too_old() {
-            let (oldest, max_age) = (times::about(*oldest), times::about(max_age));
+            let (oldest, max_age) = (amount::span(*oldest), amount::span(max_age));
             return format!(
                 "a ready {kind} in queue {queue} has waited {oldest}, longer than {max_age}"
             );
@@ -113,7 +114,7 @@ impl Report {
         };
         match &self.oldest {
             Some(waits) => {
-                format!("{works}; the oldest ready job has waited {}", times::about(waits.oldest))
+                format!("{works}; the oldest ready job has waited {}", amount::span(waits.oldest))
             }
             None => format!("{works}; nothing is ready"),
         }

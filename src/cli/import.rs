@@ -7,15 +7,16 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::Done;
 use super::export::{Header, VERSION};
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::progress::{Progress, Unit};
 use super::trouble::{REFUSED, Trouble};
-use super::{Done, change};
 use crate::error::Error;
 use crate::exported::{ExportedJob, Imported};
 use crate::jobs::{ImportRun, Jobs};
+use crate::rules::amount;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -233,7 +234,7 @@ fn answer(globals: &Globals, arguments: &Arguments, total: &Total) -> io::Result
         }
         Output::Table { .. } => {
             let verb = if arguments.dry_run { "would enqueue" } else { "enqueued" };
-            let mut text = format!("{verb} {}", change::jobs(enqueued));
+            let mut text = format!("{verb} {}", amount::jobs(enqueued));
             for (count, what) in [
                 (finished, "finished ones added to the history"),
                 (left_out, "finished ones left out (--history adds them)"),

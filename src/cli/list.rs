@@ -9,7 +9,7 @@ use super::globals::Globals;
 use super::output::{self, Output};
 use super::shell::ShellJob;
 use super::trouble::NOTHING_MATCHED;
-use super::{Done, query, times};
+use super::{Done, ids, query, times};
 use crate::id::JobId;
 use crate::job::Job;
 use crate::record::{JobRecord, Page};
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     limit: u16,
     /// Only jobs with lower ids: the next page.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = ids::job)]
     before: Option<JobId>,
 }
 

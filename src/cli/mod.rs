@@ -49,6 +49,7 @@ mod gate;
 mod globals;
 mod health;
 mod help;
+mod ids;
 mod import;
 mod list;
 mod logging;

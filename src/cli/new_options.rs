@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::globals::Globals;
 use super::output::{self, Output};
-use super::{Done, ensure, times, until};
+use super::{Done, ensure, ids, times, until};
 use crate::flow::AfterFailure;
 use crate::id::JobId;
 use crate::jobs::Jobs;
@@ -27,7 +27,7 @@ pub(super) struct NewOptions {
     at: Option<OffsetDateTime>,
     /// Run it once this job has completed; if that fails or is cancelled it is cancelled, and comes back
     /// when that is retried. May be given several times.
-    #[arg(long = "after", value_name = "ID")]
+    #[arg(long = "after", value_name = "ID", value_parser = ids::job)]
     parents: Vec<JobId>,
     /// Run it once these jobs have finished, however.
     #[arg(long, requires = "parents")]

@@ -86,15 +86,6 @@ pub(super) fn print(text: impl Display) -> io::Result<()> {
     out.flush()
 }
 
-/// A size, for people.
-pub(super) fn bytes(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 2] = [(1 << 30, "GiB"), (1 << 20, "MiB")];
-    match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
-        None => format!("{} KiB", bytes.div_ceil(1024)),
-    }
-}
-
 /// Whether somebody still reads stdout: a pipe whose other end is closed says so before anything is written.
 pub(super) fn is_read() -> bool {
     let stdout = io::stdout();

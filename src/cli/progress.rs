@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::globals::Globals;
-use super::{output, times};
+use super::output;
+use crate::rules::amount;
 
 /// Between lines, and between drawings of the bar if nothing moves.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The whole of a line; what is left of it between the words is the bar.
 const BAR: &str = "{msg} {wide_bar} {count} {rate} {left}";
+
+/// Of a rate and of what is left, so that the bar stands still while they change.
+const WIDTH: usize = 7;
 
 /// The bar that is drawn now, for those who write to the same terminal.
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -115,11 +119,11 @@ fn bar(verb: &'static str, unit: Unit, total: Option<u64>) -> ProgressBar {
         let _ = out.write_str(&of(unit, state.pos(), state.len()));
     };
     let rate = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let _ = write!(out, "{}/s", amount(unit, state.per_sec() as u64));
+        let _ = write!(out, "{:>WIDTH$}", speed(unit, state.per_sec()));
     };
     let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         if state.len().is_some() {
-            let _ = write!(out, "ETA {}", times::about(state.eta().max(EVERY)));
+            let _ = write!(out, "ETA {:<WIDTH$}", amount::span(state.eta().max(EVERY)));
         }
     };
     let style = ProgressStyle::with_template(BAR)
@@ -137,22 +141,32 @@ fn bar(verb: &'static str, unit: Unit, total: Option<u64>) -> ProgressBar {
 
 /// `pruned 1,200 of 5,000 jobs, 300/s`.
 fn line(verb: &str, unit: Unit, done: u64, total: Option<u64>, took: Duration) -> String {
-    let per_second = (done as f64 / took.as_secs_f64().max(0.001)) as u64;
+    let per_second = done as f64 / took.as_secs_f64().max(0.001);
     let what = if unit == Unit::Jobs { " jobs" } else { "" };
-    format!("{verb} {}{what}, {}/s", of(unit, done, total), amount(unit, per_second))
+    format!("{verb} {}{what}, {}", of(unit, done, total), speed(unit, per_second))
 }
 
 fn of(unit: Unit, done: u64, total: Option<u64>) -> String {
     match total {
-        Some(total) => format!("{}/{}", amount(unit, done), amount(unit, total)),
-        None => amount(unit, done),
+        Some(total) => format!("{}/{}", told(unit, done), told(unit, total)),
+        None => told(unit, done),
     }
 }
 
-fn amount(unit: Unit, amount: u64) -> String {
+fn told(unit: Unit, amount: u64) -> String {
     match unit {
         Unit::Jobs => HumanCount(amount).to_string(),
-        Unit::Bytes => output::bytes(amount),
+        Unit::Bytes => amount::size(amount),
+    }
+}
+
+/// `300/s`, or `1.5/s` where whole numbers would tell little; of what is slower than that by the minute.
+fn speed(unit: Unit, per_second: f64) -> String {
+    match unit {
+        Unit::Jobs if per_second <= 0.0 => "0/s".to_owned(),
+        Unit::Jobs if per_second < 0.1 => format!("{:.1}/min", per_second * 60.0),
+        Unit::Jobs if per_second < 10.0 => format!("{per_second:.1}/s"),
+        _ => format!("{}/s", told(unit, per_second as u64)),
     }
 }
 
@@ -165,6 +179,8 @@ mod tests {
         let ten = Duration::from_secs(10);
         let jobs = line("pruned", Unit::Jobs, 1_200, Some(5_000), ten);
         assert_eq!(jobs, "pruned 1,200/5,000 jobs, 120/s");
+        let slow = |per_second| speed(Unit::Jobs, per_second);
+        assert_eq!([12.7, 2.34, 0.05, 0.0].map(slow), ["12/s", "2.3/s", "3.0/min", "0/s"]);
         let bytes = line("freed", Unit::Bytes, 10 << 20, None, ten);
         assert_eq!(bytes, "freed 10.0 MiB, 1.0 MiB/s");
     }

@@ -9,6 +9,7 @@ use super::globals::Globals;
 use super::output::{self, Output};
 use super::progress::{Progress, Unit};
 use super::{Done, change, times};
+use crate::rules::amount;
 use crate::upkeep::Prune;
 
 #[derive(clap::Args, Debug)]
@@ -76,8 +77,8 @@ fn answer(globals: &Globals, dry_run: bool, matched: u64, removed: u64) -> std::
         }
         Output::Tsv => output::tsv([[matched, removed].map(|count| count.to_string()).to_vec()]),
         Output::Table { .. } if dry_run => {
-            output::print(format_args!("would remove {}\n", change::jobs(matched)))
+            output::print(format_args!("would remove {}\n", amount::jobs(matched)))
         }
-        Output::Table { .. } => output::print(format_args!("removed {}\n", change::jobs(removed))),
+        Output::Table { .. } => output::print(format_args!("removed {}\n", amount::jobs(removed))),
     }
 }

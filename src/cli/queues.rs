@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use comfy_table::Cell;
 use serde_json::{Value, json};
 
+use super::Done;
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::trouble::NOTHING_MATCHED;
-use super::{Done, times};
 use crate::record::{InstanceRecord, QueueStats, Scope, Stats};
+use crate::rules::amount;
 use crate::state::State;
 
 /// States of unfinished jobs, in the order in which they are shown.
@@ -125,7 +126,7 @@ fn row(queue: &Queue) -> Vec<Cell> {
 pub(super) fn cells(name: &str, queue: &QueueStats) -> Vec<Cell> {
     let mut row = vec![output::cell(name)];
     row.extend(WAITING.map(|state| output::cell(in_state(queue, state).to_string())));
-    row.push(output::cell(queue.oldest_ready.map(times::about).unwrap_or_default()));
+    row.push(output::cell(queue.oldest_ready.map(amount::span).unwrap_or_default()));
     row
 }
 

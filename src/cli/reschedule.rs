@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::ArgGroup;
 use time::OffsetDateTime;
 
 use super::change::{self, Verb};
@@ -11,14 +12,15 @@ use super::{Done, times};
 
 #[derive(clap::Args, Debug)]
 #[group(skip)]
+#[command(group(ArgGroup::new("when").required(true)))]
 pub(super) struct Arguments {
     #[command(flatten)]
     which: change::Arguments,
     /// Run them no sooner than this long from now (30s, 5m, 2h).
-    #[arg(long = "in", value_name = "SPAN", value_parser = times::span, conflicts_with = "at", required_unless_present = "at")]
+    #[arg(long = "in", value_name = "SPAN", value_parser = times::span, group = "when")]
     delay: Option<Duration>,
     /// Run them no sooner than this (2026-05-01T08:00:00Z). A time that is past: at once.
-    #[arg(long, value_name = "TIME", value_parser = times::instant)]
+    #[arg(long, value_name = "TIME", value_parser = times::instant, group = "when")]
     at: Option<OffsetDateTime>,
 }
 

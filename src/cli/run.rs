@@ -67,10 +67,10 @@ fn variable(entry: &OsStr) -> Result<(String, Text), Trouble> {
     let bytes = entry.as_bytes();
     let end = bytes.iter().position(|byte| *byte == b'=');
     let name = &bytes[..end.unwrap_or(bytes.len())];
-    let name = std::str::from_utf8(name)
-        .ok()
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| Trouble::usage(format_args!("--env {entry:?}: not a name")))?;
+    let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty()).ok_or_else(|| {
+        Trouble::usage(format_args!("--env {entry:?}: there is no name in it"))
+            .hint("write --env NAME for a variable as it is here, or --env NAME=VALUE")
+    })?;
     let value = match end {
         Some(end) => OsStr::from_bytes(&bytes[end + 1..]).to_owned(),
         None => std::env::var_os(name).ok_or_else(|| {

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::shell::{self, ShellJob, Stream};
-use super::{Done, times};
+use super::{Done, ids, times};
 use crate::id::JobId;
 use crate::job::Job;
 use crate::jobs::Jobs;
@@ -18,6 +18,7 @@ use crate::record::{AttemptRecord, JobRecord, LogLine, StepRecord};
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
     /// The job.
+    #[arg(value_parser = ids::job)]
     id: JobId,
 }
 

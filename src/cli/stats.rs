@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::globals::Globals;
 use super::output::{self, Output};
-use super::{Done, queues, times};
+use super::{Done, queues};
 use crate::record::{KindStats, Percentiles, Stats};
+use crate::rules::amount;
 use crate::state::State;
 
 pub(super) fn run(globals: &Globals) -> Done {
@@ -67,7 +68,7 @@ fn short(span: Duration) -> String {
     match span.as_micros() {
         0 => "0".to_owned(),
         micros @ 1..1_000 => format!("{micros}µs"),
-        _ => times::about(span),
+        _ => amount::span(span),
     }
 }
 

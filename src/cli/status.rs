@@ -13,6 +13,7 @@ use super::{Done, gate, pause, stats, times, workers};
 use crate::beside;
 use crate::jobs::Jobs;
 use crate::record::{GateRecord, InstanceRecord, Stats, WorkerRecord};
+use crate::rules::amount;
 use crate::state::State;
 use crate::store::SqliteInfo;
 
@@ -137,8 +138,8 @@ impl Status {
         output::print(format_args!(
             "{}: {}, WAL {}; SQLite {}; {}\n",
             output::escape(&self.path.to_string_lossy(), false),
-            output::bytes(self.bytes),
-            output::bytes(self.wal_bytes),
+            amount::size(self.bytes),
+            amount::size(self.wal_bytes),
             self.sqlite.version,
             processes(self.alive()),
         ))?;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::rules::amount;
+
 /// `5m`, `1h 30m`, `2days`.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
@@ -39,18 +41,9 @@ pub(super) fn exact(at: OffsetDateTime) -> String {
 pub(super) fn relative(at: OffsetDateTime, now: OffsetDateTime) -> String {
     match Duration::try_from(now - at) {
         Ok(past) if past < Duration::from_secs(1) => "now".to_owned(),
-        Ok(past) => format!("{} ago", about(past)),
-        Err(_) => format!("in {}", about((at - now).unsigned_abs())),
+        Ok(past) => format!("{} ago", amount::span(past)),
+        Err(_) => format!("in {}", amount::span((at - now).unsigned_abs())),
     }
-}
-
-/// A span in its two largest units.
-pub(super) fn about(span: Duration) -> String {
-    if span < Duration::from_secs(1) {
-        return format!("{}ms", span.as_millis());
-    }
-    let whole = humantime::format_duration(Duration::from_secs(span.as_secs())).to_string();
-    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -62,7 +55,7 @@ mod tests {
     fn times_are_relative_for_people_and_exact_in_utc_for_programs() {
         let now = datetime!(2026-05-01 12:00 UTC);
         assert_eq!(relative(datetime!(2026-05-01 11:57 UTC), now), "3m ago");
-        assert_eq!(relative(datetime!(2026-05-01 14:00:01 UTC), now), "in 2h 1s");
+        assert_eq!(relative(datetime!(2026-05-01 14:00:01 UTC), now), "in 2h");
         assert_eq!(relative(now, now), "now");
         assert_eq!(exact(datetime!(2026-05-01 12:00 +2)), "2026-05-01T10:00:00Z");
         assert_eq!(past("1h", now), Ok(datetime!(2026-05-01 11:00 UTC)));

@@ -94,6 +94,9 @@ fn hint(error: &Error) -> Option<&'static str> {
             "wait for its end with `legwork wait ID`, or stop it with `legwork cancel ID`"
         }
         Error::WrongState { .. } => "see where it stands with `legwork show ID`",
+        Error::Invalid { what: "arguments", .. } => {
+            "a shell takes double quotes away: write JSON between single ones, '{\"user_id\":7}'"
+        }
         Error::Busy { .. } => "another program holds the write lock; try again",
         Error::Full(_) => "free some space and try again",
         Error::Newer { .. } => "a newer legwork is needed for it",

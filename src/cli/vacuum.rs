@@ -10,6 +10,7 @@ use super::output::{self, Output};
 use super::progress::{Progress, Unit};
 use super::trouble::{REFUSED, Trouble};
 use crate::jobs::Jobs;
+use crate::rules::amount;
 use crate::upkeep::Vacuumed;
 
 #[derive(clap::Args, Debug)]
@@ -56,7 +57,7 @@ fn answer(globals: &Globals, done: &Vacuumed) -> std::io::Result<()> {
         ),
         Output::Tsv => output::tsv([[before, after, free].map(|n| n.to_string()).to_vec()]),
         Output::Table { .. } => {
-            let [before, after] = [before, after].map(output::bytes);
+            let [before, after] = [before, after].map(amount::size);
             output::print(format_args!("{before} before, {after} after\n"))
         }
     }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::globals::Globals;
-use super::{Done, times, until};
+use super::{Done, ids, times, until};
 use crate::id::JobId;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
     /// The jobs.
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", value_parser = ids::job)]
     ids: Vec<JobId>,
     /// Until one of them is finished, not all.
     #[arg(long)]

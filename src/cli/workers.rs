@@ -11,6 +11,7 @@ use super::trouble::NOTHING_MATCHED;
 use super::{Done, times};
 use crate::clock::{between, to_micros};
 use crate::record::{PoolRecord, Progress, RunningJob, WorkerRecord};
+use crate::rules::amount;
 
 pub(super) fn run(globals: &Globals) -> Done {
     let workers = globals.open()?.workers()?;
@@ -55,7 +56,7 @@ fn print(worker: &WorkerRecord, now: OffsetDateTime, color: bool) -> std::io::Re
             output::cell(&job.kind),
             output::cell(&job.queue),
             output::cell(job.attempt.to_string()),
-            output::cell(times::about(since(job.started_at, now))),
+            output::cell(amount::span(since(job.started_at, now))),
             output::cell(words.join(", ")),
         ]
     };
@@ -87,7 +88,7 @@ fn count(count: usize, of: &str) -> String {
 }
 
 fn pool_words(pool: &PoolRecord) -> String {
-    let every = pool.every.map(|every| format!(", every {}", times::about(every)));
+    let every = pool.every.map(|every| format!(", every {}", amount::span(every)));
     let (queues, workers) = (queues(pool).join(" "), count(pool.workers, "worker"));
     format!("{queues}; {workers}{}", every.unwrap_or_default())
 }

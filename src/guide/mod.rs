@@ -57,5 +57,8 @@ pub mod cli_output_changes {}
 #[doc = include_str!("cli_records.md")]
 pub mod cli_records {}
 
+#[doc = include_str!("other_queues.md")]
+pub mod other_queues {}
+
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}

@@ -1,8 +1,11 @@
 //! What an examination makes of what it sees: from which size, age or mode on something is worth a
 //! finding, and how bad it is.
 
+use std::time::Duration;
+
 use crate::clock::Micros;
 use crate::finding::Finding;
+use crate::rules::amount::{self, jobs, size};
 use crate::rules::trust::Trust;
 
 const MIB: u64 = 1 << 20;
@@ -113,7 +116,7 @@ pub(crate) fn clock(now: Micros, newest: Option<Micros>, trust: Option<Trust>) -
     const SLACK: Micros = 60 * SECOND;
     let mut found = Vec::new();
     if let Some(newest) = newest.filter(|newest| newest - now > SLACK) {
-        let behind = span(newest - now);
+        let behind = for_people(newest - now);
         found.push(
             Finding::warning(
                 "clock_behind",
@@ -124,7 +127,8 @@ pub(crate) fn clock(now: Micros, newest: Option<Micros>, trust: Option<Trust>) -
     }
     if let Some((believed, leapt)) = trust.and_then(|trust| trust.leap()) {
         let left = Trust::believes_at(leapt).saturating_sub(now);
-        let says = format!("the clock has leapt ahead by {}", span(leapt.saturating_sub(believed)));
+        let says =
+            format!("the clock has leapt ahead by {}", for_people(leapt.saturating_sub(believed)));
         let leap = leapt.saturating_sub(believed);
         // A machine that sleeps, or a program that is seldom run, looks the same.
         let finding = if leap > 31 * 24 * HOUR {
@@ -133,7 +137,7 @@ pub(crate) fn clock(now: Micros, newest: Option<Micros>, trust: Option<Trust>) -
             Finding::note("clock_leap", says)
         };
         found.push(finding.advice(if left > 0 {
-            format!("if it is right now, nothing has to be done: it is believed in {}; until then nothing is pruned by it", span(left))
+            format!("if it is right now, nothing has to be done: it is believed in {}; until then nothing is pruned by it", for_people(left))
         } else {
             "if it is right now, nothing has to be done: the next worker believes it".to_owned()
         }));
@@ -181,7 +185,7 @@ pub(crate) fn workers(lanes: &[Lane], live: usize, now: Micros) -> Vec<Finding> 
             jobs(lane.ready),
             lane.kind,
             lane.queue,
-            span(now - lane.since)
+            for_people(now - lane.since)
         );
         Finding::warning(code, says).of(format!("{}/{}", lane.queue, lane.kind)).advice(advice)
     };
@@ -227,43 +231,8 @@ pub(crate) fn schema(found: i64, known: i64) -> (Finding, bool) {
     (finding, true)
 }
 
-/// `3 d 4 h`: a span in its two largest units.
-pub(crate) fn span(micros: Micros) -> String {
-    const UNITS: [(Micros, &str); 5] = [
-        (365 * 24 * HOUR, "y"),
-        (24 * HOUR, "d"),
-        (HOUR, "h"),
-        (60 * SECOND, "min"),
-        (SECOND, "s"),
-    ];
-    let mut left = micros.max(0);
-    let mut parts = Vec::new();
-    for (unit, name) in UNITS {
-        if left >= unit {
-            parts.push(format!("{} {name}", left / unit));
-            left %= unit;
-        } else if !parts.is_empty() {
-            break;
-        }
-        if parts.len() == 2 {
-            break;
-        }
-    }
-    if parts.is_empty() { "less than a second".to_owned() } else { parts.join(" ") }
-}
-
-/// A size for people.
-pub(crate) fn size(bytes: u64) -> String {
-    match bytes {
-        0..MIB => format!("{} KiB", bytes.div_ceil(1024)),
-        MIB..0x4000_0000 => format!("{} MiB", bytes / MIB),
-        _ => format!("{:.1} GiB", bytes as f64 / (1024 * MIB) as f64),
-    }
-}
-
-/// `1 job`, `3 jobs`.
-pub(crate) fn jobs(count: u64) -> String {
-    if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") }
+pub(crate) fn for_people(span: Micros) -> String {
+    amount::span(Duration::from_micros(span.max(0).unsigned_abs()))
 }
 
 #[cfg(test)]
@@ -336,11 +305,5 @@ mod tests {
         assert_eq!(codes(&workers(&[unserved(0, HOUR)], 1, HOUR)), ["workers"]);
         assert_eq!(codes(&workers(&[served(3, 0, 0)], 1, HOUR)), ["late"]);
         assert_eq!(codes(&workers(&[served(3, 0, 1), served(3, HOUR, 0)], 1, HOUR)), ["workers"]);
-    }
-
-    #[test]
-    fn spans_have_two_units_at_most() {
-        let told = [0, 61 * SECOND, 90 * 60 * SECOND, 24 * HOUR + 5 * SECOND].map(span);
-        assert_eq!(told, ["less than a second", "1 min 1 s", "1 h 30 min", "1 d"]);
     }
 }

@@ -1,6 +1,7 @@
 //! What legwork decides: pure functions and tables. No I/O, no threads, no clock reads; chance is
 //! handed in as a number.
 
+pub(crate) mod amount;
 #[cfg(feature = "cron")]
 pub(crate) mod cron;
 pub(crate) mod examine;

@@ -12,7 +12,7 @@ use self::print::Printer;
 use super::globals::Globals;
 use super::shell::{Follower, Next, ShellJob, Stream};
 use super::trouble::{FAILED, NO_WORKER, Trouble};
-use super::{Done, output};
+use super::{Done, ids, output};
 use crate::error::Error;
 use crate::id::JobId;
 use crate::job::Job;
@@ -28,6 +28,7 @@ const COUNT_WORKERS_EVERY: Duration = Duration::from_secs(1);
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
     /// The job.
+    #[arg(value_parser = ids::job)]
     id: JobId,
     /// Go on until the job is finished, and exit with 1 unless it has completed.
     #[arg(short, long)]

@@ -27,12 +27,12 @@ use self::descriptors::Descriptors;
 pub(super) use self::kept::{Follower, Next, Stream, cut, read, sweep};
 use self::lock::RunLock;
 pub(super) use self::text::Text;
-use super::times;
 use super::trouble::{SIGNALLED, TIMED_OUT};
 use crate::context::Context;
 use crate::failure::{Failure, Interrupt};
 use crate::job::{Job, JobResult, Outcome};
 use crate::new_job::JobOptions;
+use crate::rules::amount;
 use crate::rules::retry::Retry;
 
 /// How long a command gets between TERM and KILL.
@@ -224,7 +224,7 @@ impl ShellJob {
     }
 
     fn timed_out(&self, cx: &Context<Arc<Worker>>, killed: bool) -> Failure {
-        let after = cx.timeout().map(times::about).unwrap_or_default();
+        let after = cx.timeout().map(amount::span).unwrap_or_default();
         let how = if killed { "; it did not end by TERM and was killed" } else { "" };
         self.failure(i32::from(TIMED_OUT), format!("timed out after {after}{how}"))
     }

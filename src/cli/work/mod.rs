@@ -1,6 +1,7 @@
 //! `legwork work`: runs jobs until it is stopped.
 
 mod busy;
+mod end;
 mod signals;
 
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use self::busy::Busy;
 pub(super) use self::busy::Counting;
+use self::end::End;
 use super::app::Setup;
 use super::globals::Globals;
 use super::shell::{self, Worker};
@@ -21,8 +23,6 @@ use crate::engine::{Engine, Pool};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::jobs::Jobs;
-use crate::record::Filter;
-use crate::state::State;
 use crate::tally::Tally;
 
 /// How long the last commands get to die.
@@ -82,6 +82,8 @@ enum Notice {
     Tell,
     /// `--until-empty`.
     Empty(Result<()>),
+    /// `--idle-exit`.
+    Idle,
     /// `--max-jobs`.
     Enough,
     Stopped(Result<Vec<JobId>>),
@@ -152,30 +154,17 @@ pub(super) fn work(
     let (tell, told) = unbounded();
     // Before the engine: from its first moment on a signal stops it in an orderly way.
     let listening = signals::listen(tell.clone())?;
-    let start = || Work::start(globals, jobs, arguments, tell.clone(), told.clone());
-    let ended = match arguments.ensured {
-        true => work_while_needed(start),
-        false => start().and_then(|work| work.run(watch)),
-    };
+    if arguments.ensured {
+        ensure::detach();
+    }
+    let ended = Work::start(globals, jobs, arguments, tell, told).and_then(|mut work| {
+        if arguments.ensured {
+            ensure::announce()?;
+        }
+        work.run(watch)
+    });
     listening.close();
     ended
-}
-
-/// Works until nothing is left that could be run here, now or later. It leaves before it looks for the last
-/// time: see [`ensure`].
-fn work_while_needed(start: impl Fn() -> Result<Work, Trouble>) -> Result<Worked, Trouble> {
-    ensure::detach();
-    let mut work = start()?;
-    ensure::announce()?;
-    loop {
-        let rest = Rest { jobs: work.engine.jobs().clone(), kinds: work.engine.kinds() };
-        work.rest = Some(rest.clone());
-        let ended = work.run(None)?;
-        if ended.stopped || !rest.is_left() {
-            return Ok(ended);
-        }
-        work = start()?;
-    }
 }
 
 /// As many workers as a pool may be given here.
@@ -253,33 +242,11 @@ struct Work {
     told: Receiver<Notice>,
     tell: Sender<Notice>,
     idle_exit: Option<Duration>,
-    /// Being idle is no reason to end while something of it is left.
-    rest: Option<Rest>,
     until_empty: bool,
     grace: Duration,
-}
-
-/// The jobs that this program could run, now or later.
-#[derive(Clone)]
-struct Rest {
-    jobs: Jobs,
-    kinds: Vec<String>,
-}
-
-impl Rest {
-    fn is_left(&self) -> bool {
-        let waiting = [State::Ready, State::Scheduled, State::Retrying, State::Blocked];
-        let filter = waiting.into_iter().fold(Filter::new(), Filter::state);
-        let filter = self.kinds.iter().fold(filter, Filter::kind);
-        match self.jobs.list(&filter, None, 1) {
-            Ok(page) => !page.jobs.is_empty(),
-            Err(error) => {
-                log::warn!("legwork: looking for what is left: {error}");
-                // Whoever enqueued it counts on this worker, which looks again.
-                error.is_transient()
-            }
-        }
-    }
+    /// A signal has told it to start no more jobs.
+    held: bool,
+    end: End,
 }
 
 impl Work {
@@ -311,38 +278,55 @@ impl Work {
             told,
             tell,
             idle_exit: arguments.idle_exit,
-            rest: None,
             until_empty: arguments.until_empty,
             grace: arguments.grace,
+            held: false,
+            end: End::new(arguments.ensured),
         })
     }
 
-    fn run(self, watch: Option<Watch<'_>>) -> Result<Worked, Trouble> {
-        if self.until_empty {
-            let (engine, tell) = (Arc::clone(&self.engine), self.tell.clone());
-            thread::spawn(move || {
-                let done = engine.run_until_empty();
-                drop(engine);
-                tell.send(Notice::Empty(done))
-            });
-        }
+    fn run(&mut self, mut watch: Option<Watch<'_>>) -> Result<Worked, Trouble> {
         let (mut signal, mut timed_out) = (None, false);
-        match self.wait(watch) {
-            Notice::Signal(number) => signal = Some(number),
-            Notice::Empty(done) => done?,
-            Notice::TimedOut => timed_out = true,
-            _ => {}
+        loop {
+            if self.until_empty {
+                self.tell_when_empty();
+            }
+            match self.wait(&mut watch) {
+                Notice::Signal(number) => signal = Some(number),
+                Notice::TimedOut => timed_out = true,
+                Notice::Empty(done) => {
+                    done?;
+                    if !self.may_end()? {
+                        continue;
+                    }
+                }
+                Notice::Idle if !self.may_end()? => {
+                    self.busy.begin_idle();
+                    continue;
+                }
+                _ => {}
+            }
+            break;
         }
         let interrupted = self.stop(signal, timed_out)?;
         let tally = self.engine.tally();
         Ok(Worked { tally, timed_out, stopped: signal.is_some(), interrupted })
     }
 
+    fn tell_when_empty(&self) {
+        let (engine, tell) = (Arc::clone(&self.engine), self.tell.clone());
+        thread::spawn(move || {
+            let done = engine.run_until_empty();
+            drop(engine);
+            tell.send(Notice::Empty(done))
+        });
+    }
+
     /// Waits for what ends the work.
-    fn wait(&self, mut watch: Option<Watch<'_>>) -> Notice {
+    fn wait(&mut self, watch: &mut Option<Watch<'_>>) -> Notice {
         let mut look_at = watch.as_ref().map(|_| Instant::now());
         loop {
-            if let Some(watch) = &mut watch {
+            if let Some(watch) = watch {
                 if watch.until.is_some_and(|at| at <= Instant::now()) {
                     return Notice::TimedOut;
                 }
@@ -365,10 +349,7 @@ impl Work {
                 Err(RecvTimeoutError::Disconnected) => return Notice::Enough,
                 Err(RecvTimeoutError::Timeout) => {
                     if self.idle_exit.is_some_and(|limit| self.busy.left(limit).is_zero()) {
-                        if !self.rest.as_ref().is_some_and(Rest::is_left) {
-                            return Notice::Enough;
-                        }
-                        self.busy.begin_idle();
+                        return Notice::Idle;
                     }
                 }
             }

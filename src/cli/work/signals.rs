@@ -6,10 +6,11 @@ use crossbeam_channel::Sender;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::super::output;
 use super::super::trouble::{DATABASE, Trouble};
-use super::super::{output, times};
 use super::{Notice, Work};
 use crate::engine::AtWork;
+use crate::rules::amount;
 
 /// Passes signals on.
 pub(super) fn listen(tell: Sender<Notice>) -> Result<Handle, Trouble> {
@@ -49,7 +50,8 @@ fn is_ignored(signal: i32) -> bool {
 
 impl Work {
     /// Starts no more jobs, or starts some again.
-    pub(super) fn hold(&self, quiet: bool) {
+    pub(super) fn hold(&mut self, quiet: bool) {
+        self.held = quiet;
         let held = if quiet { self.engine.quiet() } else { self.engine.resume() };
         match held {
             Ok(()) if quiet => output::talk("legwork: starting no more jobs, until SIGCONT"),
@@ -72,7 +74,7 @@ impl Work {
 
 fn line(attempt: &AtWork) -> String {
     let AtWork { worker, id, kind, attempt: number, .. } = attempt;
-    let since = times::about(attempt.running);
+    let since = amount::span(attempt.running);
     let mut line = format!("{worker}: job {id} {kind}, attempt {number}, for {since}");
     if let Some(progress) = &attempt.progress {
         if progress.total > 0 {

@@ -31,6 +31,13 @@ pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> 
         Ok(meta) if meta.is_dir() => {
             return Err(Error::Foreign { path: given.clone(), why: "it is a directory".into() });
         }
+        // A device or a pipe, which SQLite would read.
+        Ok(meta) if !meta.is_file() => {
+            return Err(Error::Foreign {
+                path: given.clone(),
+                why: "it is no regular file".into(),
+            });
+        }
         // SQLite takes a file of one byte for an empty one.
         Ok(meta) if meta.len() == 1 => return Err(not_sqlite(given)),
         Ok(meta) => meta.len() == 0,

@@ -179,7 +179,7 @@ fn a_clock_that_has_jumped_is_found_ahead_and_behind() {
     let (code, report) = doctor(&place);
     let leap = only(&report, "clock_leap");
     assert_eq!((code, &leap["severity"]), (4, &json!("warning")));
-    assert!(leap["says"].as_str().unwrap().ends_with("by 1 y"), "{leap}");
+    assert!(leap["says"].as_str().unwrap().ends_with("by 1y"), "{leap}");
     app.execute("UPDATE legwork_jobs SET enqueued_at = ?1 WHERE id = ?2", [now + year, id.0])
         .unwrap();
     assert!(only(&doctor(&place).1, "clock_behind")["says"].as_str().unwrap().contains("behind"));

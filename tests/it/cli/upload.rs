@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use super::{lives, pids, until};
+use super::{LEGWORK, lives, pids, until};
 use crate::common::{Place, place};
 
 /// Hangs as long as there is a file `hang`, and fails with 75 as long as there is no file `network`.
@@ -184,4 +185,40 @@ fn a_worker_in_the_background_stays_while_anything_is_left_and_then_ends() {
     assert_eq!(ended.coded(0).stdout, "ready\n");
     assert_eq!(place.line("list state:completed").good().lines().count(), 1);
     assert_eq!(place.line("list state:ready").good().lines().count(), 1, "not its kind");
+}
+
+#[test]
+fn a_worker_that_is_about_to_end_takes_what_is_counted_on_it_for() {
+    for round in 0..8 {
+        let place = place();
+        let workers = Workers(&place);
+        drop(place.open());
+        let ending = if round % 2 == 0 { "--until-empty" } else { "--idle-exit=20ms" };
+        let mut worker = place.command(["work", ending]).spawn().unwrap();
+        // One after the other, until one of them finds no worker or has found the one that ends.
+        let ids: Vec<String> = (0..5)
+            .map(|_| place.line("run --ensure-worker -- true").good().trim().to_owned())
+            .collect();
+        place.line(&format!("wait {} --timeout 60s", ids.join(" "))).good();
+        workers.kill(Signal::TERM);
+        worker.wait().unwrap();
+    }
+}
+
+/// Scripts hold a lock so, and whoever reads a command's output waits for the last descriptor.
+#[test]
+fn a_worker_in_the_background_keeps_nothing_open_of_those_who_started_it() {
+    let place = place();
+    let workers = Workers(&place);
+    let script = "exec 7>held 8>&1; \"$0\" run --ensure-worker --wait -- true";
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-c", script]).arg(LEGWORK).env("LEGWORK_DB", &place.path);
+    let ended = shell.current_dir(place.dir.path()).output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    let live = workers.live();
+    let held = fs::canonicalize(place.file("held")).unwrap();
+    let open = fs::read_dir(format!("/proc/{}/fd", live[0])).unwrap();
+    let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect();
+    assert!(open.iter().any(|file| file.ends_with("worker.log")), "{open:?}");
+    assert!(!open.contains(&held), "{open:?}");
 }

@@ -6,10 +6,10 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Sparkline;
 
-use super::super::super::times;
 use super::super::model::{Model, Seen};
 use super::super::text::{clip, one_line, short, width};
 use super::{BOLD, Paint, REVERSED};
+use crate::rules::amount;
 use crate::state::State;
 
 pub(super) const LINES: u16 = 3;
@@ -28,7 +28,7 @@ pub(super) fn draw(model: &Model, paint: Paint, frame: &mut Frame<'_>, area: Rec
     let room = usize::from(area.width);
     let mut waiting = counts(seen, &WAITING, paint);
     if let Some(age) = seen.oldest_ready {
-        let age = times::about(model.aged(age));
+        let age = amount::span(model.aged(age));
         waiting.push((format!("oldest {age}"), Style::new()));
     }
     frame.render_widget(fitting(waiting, room), second);

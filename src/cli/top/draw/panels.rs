@@ -14,6 +14,7 @@ use super::super::text::{one_line, short};
 use super::table::{self, Cell, Column};
 use super::{DIM, Paint, REVERSED, progress};
 use crate::clock::{between, to_micros};
+use crate::rules::amount;
 use crate::state::State;
 
 /// Below this only the panel is shown in which its user is.
@@ -159,7 +160,7 @@ fn queue_row(model: &Model, queue: &Queue, columns: u16) -> Vec<Cell> {
     let shown = if columns >= WIDE { &states[..] } else { &states[..2] };
     row.extend(shown.iter().map(|state| Cell::from(short(in_state(&queue.stats, *state)))));
     if columns >= WIDE {
-        let oldest = queue.stats.oldest_ready.map(|age| times::about(model.aged(age)));
+        let oldest = queue.stats.oldest_ready.map(|age| amount::span(model.aged(age)));
         row.push(Cell::from(oldest.unwrap_or_default()));
     }
     row.push(Cell::from(one_line(&queue.waits_for().join(", "))));
@@ -209,7 +210,7 @@ fn running_row(model: &Model, job: &Running, paint: Paint, columns: u16) -> Vec<
 
 /// In whole seconds, or in the largest unit alone where there is no room.
 fn span(span: Duration, columns: u16) -> String {
-    let words = times::about(Duration::from_secs(span.as_secs().max(1)));
+    let words = amount::span(Duration::from_secs(span.as_secs().max(1)));
     match words.split_once(' ') {
         Some((largest, _)) if columns < WIDE => largest.to_owned(),
         _ => words,

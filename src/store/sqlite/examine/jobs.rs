@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::finding::Finding;
 use crate::new_job::Overrides;
 use crate::record::{InstanceRecord, Scope};
+use crate::rules::amount;
 use crate::rules::examine::{self as rules, Lane};
 use crate::store::sqlite::errors::storing;
 use crate::store::sqlite::instance::{self, Instance};
@@ -111,7 +112,7 @@ fn instances_found(
         } else if dead.contains(id) {
             let held: i64 = conn.query_row(HELD, [id], |row| row.get(0)).map_err(storing)?;
             let held = held.unsigned_abs();
-            let says = format!("process {} is dead and holds {}", other.pid, rules::jobs(held));
+            let says = format!("process {} is dead and holds {}", other.pid, amount::jobs(held));
             // Others that live take it over within a second or two.
             let alone = dead.len() == instances.len();
             if alone && held > 0 {
@@ -206,7 +207,7 @@ fn unknown(waiting: &[Waiting], knows: impl Fn(&str) -> bool) -> Vec<Finding> {
     let finding = |(kind, count): (&str, u64)| {
         let says = format!(
             "{} of kind {kind}, which no engine has known on this file",
-            rules::jobs(count)
+            amount::jobs(count)
         );
         Finding::warning("unknown_kind", says).of(kind).advice(
             "start the program that knows the kind, or cancel them: `legwork check` names them",
@@ -234,11 +235,11 @@ fn overdue(conn: &Connection, dead: &[i64], now: Micros) -> Result<Vec<Finding>>
         let own = options.and_then(|options| serde_json::from_str::<Overrides>(&options).ok());
         let timeout = own.and_then(|own| own.timeout);
         let runs = now.saturating_sub(started);
-        let says = format!("job {id} ({kind}) runs for {}", rules::span(runs));
+        let says = format!("job {id} ({kind}) runs for {}", rules::for_people(runs));
         let finding = match timeout {
             Some(timeout) if runs > micros_of(timeout + SLACK) => Finding::warning(
                 "stuck",
-                format!("{says}, and its time-out is {}", rules::span(micros_of(timeout))),
+                format!("{says}, and its time-out is {}", rules::for_people(micros_of(timeout))),
             )
             .advice("it does not heed its time-out, or the machine slept: see what it does"),
             None if runs > micros_of(VERY_LONG) => Finding::note("long_running", says)
