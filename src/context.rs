@@ -73,6 +73,8 @@ pub(crate) struct Attempt {
     pub(crate) steps: Mutex<Option<Visits>>,
     /// `finish_in` was called: the row tells whether its transaction committed.
     pub(crate) settle: AtomicBool,
+    /// It has not begun with its work: a suspect remains one.
+    pub(crate) not_begun: AtomicBool,
 }
 
 /// What the outside tells an attempt.
@@ -187,6 +189,7 @@ impl Attempt {
             limits: self.limits.clone(),
             flow: self.flow,
             keeps_slots: false,
+            keeps_suspicion: self.not_begun.load(Ordering::Acquire),
             has_steps: self.may_have_steps(),
             settle: self.settle.load(Ordering::Acquire),
         })
@@ -196,6 +199,12 @@ impl Attempt {
 impl<S> Context<S> {
     pub(crate) fn new(attempt: Arc<Attempt>, state: Arc<S>) -> Context<S> {
         Context { attempt, state }
+    }
+
+    /// This attempt ends before its work begins, and clears nobody of a crash.
+    #[cfg(feature = "cli")]
+    pub(crate) fn has_not_begun(&self) {
+        self.attempt.not_begun.store(true, Ordering::Release);
     }
 
     /// What the app hands to its jobs.

@@ -104,6 +104,7 @@ impl Core {
             said: Mutex::new(Said::default()),
             steps: Mutex::default(),
             settle: AtomicBool::new(false),
+            not_begun: AtomicBool::new(false),
         })
     }
 

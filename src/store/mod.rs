@@ -223,6 +223,8 @@ pub(crate) struct Finish {
     pub(crate) flow: Option<i64>,
     /// The attempt was abandoned: its thread goes on, and what it takes up of limits is not free.
     pub(crate) keeps_slots: bool,
+    /// The attempt has shown nothing: if the job is a suspect it remains one.
+    pub(crate) keeps_suspicion: bool,
     /// The job may have steps in the file, which go when it completes.
     pub(crate) has_steps: bool,
     /// The job called `finish_in`: if its transaction has committed, the row is gone and that is
@@ -248,6 +250,7 @@ impl Finish {
             limits: None,
             flow: None,
             keeps_slots: false,
+            keeps_suspicion: false,
             has_steps: false,
             settle: false,
         }

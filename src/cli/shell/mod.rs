@@ -127,6 +127,7 @@ impl Job for ShellJob {
         let lock = match RunLock::take(&worker.db, cx.id()) {
             Ok(Some(lock)) => Some(lock),
             Ok(None) => {
+                cx.has_not_begun();
                 cx.message(
                     "waits for its earlier command, which still runs though its worker was killed",
                 );

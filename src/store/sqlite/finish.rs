@@ -31,7 +31,7 @@ SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, coalesce(star
 pub(super) const REMOVE: &str = "DELETE FROM legwork_jobs WHERE id = ?1";
 
 /// Gives a claimed job a new state and frees it. A recorded end of its attempt clears a suspect (`?10`:
-/// it stays one, since it was only given back).
+/// it stays one, since it was only given back, or had not begun).
 pub(super) const FREE_CLAIMED: &str = "
 UPDATE legwork_jobs
    SET state = ?4, run_at = coalesce(?5, run_at), attempts = attempts + ?6,
@@ -344,7 +344,8 @@ impl Book {
             self.free_key(finish.claim.id, held.unique.as_ref(), false, to.at)?;
         } else {
             let given_back = change == Change::GiveBack;
-            self.free(finish, state, counted, run_at, given_back)?;
+            let still_suspect = given_back || finish.keeps_suspicion;
+            self.free(finish, state, counted, run_at, still_suspect)?;
             match run_at {
                 Some(at) => self.due_at(at),
                 None if held.suspect && given_back => self.suspect_ready(held.lane),

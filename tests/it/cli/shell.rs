@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
 use super::{lives, pids, until};
@@ -229,4 +230,33 @@ fn what_a_command_leaves_in_the_background_does_not_keep_its_job_from_running_ag
         let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
+}
+
+#[test]
+fn a_command_that_brings_its_workers_down_and_lives_on_is_quarantined() {
+    let place = place();
+    let id = place.script("", "echo $$ >> pids; kill -9 $PPID; exec sleep 1000");
+    let first = place.line("work --crash-limit 1");
+    assert_eq!(first.code, -9, "{first:?}");
+    let orphan = pids(&place.file("pids"), 1)[0];
+
+    let mut second = place.command(["work", "--crash-limit=1"]).spawn().unwrap();
+    let message = || place.show(id)["job"]["progress"]["message"].to_string();
+    until("it is put off", || message().contains("waits for its earlier command"));
+    assert!(lives(&orphan));
+    end(orphan);
+    // The second death of a worker that is its own: the first proves nothing.
+    assert!(!second.wait().unwrap().success());
+    end(pids(&place.file("pids"), 2)[1]);
+    place.line("work --until-empty --crash-limit 1").coded(0);
+    let job = place.show(id);
+    assert_eq!(job["job"]["state"], "failed", "{job}");
+    assert!(job["job"]["reason"].as_str().unwrap().contains("quarantined"), "{job}");
+}
+
+/// The command that it is the process group of.
+fn end(pid: u32) {
+    let group = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process_group(group, Signal::KILL).unwrap();
+    until("it has ended", || !lives(&pid));
 }
