@@ -9,7 +9,6 @@ use super::shell::{ShellJob, Text};
 use super::trouble::Trouble;
 use super::{Done, times};
 use crate::new_job::NewJob;
-use crate::rules::retry::Retry;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -52,7 +51,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     };
     let mut job = NewJob::new(job);
     if arguments.attempts > 1 {
-        job = job.retry(Retry::polynomial().attempts(arguments.attempts));
+        job = job.attempts(arguments.attempts);
     }
     if let Some(timeout) = arguments.timeout {
         job = job.timeout(timeout);

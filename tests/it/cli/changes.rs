@@ -74,6 +74,17 @@ fn jobs_are_edited_option_by_option() {
 }
 
 #[test]
+fn a_command_that_waits_is_given_more_attempts() {
+    let place = place();
+    let edited = place.script("", "exit 1");
+    let left = place.script("", "exit 1");
+    place.line(&format!("edit {edited} --attempts 2")).good();
+    place.line(&format!("edit {left} --attempts 0")).coded(2);
+    place.work().coded(1);
+    assert_eq!((place.state(edited), place.state(left)), ("retrying".into(), "failed".into()));
+}
+
+#[test]
 fn clones_are_told_by_their_ids_a_line_each() {
     let place = place();
     let id = place.script("", "exit 0");
