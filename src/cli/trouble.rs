@@ -43,6 +43,11 @@ impl Trouble {
         Trouble { hint: Some(hint.to_string()), ..self }
     }
 
+    /// What to do next, if nothing better is known.
+    pub(super) fn or_hint(self, hint: impl Display) -> Trouble {
+        if self.hint.is_some() { self } else { self.hint(hint) }
+    }
+
     /// What went wrong, without what to do next.
     #[cfg(feature = "tui")]
     pub(super) fn line(&self) -> &str {
