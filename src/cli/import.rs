@@ -187,11 +187,17 @@ impl Import {
             self.jobs.import(batch, &mut self.run)
         };
         done.map_err(|error| match error {
-            Error::NotFound(parent) => Trouble::new(
-                REFUSED,
-                format_args!("lines {from} to {to}: job {parent}, which one of them waits for, was not imported with it"),
-            )
-            .hint("export the jobs together with those that they wait for, and import them in one go"),
+            Error::NotFound(parent) => {
+                let lines = match from == to {
+                    true => format!("line {to}"),
+                    false => format!("lines {from} to {to}"),
+                };
+                Trouble::new(
+                    REFUSED,
+                    format_args!("{lines}: job {parent}, which one of them waits for, was not imported with it"),
+                )
+                .hint("export the jobs together with those that they wait for, and import them in one go")
+            }
             error @ Error::Invalid { what: "import", .. } => Trouble::new(REFUSED, error)
                 .hint("wait until that import has ended, and import it again: it goes on there"),
             error => error.into(),

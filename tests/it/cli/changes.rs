@@ -78,10 +78,15 @@ fn a_command_that_waits_is_given_more_attempts() {
     let place = place();
     let edited = place.script("", "exit 1");
     let left = place.script("", "exit 1");
+    let enqueued = ["enqueue", "legwork.shell", r#"{"argv":["false"]}"#, "--attempts", "2"];
+    let enqueued = place.args(enqueued).id();
+    let late = ["enqueue", "legwork.shell", r#"{"argv":["sleep","60"]}"#, "--timeout", "100ms"];
+    let late = place.args(late).id();
     place.line(&format!("edit {edited} --attempts 2")).good();
     place.line(&format!("edit {left} --attempts 0")).coded(2);
     place.work().coded(1);
-    assert_eq!((place.state(edited), place.state(left)), ("retrying".into(), "failed".into()));
+    let states = [edited, left, enqueued, late].map(|id| place.state(id));
+    assert_eq!(states, ["retrying", "failed", "retrying", "failed"]);
 }
 
 #[test]
