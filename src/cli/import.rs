@@ -188,15 +188,14 @@ impl Import {
         };
         done.map_err(|error| match error {
             Error::NotFound(parent) => {
-                let lines = match from == to {
-                    true => format!("line {to}"),
-                    false => format!("lines {from} to {to}"),
+                let child = match from == to {
+                    true => format!("line {to}: job {parent}, for which it waits"),
+                    false => {
+                        format!("lines {from} to {to}: job {parent}, for which one of them waits")
+                    }
                 };
-                Trouble::new(
-                    REFUSED,
-                    format_args!("{lines}: job {parent}, which one of them waits for, was not imported with it"),
-                )
-                .hint("export the jobs together with those that they wait for, and import them in one go")
+                Trouble::new(REFUSED, format_args!("{child}, was not imported with it"))
+                    .hint("export the jobs together with those that they wait for, and import them in one go")
             }
             error @ Error::Invalid { what: "import", .. } => Trouble::new(REFUSED, error)
                 .hint("wait until that import has ended, and import it again: it goes on there"),

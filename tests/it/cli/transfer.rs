@@ -52,6 +52,8 @@ fn fill(place: &Place) {
     let cancelled = place.line("run -- true").id();
     place.line(&format!("cancel {cancelled}")).good();
     place.work().coded(1);
+    // Not due while it is looked at, however slow that is.
+    place.line("reschedule --filter state:retrying --in 1h").good();
 }
 
 #[test]
@@ -122,7 +124,7 @@ fn finished_jobs_come_only_with_the_history_and_a_query_chooses() {
     // A child without its parent.
     let child = old.line("export state:blocked").good();
     let refused = new.with_stdin("import", &child).coded(4);
-    assert!(refused.stderr.contains("waits for"), "{refused:?}");
+    assert!(refused.stderr.contains("for which it waits"), "{refused:?}");
     assert_eq!(all(&new).len(), 1);
     let told = new.with_stdin("import --dry-run", &child).coded(4);
     assert_eq!(told.stderr, refused.stderr);
@@ -143,7 +145,10 @@ fn a_dry_run_tells_of_parents_across_transactions_and_interruptions_as_the_impor
     jobs[599] = json!({ "after": [5] });
     let orphan = export_of("e", &jobs);
     let told = place.with_stdin("import --dry-run", &orphan).coded(4);
-    assert!(told.stderr.contains("lines 502 to 601: job 5, which one"), "{told:?}");
+    assert!(
+        told.stderr.contains("lines 502 to 601: job 5, for which one of them waits,"),
+        "{told:?}"
+    );
     assert_eq!(all(&place).len(), 500);
     assert_eq!(place.with_stdin("import", &whole).good(), "100\t0\t0\t0\t500\n");
 }
