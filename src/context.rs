@@ -66,6 +66,8 @@ pub(crate) struct Attempt {
     pub(crate) overdue: Overdue,
     /// The job's own retry policy, if it has one.
     pub(crate) retry: Option<Plan>,
+    /// How many attempts there are, if it has a number of its own.
+    pub(crate) attempts: Option<u32>,
     pub(crate) keep: Option<Retention>,
     pub(crate) signals: Signals,
     pub(crate) said: Mutex<Said>,

@@ -153,6 +153,26 @@ pub struct Imported {
     pub not_unique: u64,
 }
 
+/// How far an export has been imported into a file: see [`Jobs::imported_lines`](crate::Jobs::imported_lines).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportedLines {
+    /// Up to this line the jobs that were not finished are imported.
+    pub waiting: u64,
+    /// Up to this line the finished ones are in the history.
+    pub finished: u64,
+}
+
+impl ImportedLines {
+    /// The same, up to this line; with the finished ones or without.
+    pub(crate) fn up_to(self, line: u64, history: bool) -> ImportedLines {
+        ImportedLines {
+            waiting: self.waiting.max(line),
+            finished: if history { line } else { self.finished },
+        }
+    }
+}
+
 /// A checked job on its way into the store.
 #[derive(Clone, Debug)]
 pub(crate) struct ImportRow {

@@ -6,6 +6,7 @@ use super::Done;
 use super::globals::Globals;
 use super::new_options::NewOptions;
 use super::trouble::Trouble;
+use crate::jobs::Jobs;
 use crate::new_job::NewJob;
 
 #[derive(clap::Args, Debug)]
@@ -21,11 +22,31 @@ pub(super) struct Arguments {
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let jobs = globals.create_for_a_moment()?;
-    let mut job = NewJob::of_kind_json(&arguments.kind, self::arguments(&arguments.args)?);
-    if let Some(options) = jobs.known_options(&arguments.kind)? {
+    let job = job(globals, &jobs, &arguments.kind, &arguments.args)?;
+    arguments.options.enqueue(globals, &jobs, job)
+}
+
+/// A job as the program itself would make it, or with the options that the file tells of its kind.
+pub(super) fn job(
+    globals: &Globals,
+    jobs: &Jobs,
+    kind: &str,
+    typed: &str,
+) -> Result<NewJob, Trouble> {
+    let args = arguments(typed)?;
+    if let Some(job) = globals.app.new_job(jobs, kind, &args)? {
+        return Ok(job);
+    }
+    let mut job = NewJob::of_kind_json(kind, args);
+    if let Some(options) = jobs.known_options(kind)? {
         job = job.options(options);
     }
-    arguments.options.enqueue(globals, &jobs, job)
+    if globals.app.has_kinds() {
+        globals.say(format_args!(
+            "{kind:?} is no kind of this program: it waits for one that runs such jobs"
+        ));
+    }
+    Ok(job)
 }
 
 /// Arguments as they are typed, or those on stdin.

@@ -14,7 +14,7 @@ use super::output::{self, Output};
 use super::progress::{Progress, Unit};
 use super::trouble::{REFUSED, Trouble};
 use crate::error::Error;
-use crate::exported::{ExportedJob, Imported};
+use crate::exported::{ExportedJob, Imported, ImportedLines};
 use crate::jobs::{ImportRun, Jobs};
 use crate::rules::amount;
 
@@ -42,25 +42,32 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let mut lines = Lines::new(open(arguments)?);
     let header = lines.header()?;
     let jobs = globals.create()?;
-    let skip = if arguments.again { 0 } else { jobs.imported_lines(&header.id)? };
-    let mut run = ImportRun::new();
+    let mut run = ImportRun::new().of(&header.id);
+    let mut reached = ImportedLines::default();
     if !arguments.again {
-        run = run.behind(skip);
+        reached = jobs.imported_lines(&header.id)?;
+        run = run.behind(reached);
     }
+    let mut skip = reached.waiting;
     if arguments.history {
         run = run.with_history();
+        skip = skip.min(reached.finished);
     }
-    let mut import = Import { jobs, run, dry_run: arguments.dry_run, history: arguments.history };
+    let mut import = Import { jobs, run, reached, dry_run: arguments.dry_run };
     let verb = if arguments.dry_run { "checked" } else { "imported" };
     let mut progress = Progress::new(globals, verb, Unit::Jobs, None);
-    let mut total = Total { skipped: skip.saturating_sub(1), ..Total::default() };
+    let mut total = Total {
+        skipped: skip.saturating_sub(1),
+        dry_run: arguments.dry_run,
+        done: Imported::default(),
+    };
     loop {
         let from = lines.number.max(skip) + 1;
         let batch = lines.batch(skip, &import).map_err(|trouble| total.before(from, trouble))?;
         if lines.number < from {
             break;
         }
-        let done = import.batch(&header.id, from, lines.number, batch);
+        let done = import.batch(from, lines.number, batch);
         total.add(done.map_err(|trouble| total.before(from, trouble))?);
         progress.at(total.jobs(), None);
     }
@@ -68,6 +75,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         import.jobs.end_import(&header.id)?;
     }
     progress.end();
+    total.skipped += lines.passed;
     answer(globals, arguments, &total)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -87,11 +95,13 @@ fn open(arguments: &Arguments) -> Result<Box<dyn BufRead>, Trouble> {
 struct Lines {
     from: Box<dyn BufRead>,
     number: u64,
+    /// Jobs behind the lines that are skipped which are imported already.
+    passed: u64,
 }
 
 impl Lines {
     fn new(from: Box<dyn BufRead>) -> Lines {
-        Lines { from, number: 0 }
+        Lines { from, number: 0, passed: 0 }
     }
 
     fn next(&mut self) -> Result<Option<String>, Trouble> {
@@ -137,7 +147,11 @@ impl Lines {
                 .jobs
                 .check_import(&job)
                 .map_err(|error| Trouble::usage(format_args!("line {number}: {error}")))?;
-            batch.push(job);
+            if import.is_there(number, &job) {
+                self.passed += 1;
+            } else {
+                batch.push(job);
+            }
         }
         Ok(batch)
     }
@@ -151,35 +165,38 @@ fn in_line(error: &serde_json::Error) -> String {
 struct Import {
     jobs: Jobs,
     run: ImportRun,
+    /// Up to here an earlier import has come.
+    reached: ImportedLines,
     dry_run: bool,
-    history: bool,
 }
 
 impl Import {
-    fn batch(
-        &mut self,
-        export: &str,
-        from: u64,
-        to: u64,
-        batch: Vec<ExportedJob>,
-    ) -> Result<Imported, Trouble> {
-        if self.dry_run {
-            let finished = batch.iter().filter(|job| job.state.is_finished()).count() as u64;
-            let mut done =
-                Imported { enqueued: batch.len() as u64 - finished, ..Imported::default() };
-            *(if self.history { &mut done.finished } else { &mut done.left_out }) = finished;
-            return Ok(done);
-        }
-        if batch.is_empty() {
-            return Ok(Imported::default());
-        }
-        self.run.mark(export, to);
-        self.jobs.import(batch, &mut self.run).map_err(|error| match error {
-            Error::NotFound(parent) => Trouble::new(
-                REFUSED,
-                format_args!("lines {from} to {to}: job {parent}, which one of them waits for, was not imported with it"),
-            )
-            .hint("export the jobs together with those that they wait for, and import them in one go"),
+    /// Whether the job on this line has been imported before.
+    fn is_there(&self, line: u64, job: &ExportedJob) -> bool {
+        let ImportedLines { waiting, finished, .. } = self.reached;
+        line <= if job.state.is_finished() { finished } else { waiting }
+    }
+
+    fn batch(&mut self, from: u64, to: u64, batch: Vec<ExportedJob>) -> Result<Imported, Trouble> {
+        let done = if self.dry_run {
+            self.jobs.try_import(&batch, &mut self.run)
+        } else if batch.is_empty() {
+            Ok(Imported::default())
+        } else {
+            self.run.mark(to);
+            self.jobs.import(batch, &mut self.run)
+        };
+        done.map_err(|error| match error {
+            Error::NotFound(parent) => {
+                let child = match from == to {
+                    true => format!("line {to}: job {parent}, for which it waits"),
+                    false => {
+                        format!("lines {from} to {to}: job {parent}, for which one of them waits")
+                    }
+                };
+                Trouble::new(REFUSED, format_args!("{child}, was not imported with it"))
+                    .hint("export the jobs together with those that they wait for, and import them in one go")
+            }
             error @ Error::Invalid { what: "import", .. } => Trouble::new(REFUSED, error)
                 .hint("wait until that import has ended, and import it again: it goes on there"),
             error => error.into(),
@@ -187,11 +204,11 @@ impl Import {
     }
 }
 
-#[derive(Default)]
 struct Total {
     done: Imported,
     /// Lines that an earlier import has seen to.
     skipped: u64,
+    dry_run: bool,
 }
 
 impl Total {
@@ -209,7 +226,8 @@ impl Total {
     /// What stands in spite of the trouble.
     fn before(&self, from: u64, trouble: Trouble) -> Trouble {
         match from - 1 {
-            0 | 1 => trouble.hint("nothing was imported"),
+            _ if self.dry_run => trouble,
+            0 | 1 => trouble.or_hint("nothing was imported"),
             last => trouble.hint(format_args!(
                 "the lines up to {last} are imported; mend the file and import it again: it goes on there"
             )),

@@ -43,6 +43,11 @@ impl Trouble {
         Trouble { hint: Some(hint.to_string()), ..self }
     }
 
+    /// What to do next, if nothing better is known.
+    pub(super) fn or_hint(self, hint: impl Display) -> Trouble {
+        if self.hint.is_some() { self } else { self.hint(hint) }
+    }
+
     /// What went wrong, without what to do next.
     #[cfg(feature = "tui")]
     pub(super) fn line(&self) -> &str {
@@ -94,7 +99,10 @@ fn hint(error: &Error) -> Option<&'static str> {
             "wait for its end with `legwork wait ID`, or stop it with `legwork cancel ID`"
         }
         Error::WrongState { .. } => "see where it stands with `legwork show ID`",
-        Error::Invalid { what: "arguments", .. } => {
+        Error::Json { what: "arguments", source } if source.is_data() => {
+            "nothing was stored: they are not what the kind's type in this program takes"
+        }
+        Error::Invalid { what: "arguments", .. } | Error::Json { what: "arguments", .. } => {
             "a shell takes double quotes away: write JSON between single ones, '{\"user_id\":7}'"
         }
         Error::Busy { .. } => "another program holds the write lock; try again",
