@@ -28,9 +28,8 @@ pub(super) fn finished(
     timeout: Option<Duration>,
 ) -> Result<Vec<JobRecord>, Trouble> {
     let started = Instant::now();
-    let enough = |finished: &[JobRecord]| {
-        finished.len() == ids.len() || (any && !finished.is_empty())
-    };
+    let enough =
+        |finished: &[JobRecord]| finished.len() == ids.len() || (any && !finished.is_empty());
     loop {
         let (finished, next) = look(jobs, ids)?;
         if enough(&finished) {

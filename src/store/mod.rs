@@ -182,6 +182,8 @@ pub(crate) enum Verdict {
     },
     Snooze {
         run_at: Micros,
+        /// Nothing was begun: it clears no suspect.
+        untried: bool,
     },
     /// `None`: it had not started, and nothing is to be told.
     GiveBack {

@@ -9,13 +9,20 @@ use rusqlite::Connection;
 
 use super::errors::storing;
 use super::{lock_file, open};
+use crate::beside;
 use crate::error::{Error, Result};
+
+/// How the names of files end that SQLite keeps beside a database.
+const BESIDE: [&str; 3] = ["-wal", "-journal", "-shm"];
 
 /// See [`Jobs::backup`](crate::Jobs::backup).
 pub(super) fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
     let failed = |why: String| Error::ReadOnly { path: to.to_owned(), why };
     if to.symlink_metadata().is_ok() {
         return Err(failed("it exists already".to_owned()));
+    }
+    if let Some(why) = unsafe_name(to) {
+        return Err(Error::invalid("backup path", why));
     }
     // Under its own name stands only what is whole: whoever is killed meanwhile leaves no such file.
     let partial = &partial(to);
@@ -46,6 +53,29 @@ pub(super) fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<(
         .inspect_err(|_| remove())
         .and_then(|()| sync(directory.unwrap_or(Path::new("."))))
         .map_err(|error| Error::Io(Box::new(error)))
+}
+
+/// Why a database cannot have this name: SQLite takes what stands beside a file for a part of it.
+fn unsafe_name(to: &Path) -> Option<String> {
+    let is_there = |path: &Path| path.symlink_metadata().is_ok();
+    for ending in BESIDE {
+        // Left by another file of this name. What is in it would be played into the copy.
+        let left = beside::with(to, ending);
+        if is_there(&left) {
+            return Some(format!(
+                "{} is there, of a file that had this name before: remove it first, or take another name",
+                left.display()
+            ));
+        }
+        let of = to.to_str().and_then(|name| name.strip_suffix(ending)).map(Path::new);
+        if let Some(of) = of.filter(|of| is_there(of)) {
+            return Some(format!(
+                "SQLite would take it for a part of {}, and remove it: take another name",
+                of.display()
+            ));
+        }
+    }
+    None
 }
 
 fn partial(to: &Path) -> PathBuf {
