@@ -218,9 +218,9 @@ impl Total {
     /// What stands in spite of the trouble.
     fn before(&self, from: u64, trouble: Trouble) -> Trouble {
         match from - 1 {
-            0 | 1 => trouble.hint("nothing was imported"),
-            last => trouble.hint(format_args!(
-                "the lines up to {last} are imported; mend the file and import it again: it goes on there"
+            0 | 1 => trouble.beforehand("nothing was imported"),
+            last => trouble.beforehand(format_args!(
+                "the lines up to {last} are imported; mend that and import it again: it goes on there"
             )),
         }
     }

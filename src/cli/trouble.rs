@@ -43,6 +43,15 @@ impl Trouble {
         Trouble { hint: Some(hint.to_string()), ..self }
     }
 
+    /// Said before what to do next.
+    pub(super) fn beforehand(self, says: impl Display) -> Trouble {
+        let hint = match &self.hint {
+            Some(hint) => format!("{says}; {hint}"),
+            None => says.to_string(),
+        };
+        self.hint(hint)
+    }
+
     /// What went wrong, without what to do next.
     #[cfg(feature = "tui")]
     pub(super) fn line(&self) -> &str {
