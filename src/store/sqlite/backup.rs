@@ -12,9 +12,6 @@ use super::{lock_file, open};
 use crate::beside;
 use crate::error::{Error, Result};
 
-/// How the names of files end that SQLite keeps beside a database.
-const BESIDE: [&str; 3] = ["-wal", "-journal", "-shm"];
-
 /// See [`Jobs::backup`](crate::Jobs::backup).
 pub(super) fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<()> {
     let failed = |why: String| Error::ReadOnly { path: to.to_owned(), why };
@@ -57,25 +54,17 @@ pub(super) fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<(
 
 /// Why a database cannot have this name: SQLite takes what stands beside a file for a part of it.
 fn unsafe_name(to: &Path) -> Option<String> {
-    let is_there = |path: &Path| path.symlink_metadata().is_ok();
-    for ending in BESIDE {
-        // Left by another file of this name. What is in it would be played into the copy.
-        let left = beside::with(to, ending);
-        if is_there(&left) {
-            return Some(format!(
-                "{} is there, of a file that had this name before: remove it first, or take another name",
-                left.display()
-            ));
-        }
-        let of = to.to_str().and_then(|name| name.strip_suffix(ending)).map(Path::new);
-        if let Some(of) = of.filter(|of| is_there(of)) {
-            return Some(format!(
-                "SQLite would take it for a part of {}, and remove it: take another name",
-                of.display()
-            ));
-        }
+    if let Some(of) = beside::part_of(to) {
+        return Some(format!(
+            "SQLite takes such a file for a part of {}, and may remove it: take another name",
+            of.display()
+        ));
     }
-    None
+    let left = beside::left_of(to)?;
+    Some(format!(
+        "{} is there, of a file that had this name before: remove it first, or take another name",
+        left.display()
+    ))
 }
 
 fn partial(to: &Path) -> PathBuf {

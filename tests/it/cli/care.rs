@@ -214,6 +214,11 @@ fn a_backup_is_not_mixed_with_what_another_file_of_its_name_has_left() {
     let refused = place.line(&format!("backup {name}-journal")).coded(4);
     assert!(refused.stderr.contains("a part of"), "{refused:?}");
     assert!(!place.file(&format!("{name}-journal")).exists());
+    // Nor may it be a database: what is enqueued there would be lost.
+    for ending in ["-wal", "-journal", "-shm"] {
+        let refused = place.args(["--db", &format!("{name}{ending}"), "enqueue", "k"]).coded(5);
+        assert!(refused.stderr.contains("which is the database"), "{refused:?}");
+    }
     place.line("backup copy.db").good();
 }
 
