@@ -75,8 +75,6 @@ pub(crate) struct Attempt {
     pub(crate) steps: Mutex<Option<Visits>>,
     /// `finish_in` was called: the row tells whether its transaction committed.
     pub(crate) settle: AtomicBool,
-    /// It has not begun with its work: a suspect remains one.
-    pub(crate) not_begun: AtomicBool,
 }
 
 /// What the outside tells an attempt.
@@ -125,6 +123,8 @@ pub(crate) struct Said {
     pub(crate) children: Vec<NewRow>,
     /// How long the attempt has run, once it has ended.
     pub(crate) took: Duration,
+    /// Nothing of the job was done: a suspect stays one.
+    pub(crate) untried: bool,
     lines: u32,
     noted: Option<Instant>,
 }
@@ -191,7 +191,6 @@ impl Attempt {
             limits: self.limits.clone(),
             flow: self.flow,
             keeps_slots: false,
-            keeps_suspicion: self.not_begun.load(Ordering::Acquire),
             has_steps: self.may_have_steps(),
             settle: self.settle.load(Ordering::Acquire),
         })
@@ -201,12 +200,6 @@ impl Attempt {
 impl<S> Context<S> {
     pub(crate) fn new(attempt: Arc<Attempt>, state: Arc<S>) -> Context<S> {
         Context { attempt, state }
-    }
-
-    /// This attempt ends before its work begins, and clears nobody of a crash.
-    #[cfg(feature = "cli")]
-    pub(crate) fn has_not_begun(&self) {
-        self.attempt.not_begun.store(true, Ordering::Release);
     }
 
     /// What the app hands to its jobs.
@@ -291,6 +284,13 @@ impl<S> Context<S> {
             asked =
                 signals.changed.wait_timeout(asked, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// What the job is there for was not begun: an attempt that snoozes then has proven nothing, and a
+    /// suspect stays one.
+    #[cfg(feature = "cli")]
+    pub(crate) fn has_not_begun(&self) {
+        self.attempt.said().untried = true;
     }
 
     /// Reports progress: `done` of `total` units (0: unknown). The last value wins; it is told to

@@ -117,6 +117,9 @@ pub struct ExportedJob {
     pub reason: Option<String>,
 }
 
+/// A job is tried again no sooner than a moment later: nobody has seen as many.
+const MOST_ATTEMPTS: u32 = u32::MAX / 2;
+
 /// A unique key and until when it is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -278,6 +281,10 @@ impl ExportedJob {
                 serde_json::from_str::<serde::de::IgnoredAny>(json)
                     .map_err(|source| Error::Json { what, source })?;
             }
+        }
+        // It is counted on from there.
+        if self.attempts > MOST_ATTEMPTS {
+            return Err(Error::invalid("job", "it has used more attempts than can be counted"));
         }
         check_start(to_micros(self.run_at))
     }

@@ -8,6 +8,7 @@ use super::new_options::NewOptions;
 use super::trouble::Trouble;
 use crate::jobs::Jobs;
 use crate::new_job::NewJob;
+use crate::rules::amount;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -49,6 +50,9 @@ pub(super) fn job(
     Ok(job)
 }
 
+/// More is not read into memory: no job may have as much.
+const LONGEST: u64 = 256 << 20;
+
 /// Arguments as they are typed, or those on stdin.
 pub(super) fn arguments(typed: &str) -> Result<String, Trouble> {
     match typed {
@@ -59,9 +63,13 @@ pub(super) fn arguments(typed: &str) -> Result<String, Trouble> {
 
 fn from_stdin() -> Result<String, Trouble> {
     let mut args = String::new();
-    std::io::stdin()
-        .lock()
-        .read_to_string(&mut args)
-        .map_err(|error| Trouble::usage(format_args!("reading the arguments: {error}")))?;
-    Ok(args)
+    let read = std::io::stdin().lock().take(LONGEST).read_to_string(&mut args);
+    match read.map_err(|error| Trouble::usage(format_args!("reading the arguments: {error}")))? {
+        // The rest may be without an end.
+        read if read as u64 == LONGEST => {
+            let longest = amount::size(LONGEST);
+            Err(Trouble::usage(format_args!("the arguments on stdin are longer than {longest}")))
+        }
+        _ => Ok(args),
+    }
 }

@@ -1,7 +1,8 @@
 //! `legwork import [FILE]`: jobs from the lines of `legwork export`.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,6 +38,9 @@ pub(super) struct Arguments {
 /// Jobs in one transaction, and about as many bytes of them.
 const BATCH: usize = 500;
 const BATCH_BYTES: usize = 16 << 20;
+/// A longer line is none of an export, and is not read into memory: the first one, and those of jobs.
+const LONGEST_HEADER: usize = 64 << 10;
+const LONGEST: usize = 256 << 20;
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let mut lines = Lines::new(open(arguments)?);
@@ -104,24 +108,29 @@ impl Lines {
         Lines { from, number: 0, passed: 0 }
     }
 
-    fn next(&mut self) -> Result<Option<String>, Trouble> {
-        let mut line = String::new();
-        let read = self.from.read_line(&mut line);
+    fn next(&mut self, longest: usize) -> Result<Option<String>, Trouble> {
         let at = self.number + 1;
-        match read.map_err(|error| Trouble::usage(format_args!("line {at}: {error}")))? {
-            0 => Ok(None),
-            _ => {
-                self.number = at;
-                Ok(Some(line))
-            }
+        let bad = |what: &dyn Display| Trouble::usage(format_args!("line {at}: {what}"));
+        let mut line = Vec::new();
+        let mut bounded = (&mut self.from).take(longest as u64 + 1);
+        bounded.read_until(b'\n', &mut line).map_err(|error| bad(&error))?;
+        if line.is_empty() {
+            return Ok(None);
         }
+        if line.len() > longest {
+            let longest = amount::size(longest as u64);
+            return Err(bad(&format_args!("it is longer than {longest}, and none of an export")));
+        }
+        self.number = at;
+        String::from_utf8(line).map(Some).map_err(|_| bad(&"it is not UTF-8"))
     }
 
     fn header(&mut self) -> Result<Header, Trouble> {
-        let line = self.next()?.unwrap_or_default();
-        let header: Header = serde_json::from_str(&line).map_err(|error| {
-            Trouble::usage(format_args!("line 1 is not that of an export: {}", in_line(&error)))
-                .hint("import what `legwork export` has written, from its first line on")
+        let hint = "import what `legwork export` has written, from its first line on";
+        let line = self.next(LONGEST_HEADER).map_err(|trouble| trouble.hint(hint))?;
+        let header: Header = serde_json::from_str(&line.unwrap_or_default()).map_err(|error| {
+            let error = in_line(&error);
+            Trouble::usage(format_args!("line 1 is not that of an export: {error}")).hint(hint)
         })?;
         if header.legwork_export != VERSION {
             let says = format!("line 1: the export has version {}", header.legwork_export);
@@ -134,7 +143,7 @@ impl Lines {
     fn batch(&mut self, skip: u64, import: &Import) -> Result<Vec<ExportedJob>, Trouble> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let Some(line) = self.next()? else { break };
+            let Some(line) = self.next(LONGEST)? else { break };
             if self.number <= skip || line.trim().is_empty() {
                 continue;
             }
@@ -227,9 +236,9 @@ impl Total {
     fn before(&self, from: u64, trouble: Trouble) -> Trouble {
         match from - 1 {
             _ if self.dry_run => trouble,
-            0 | 1 => trouble.or_hint("nothing was imported"),
-            last => trouble.hint(format_args!(
-                "the lines up to {last} are imported; mend the file and import it again: it goes on there"
+            0 | 1 => trouble.beforehand("nothing was imported"),
+            last => trouble.beforehand(format_args!(
+                "the lines up to {last} are imported; mend that and import it again: it goes on there"
             )),
         }
     }

@@ -43,9 +43,13 @@ impl Trouble {
         Trouble { hint: Some(hint.to_string()), ..self }
     }
 
-    /// What to do next, if nothing better is known.
-    pub(super) fn or_hint(self, hint: impl Display) -> Trouble {
-        if self.hint.is_some() { self } else { self.hint(hint) }
+    /// Said before what to do next.
+    pub(super) fn beforehand(self, says: impl Display) -> Trouble {
+        let hint = match &self.hint {
+            Some(hint) => format!("{says}; {hint}"),
+            None => says.to_string(),
+        };
+        self.hint(hint)
     }
 
     /// What went wrong, without what to do next.

@@ -87,7 +87,7 @@ impl Core {
             kind: Arc::clone(&claimed.kind),
             queue: Arc::clone(&claimed.queue),
             args: claimed.args.clone(),
-            number: claimed.attempts + 1,
+            number: claimed.attempts.saturating_add(1),
             meta: meta.unwrap_or_default(),
             worker: Arc::clone(worker),
             first_started_at: claimed.first_started_at.unwrap_or(claimed.started_at),
@@ -104,7 +104,6 @@ impl Core {
             said: Mutex::new(Said::default()),
             steps: Mutex::default(),
             settle: AtomicBool::new(false),
-            not_begun: AtomicBool::new(false),
         })
     }
 
@@ -130,7 +129,8 @@ impl Core {
                 return Verdict::Complete { output: attempt.said().output.clone() };
             }
             Ok(Outcome::Snooze(delay)) => {
-                return Verdict::Snooze { run_at: later(now, delay) };
+                let untried = attempt.said().untried;
+                return Verdict::Snooze { run_at: later(now, delay), untried };
             }
             Ok(Outcome::Cancel(reason)) => {
                 let reason = text::cut(&reason, text::ERROR_BYTES);
@@ -296,7 +296,7 @@ impl Attempt {
                     error,
                 });
             }
-            (State::Scheduled, Verdict::Snooze { run_at }) => {
+            (State::Scheduled, Verdict::Snooze { run_at, .. }) => {
                 let run_at = from_micros(*run_at);
                 log::debug!(job = id.0, kind = kind; "legwork: snoozed until {run_at}");
                 self.jobs.tell(|| Event::Snoozed { id, kind: kind.to_owned(), run_at });

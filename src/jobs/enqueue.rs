@@ -254,7 +254,6 @@ impl Jobs {
             said: Mutex::new(Said::default()),
             steps: Mutex::default(),
             settle: AtomicBool::new(false),
-            not_begun: AtomicBool::new(false),
         });
         let cx = Context::new(Arc::clone(&attempt), state);
         let result = perform::perform(&attempt, &attempt.args, chain, &|| job.perform(&cx));

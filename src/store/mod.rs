@@ -196,6 +196,8 @@ pub(crate) enum Verdict {
     },
     Snooze {
         run_at: Micros,
+        /// Nothing was begun: it clears no suspect.
+        untried: bool,
     },
     /// `None`: it had not started, and nothing is to be told.
     GiveBack {
@@ -223,8 +225,6 @@ pub(crate) struct Finish {
     pub(crate) flow: Option<i64>,
     /// The attempt was abandoned: its thread goes on, and what it takes up of limits is not free.
     pub(crate) keeps_slots: bool,
-    /// The attempt has shown nothing: if the job is a suspect it remains one.
-    pub(crate) keeps_suspicion: bool,
     /// The job may have steps in the file, which go when it completes.
     pub(crate) has_steps: bool,
     /// The job called `finish_in`: if its transaction has committed, the row is gone and that is
@@ -250,7 +250,6 @@ impl Finish {
             limits: None,
             flow: None,
             keeps_slots: false,
-            keeps_suspicion: false,
             has_steps: false,
             settle: false,
         }

@@ -46,6 +46,10 @@ pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> 
         }
         Err(_) => true,
     };
+    if let Some(of) = beside::part_of(given) {
+        let why = format!("SQLite keeps it beside {}, which is the database", of.display());
+        return Err(Error::Foreign { path: given.clone(), why });
+    }
     let existed = given.exists();
     let directory = directory_of(given);
     if !directory.is_dir() {

@@ -109,6 +109,17 @@ fn a_command_that_ends_by_term_gets_to_clean_up() {
 }
 
 #[test]
+fn a_command_that_has_stopped_itself_gets_to_clean_up_too() {
+    let place = place();
+    let id =
+        place.script("--timeout 1s", "trap 'echo cleaned up; exit 0' TERM; kill -STOP $$; sleep 9");
+    place.work().coded(1);
+    let all = place.show(id);
+    assert_eq!(all["stdout"], "cleaned up\n");
+    assert_eq!(all["job"]["reason"], "timed out after 1s");
+}
+
+#[test]
 fn a_cancel_from_another_process_reaches_the_whole_process_group() {
     let place = place();
     let id = place.script("", "sleep 1000 & echo $$ > pids; echo $! >> pids; wait");
@@ -216,6 +227,28 @@ fn a_job_does_not_run_again_while_the_command_of_a_killed_worker_lives() {
     place.line(&format!("wait {id} --timeout 60s")).good();
     pids(&place.file("runs"), 2);
     assert_eq!(place.show(id)["job"]["attempts"], json!(1));
+}
+
+#[test]
+fn to_wait_for_an_earlier_command_is_no_run_that_clears_a_suspect() {
+    let place = place();
+    let id =
+        place.script("", "echo $$ >> runs; kill -9 $PPID; while [ ! -e go ]; do sleep 0.02; done");
+    for run in 1..=2 {
+        // The first death makes it a suspect, the second one blames it.
+        let _ = std::fs::remove_file(place.file("go"));
+        let mut killed = place.worker("work");
+        let pid = pids(&place.file("runs"), run)[run - 1];
+        killed.process.take().unwrap().wait().unwrap();
+        let waiting = place.worker("work");
+        until("it waits for its command", || place.state(id) == "scheduled");
+        waiting.signal(rustix::process::Signal::TERM);
+        waiting.end().coded(0);
+        let crashes = &place.show(id)["job"]["crashes"];
+        assert_eq!(crashes, &json!(run - 1), "{}", place.show(id));
+        std::fs::write(place.file("go"), "").unwrap();
+        until("its command ends", || !lives(&pid));
+    }
 }
 
 #[test]

@@ -314,6 +314,8 @@ fn what_is_no_export_is_refused() {
         (String::new(), 2, "line 1"),
         ("{}\n".to_owned(), 2, "line 1"),
         (header.replace(":1,", ":2,"), 4, "version 2"),
+        ("\0".repeat(70_000), 2, "line 1: it is longer than 64 KiB"),
+        (with("attempts", json!(u32::MAX)), 2, "more attempts than can be counted"),
         (format!("{header}\nx\n"), 2, "line 2"),
         (with("args", json!("{")), 2, "line 2: arguments"),
         (with("queue", json!("")), 2, "line 2: invalid queue name"),
