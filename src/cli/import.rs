@@ -235,8 +235,8 @@ impl Total {
     /// What stands in spite of the trouble.
     fn before(&self, from: u64, trouble: Trouble) -> Trouble {
         match from - 1 {
-            _ if self.dry_run => trouble,
             0 | 1 => trouble.beforehand("nothing was imported"),
+            _ if self.dry_run => trouble,
             last => trouble.beforehand(format_args!(
                 "the lines up to {last} are imported; mend that and import it again: it goes on there"
             )),

@@ -30,10 +30,9 @@ impl Work {
         if is_needed()? {
             return Ok(false);
         }
-        self.engine.quiet()?;
-        let needed = is_needed()?;
+        let needed = !is_said(self.engine.quiet())? || is_needed()?;
         if needed {
-            self.engine.resume()?;
+            is_said(self.engine.resume())?;
         }
         Ok(!needed)
     }
@@ -52,5 +51,16 @@ impl Work {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Whether the file has it; if not another program holds the write lock, which passes.
+fn is_said(said: Result<(), Error>) -> Result<bool, Error> {
+    match said {
+        Err(error @ Error::Busy { .. }) => {
+            log::warn!("legwork: about to end: {error}");
+            Ok(false)
+        }
+        said => said.map(|()| true),
     }
 }
