@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::globals::Globals;
+use super::globals::{self, Globals};
 use super::output::{self, Output};
 use super::progress::{Progress, Unit};
 use super::work::{self, Asked, Watch};
@@ -18,8 +18,8 @@ use crate::tally::Tally;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// A pool, as in `legwork work`. May be given several times; default: the program's own pools, or
-    /// all queues.
+    /// A pool, as in `work`. May be given several times; default: the program's own pools, or all
+    /// queues.
     #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true, value_parser = Asked::parse)]
     queues: Vec<Asked>,
     /// Workers of each pool that names no number.
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     grace: Duration,
     /// Say only what went wrong.
     // Here -q names queues.
-    #[arg(long)]
+    #[arg(long, help_heading = globals::HEADING)]
     quiet: bool,
 }
 

@@ -1,7 +1,7 @@
 //! `legwork import [FILE]`: jobs from the lines of `legwork export`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ const BATCH: usize = 500;
 const BATCH_BYTES: usize = 16 << 20;
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
-    let mut lines = Lines::new(open(arguments)?);
+    let mut lines = Lines::new(open(globals, arguments)?);
     let header = lines.header()?;
     let jobs = globals.create()?;
     let skip = if arguments.again { 0 } else { jobs.imported_lines(&header.id)? };
@@ -72,14 +72,18 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(arguments: &Arguments) -> Result<Box<dyn BufRead>, Trouble> {
+fn open(globals: &Globals, arguments: &Arguments) -> Result<Box<dyn BufRead>, Trouble> {
     let path = &arguments.file;
     if path.as_os_str() == "-" {
+        if io::stdin().is_terminal() {
+            globals.say("reading the export from the terminal; Ctrl-D ends it");
+        }
         return Ok(Box::new(BufReader::new(io::stdin())));
     }
     match File::open(path) {
         Ok(file) => Ok(Box::new(BufReader::new(file))),
-        Err(error) => Err(Trouble::usage(format_args!("{}: {error}", path.display()))),
+        Err(error) => Err(Trouble::usage(format_args!("{}: {error}", path.display()))
+            .hint("name a file that `legwork export` has written, or - for stdin")),
     }
 }
 

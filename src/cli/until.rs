@@ -37,7 +37,8 @@ pub(super) fn finished(
             Some(timeout) if started.elapsed() >= timeout => {
                 let left = ids.len() - finished.len();
                 let text = format!("{left} of {} not finished within {timeout:?}", ids.len());
-                return Err(Trouble::new(TIMED_OUT, text));
+                return Err(Trouble::new(TIMED_OUT, text)
+                    .hint("see where a job stands with `legwork show ID`"));
             }
             None if !jobs.instances()?.iter().any(|instance| instance.alive) => {
                 return Err(Trouble::new(NO_WORKER, "no worker is running")

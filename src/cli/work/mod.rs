@@ -15,7 +15,7 @@ use self::busy::Busy;
 pub(super) use self::busy::Counting;
 use self::end::End;
 use super::app::Setup;
-use super::globals::Globals;
+use super::globals::{self, Globals};
 use super::shell::{self, Worker};
 use super::trouble::{FAILED, SIGNALLED, TIMED_OUT, Trouble};
 use super::{Done, ensure, times};
@@ -68,7 +68,7 @@ pub(super) struct Arguments {
     ensured: bool,
     /// Say only what went wrong.
     // Here -q names queues.
-    #[arg(long)]
+    #[arg(long, help_heading = globals::HEADING)]
     quiet: bool,
 }
 
