@@ -1,6 +1,6 @@
 //! The one error type of legwork's verbs, named for what a caller can do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::id::{FlowId, JobId};
@@ -171,6 +171,15 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Nothing of legwork's is there, and none was to be made:
+    /// [`JobsBuilder::create`](crate::JobsBuilder::create).
+    #[error("{}", no_database(path, *exists))]
+    NoDatabase {
+        /// The file.
+        path: PathBuf,
+        /// Whether there is such a file: it is another program's then.
+        exists: bool,
+    },
     /// SQLite reports a damaged file. It was not written to; restore a backup.
     #[error("the database is damaged: {0}")]
     Corrupt(String),
@@ -230,5 +239,14 @@ impl Error {
     /// Whether the same call can succeed later without any change: a lock, a full disk.
     pub fn is_transient(&self) -> bool {
         matches!(self, Error::Busy { .. } | Error::Full(_) | Error::Io(_))
+    }
+}
+
+fn no_database(path: &Path, exists: bool) -> String {
+    let path = path.display();
+    if exists {
+        format!("{path} is no database of legwork's")
+    } else {
+        format!("there is no {path}")
     }
 }

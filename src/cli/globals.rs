@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::app::App;
 use super::output::Output;
-use super::trouble::{DATABASE, Trouble};
+use super::trouble::Trouble;
 use crate::beside::{self, SHORT_WAL};
+use crate::error::Error;
 use crate::jobs::{Jobs, JobsBuilder};
 
 /// When to use colour.
@@ -83,8 +84,7 @@ impl Globals {
         let path = self.path()?;
         // Its metadata only: nobody but SQLite opens the file.
         if path.metadata().is_err() {
-            return Err(Trouble::new(DATABASE, format_args!("there is no {}", path.display()))
-                .hint("`legwork work`, `enqueue` and `run` create a database"));
+            return Err(Error::NoDatabase { path: path.to_owned(), exists: false }.into());
         }
         Ok(path)
     }
@@ -92,15 +92,7 @@ impl Globals {
     /// Opens a file that must be there, with legwork's tables in it: who only looks at another program's
     /// database, by a wrong name, is not to make them there.
     pub(super) fn open(&self) -> Result<Jobs, Trouble> {
-        let path = self.existing()?;
-        // What else there may be about the file the opening itself says best. An empty one may be about to be
-        // legwork's.
-        if Jobs::schema(path).is_ok_and(|schema| schema.found == 0 && !schema.is_empty) {
-            let says = format_args!("{} is no database of legwork's", path.display()).to_string();
-            return Err(Trouble::new(DATABASE, says)
-                .hint("`legwork migrate`, `work`, `enqueue` and `run` make its tables there"));
-        }
-        Ok(self.builder(path).open()?)
+        Ok(self.builder(self.path()?).create(false).open()?)
     }
 
     /// How to answer.

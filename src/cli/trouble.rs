@@ -102,6 +102,12 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::Full(_) => "free some space and try again",
         Error::Newer { .. } => "a newer legwork is needed for it",
         Error::Corrupt(_) => "restore a backup",
+        Error::NoDatabase { exists: false, .. } => {
+            "`legwork work`, `enqueue` and `run` create a database"
+        }
+        Error::NoDatabase { exists: true, .. } => {
+            "`legwork migrate`, `work`, `enqueue` and `run` make its tables there"
+        }
         Error::Foreign { .. } => "name the database with --db FILE or LEGWORK_DB",
         Error::ReadOnly { .. } => "legwork writes to the file and to its directory",
         Error::NetworkFs { .. } => "put the database on a local disk",

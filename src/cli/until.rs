@@ -28,9 +28,11 @@ pub(super) fn finished(
     timeout: Option<Duration>,
 ) -> Result<Vec<JobRecord>, Trouble> {
     let started = Instant::now();
+    let enough =
+        |finished: &[JobRecord]| finished.len() == ids.len() || (any && !finished.is_empty());
     loop {
         let (finished, next) = look(jobs, ids)?;
-        if finished.len() == ids.len() || (any && !finished.is_empty()) {
+        if enough(&finished) {
             return Ok(finished);
         }
         match timeout {
@@ -41,6 +43,11 @@ pub(super) fn finished(
                     .hint("see where a job stands with `legwork show ID`"));
             }
             None if !jobs.instances()?.iter().any(|instance| instance.alive) => {
+                // The last one may have run it and left since it was looked at.
+                let (finished, _) = look(jobs, ids)?;
+                if enough(&finished) {
+                    return Ok(finished);
+                }
                 return Err(Trouble::new(NO_WORKER, "no worker is running")
                     .hint("start `legwork work`, or wait with `legwork wait ID --timeout SPAN`"));
             }

@@ -5,6 +5,7 @@ mod builder;
 mod check;
 #[cfg(feature = "cron")]
 mod cron;
+mod empty;
 mod gates;
 mod hold;
 mod manual;
@@ -18,8 +19,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::bounded;
 
 pub use self::builder::EngineBuilder;
 use self::builder::Hook;
@@ -171,31 +170,6 @@ impl Engine {
     /// ```
     pub fn tally(&self) -> Tally {
         self.core.tally.read()
-    }
-
-    /// Waits until nothing is ready, running or due that this engine could run. Jobs whose time
-    /// lies ahead do not count, nor do paused ones and those behind a closed gate. Cron ticks that are due
-    /// are fired first, and runs of entries that were asked for served. Pools on a cadence look at once.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`] if the engine is stopped meanwhile; [`Error::Poisoned`].
-    pub fn run_until_empty(&self) -> Result<()> {
-        if self.core.is_stopping() {
-            return Err(Error::Stopped("the engine"));
-        }
-        #[cfg(feature = "cron")]
-        self.core.crons.pass(&self.core.jobs)?;
-        let (tell, told) = bounded(1);
-        let pools = self.core.pools.iter().map(|pool| pool.id).collect();
-        self.jobs().store().when_empty(self.core.instance, pools, tell)?;
-        self.core.pools.iter().for_each(|pool| pool.ring());
-        told.recv().map_err(|_| {
-            if self.core.is_stopping() {
-                Error::Stopped("the engine")
-            } else {
-                self.jobs().store().dead()
-            }
-        })
     }
 
     /// Changes the number of a pool's workers while it runs. Workers that are one too many end

@@ -80,6 +80,23 @@ impl JobsBuilder {
         self
     }
 
+    /// Whether a file that is not there is made, and one without legwork's tables gets them. Default: yes.
+    /// Who only looks says no, and a wrong name is an [`Error::NoDatabase`] then. A file in which there is
+    /// nothing at all counts as legwork's: another process may be about to make its tables.
+    ///
+    /// ```
+    /// # use legwork::{Error, Jobs};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("ap.db");
+    /// let jobs = Jobs::builder(&path).create(false).open();
+    /// assert!(matches!(jobs, Err(Error::NoDatabase { exists: false, .. })));
+    /// assert!(!path.exists());
+    /// ```
+    pub fn create(mut self, create: bool) -> JobsBuilder {
+        self.wanted.create = create;
+        self
+    }
+
     /// How long finished jobs are kept, unless their kind or the job says otherwise.
     pub fn retention(mut self, retention: Retention) -> JobsBuilder {
         self.wanted.retention = Some(retention);
@@ -156,7 +173,7 @@ impl JobsBuilder {
     /// file that has the name now is opened instead.
     ///
     /// # Errors
-    /// Before any write: [`Error::Foreign`], [`Error::Newer`], [`Error::Corrupt`],
+    /// Before any write: [`Error::NoDatabase`], [`Error::Foreign`], [`Error::Newer`], [`Error::Corrupt`],
     /// [`Error::ReadOnly`], [`Error::NetworkFs`]. [`Error::Busy`] if another connection holds the
     /// write lock while the tables have to be made. [`Error::Invalid`] if this process has the file
     /// open with another setting of the writer. [`Error::Forked`] if the file was open in the

@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(wal(64 * MIB, Some(64 * MIB)), None);
         let pinned = wal(65 * MIB, Some(40 * MIB)).unwrap();
         assert_eq!((pinned.code, pinned.severity), ("wal_large", Severity::Warning));
-        assert!(pinned.says.contains("40 MiB are not") && pinned.advice.contains("snapshot"));
+        assert!(pinned.says.contains("40.0 MiB are not") && pinned.advice.contains("snapshot"));
         assert!(!wal(65 * MIB, Some(0)).unwrap().advice.contains("snapshot"));
         assert!(wal(65 * MIB, None).is_some());
     }
@@ -282,7 +282,7 @@ mod tests {
         let leapt = Trust::new(start).look(start + year, Duration::ZERO);
         let found = clock(start + year, None, Some(leapt));
         assert_eq!((codes(&found), found[0].severity), (vec!["clock_leap"], Severity::Warning));
-        assert!(found[0].says.contains("1 y") && found[0].advice.contains("1 d"), "{found:?}");
+        assert!(found[0].says.contains("1y") && found[0].advice.contains("1d"), "{found:?}");
         // The night of a laptop.
         let slept = Trust::new(start).look(start + 8 * HOUR, Duration::ZERO);
         assert_eq!(clock(start + 8 * HOUR, None, Some(slept))[0].severity, Severity::Note);

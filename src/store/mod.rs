@@ -69,6 +69,8 @@ pub(crate) struct Settings {
     pub(crate) path: PathBuf,
     pub(crate) durability: Durability,
     pub(crate) busy_timeout: Duration,
+    /// Whether what is not there is made.
+    pub(crate) create: bool,
     pub(crate) allow_network_fs: bool,
     pub(crate) retention: Retention,
     pub(crate) history_rows: u64,
@@ -79,6 +81,18 @@ pub(crate) struct Settings {
     /// Whether the last connection that closes empties the WAL and removes it.
     pub(crate) checkpoint_on_close: bool,
     pub(crate) observer: Arc<dyn Fn(Notice) + Send + Sync>,
+}
+
+/// Asks for the moment in which pools have nothing to do.
+pub(crate) struct Emptiness {
+    pub(crate) instance: InstanceId,
+    pub(crate) pools: Vec<PoolId>,
+    /// Gets `true` in that moment.
+    pub(crate) tell: Sender<bool>,
+    /// It gets its answer now, whatever that is.
+    pub(crate) at_once: bool,
+    /// What waits for room under a limit is something to do.
+    pub(crate) counts_waiting: bool,
 }
 
 /// What the writer has to tell that is nobody's answer.

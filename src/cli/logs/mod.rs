@@ -75,7 +75,9 @@ fn follow(jobs: &Jobs, id: JobId, source: &mut Source, printer: &mut Printer) ->
         }
         if counted.is_none_or(|at| at.elapsed() >= COUNT_WORKERS_EVERY) {
             counted = Some(Instant::now());
-            if !jobs.instances()?.iter().any(|instance| instance.alive) {
+            let is_alone = !jobs.instances()?.iter().any(|instance| instance.alive);
+            // The last one may have run it and left since it was looked at.
+            if is_alone && !jobs.get(id)?.state.is_finished() {
                 printer.end()?;
                 return Err(Trouble::new(NO_WORKER, "no worker is running")
                     .hint("start `legwork work`; without -f the command shows what there is"));

@@ -13,7 +13,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use self::busy::Busy;
 pub(super) use self::busy::Counting;
-use self::end::End;
 use super::app::Setup;
 use super::globals::{self, Globals};
 use super::shell::{self, Worker};
@@ -50,7 +49,7 @@ pub(super) struct Arguments {
     /// Stop once nothing is ready, running or due (exit code 1 if a job has failed).
     #[arg(long)]
     until_empty: bool,
-    /// Stop once nothing has run for this long.
+    /// Stop once nothing has run for this long and nothing is there to be started.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     idle_exit: Option<Duration>,
     /// Start no more jobs after N; with several workers a few more may have been claimed.
@@ -246,7 +245,7 @@ struct Work {
     grace: Duration,
     /// A signal has told it to start no more jobs.
     held: bool,
-    end: End,
+    ensured: bool,
 }
 
 impl Work {
@@ -281,7 +280,7 @@ impl Work {
             until_empty: arguments.until_empty,
             grace: arguments.grace,
             held: false,
-            end: End::new(arguments.ensured),
+            ensured: arguments.ensured,
         })
     }
 
@@ -296,11 +295,11 @@ impl Work {
                 Notice::TimedOut => timed_out = true,
                 Notice::Empty(done) => {
                     done?;
-                    if !self.may_end()? {
+                    if !self.may_end_empty()? {
                         continue;
                     }
                 }
-                Notice::Idle if !self.may_end()? => {
+                Notice::Idle if !self.may_end_idle()? => {
                     self.busy.begin_idle();
                     continue;
                 }

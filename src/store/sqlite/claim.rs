@@ -313,13 +313,18 @@ impl Book {
 
     /// Whether the pool has a job to claim, now or when a limit lets it.
     pub(super) fn has_ready(&mut self, pool: PoolId) -> Result<bool> {
+        Ok(self.has_claimable(pool)? || self.has_waiting(pool)?)
+    }
+
+    /// Whether the pool has a job to claim now.
+    pub(super) fn has_claimable(&mut self, pool: PoolId) -> Result<bool> {
         let ranks = self.lanes.spec(pool).map_or(0, |spec| spec.queues.ranks());
         for rank in 0..ranks {
             if self.find_first(pool, rank)?.is_some() {
                 return Ok(true);
             }
         }
-        Ok(self.has_suspect_for(pool)? || self.has_waiting(pool)?)
+        self.has_suspect_for(pool)
     }
 
     /// Whether anything in the lane is ready, whoever may run it.

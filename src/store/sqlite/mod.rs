@@ -81,8 +81,8 @@ use self::writer::{Desk, Mail, Operation, Writer, deadline};
 use super::tray::Tray;
 use super::waiters::{Waiters, Watch};
 use super::{
-    Control, Controlled, Finish, InstanceId, Joined, Joining, Note, PoolId, PoolSpec, Settings,
-    Work,
+    Control, Controlled, Emptiness, Finish, InstanceId, Joined, Joining, Note, PoolId, PoolSpec,
+    Settings, Work,
 };
 use crate::error::{Error, Result};
 use crate::id::{FlowId, JobId};
@@ -399,14 +399,9 @@ impl Store {
         let _ = self.post(Mail::Note(note));
     }
 
-    /// Tells once nothing is ready, due or running for these pools of the instance.
-    pub(crate) fn when_empty(
-        &self,
-        instance: InstanceId,
-        pools: Vec<PoolId>,
-        tell: Sender<()>,
-    ) -> Result<()> {
-        self.post(Mail::WhenEmpty(instance, pools, tell))
+    /// Tells whether nothing is ready, due or running for these pools: once that is so, or at once.
+    pub(crate) fn when_empty(&self, asked: Emptiness) -> Result<()> {
+        self.post(Mail::WhenEmpty(asked))
     }
 
     // ---- watching and copying ------------------------------------------------------------

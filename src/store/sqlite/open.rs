@@ -41,6 +41,9 @@ pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> 
         // SQLite takes a file of one byte for an empty one.
         Ok(meta) if meta.len() == 1 => return Err(not_sqlite(given)),
         Ok(meta) => meta.len() == 0,
+        Err(_) if !settings.create => {
+            return Err(Error::NoDatabase { path: given.clone(), exists: false });
+        }
         Err(_) => true,
     };
     let existed = given.exists();
@@ -54,17 +57,20 @@ pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> 
     if !settings.allow_network_fs {
         refuse_network_fs(given, directory)?;
     }
+    let creating = if settings.create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
     let conn = Connection::open_with_flags(
         given,
-        OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | creating,
     )
     .map_err(|error| opening(given, error))?;
     let path = fs::canonicalize(given).unwrap_or_else(|_| given.clone());
     conn.busy_timeout(Duration::ZERO).map_err(storing)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
-    while_busy(Instant::now() + Duration::from_secs(1), || check_content(&conn, &path))?;
+    let found =
+        while_busy(Instant::now() + Duration::from_secs(1), || check_content(&conn, &path))?;
+    if !settings.create && found == Content::Others {
+        return Err(Error::NoDatabase { path: given.clone(), exists: true });
+    }
     if !existed {
         // SQLite gives `-wal` and `-shm` the permissions that it finds on the database.
         make_private(&path)?;
@@ -175,14 +181,27 @@ pub(super) fn opening(path: &Path, error: rusqlite::Error) -> Error {
     }
 }
 
+/// What is in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Nothing,
+    Legworks,
+    /// Tables, but none of legwork's.
+    Others,
+}
+
 /// Reads what can be read without writing: is it SQLite, is it sound so far, is it ours or older?
-fn check_content(conn: &Connection, path: &Path) -> Result<()> {
+fn check_content(conn: &Connection, path: &Path) -> Result<Content> {
     let looked = patiently(Instant::now() + Duration::from_secs(1), || {
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
     });
-    looked.map_err(|error| opening(path, error))?;
+    let objects = looked.map_err(|error| opening(path, error))?;
     check_length(conn, path)?;
-    migrate::check(conn).map(drop)
+    Ok(match migrate::check(conn)? {
+        0 if objects == 0 => Content::Nothing,
+        0 => Content::Others,
+        _ => Content::Legworks,
+    })
 }
 
 /// A database has whole pages. SQLite does not mind if the last one is cut off, and reads zeros there. While

@@ -192,14 +192,19 @@ fn a_worker_that_is_about_to_end_takes_what_is_counted_on_it_for() {
     for round in 0..8 {
         let place = place();
         let workers = Workers(&place);
-        drop(place.open());
+        let last = place.script("", "while [ ! -e go ]; do sleep 0.01; done");
         let ending = if round % 2 == 0 { "--until-empty" } else { "--idle-exit=20ms" };
-        let mut worker = place.command(["work", ending]).spawn().unwrap();
-        // One after the other, until one of them finds no worker or has found the one that ends.
-        let ids: Vec<String> = (0..5)
-            .map(|_| place.line("run --ensure-worker -- true").good().trim().to_owned())
-            .collect();
-        place.line(&format!("wait {} --timeout 60s", ids.join(" "))).good();
+        let mut worker = place.command(["work", "--workers=1", ending]).spawn().unwrap();
+        until("it runs its last job", || place.state(last) == "running");
+        // Some of them come while it ends.
+        let run =
+            || place.command(["run", "--ensure-worker", "--wait", "--", "true"]).spawn().unwrap();
+        let mut commands: Vec<_> = (0..3).map(|_| run()).collect();
+        fs::write(place.file("go"), "").unwrap();
+        commands.extend((0..3).map(|_| run()));
+        for mut command in commands {
+            assert!(command.wait().unwrap().success(), "{ending}");
+        }
         workers.kill(Signal::TERM);
         worker.wait().unwrap();
     }

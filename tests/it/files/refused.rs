@@ -120,3 +120,36 @@ fn a_damaged_header_is_reported_and_not_written_over() {
         assert_eq!(bytes(&place.path), bad, "byte {at}");
     }
 }
+
+#[test]
+fn who_only_looks_makes_neither_files_nor_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let look = |path: &Path| Jobs::builder(path).create(false).open();
+    let Err(Error::NoDatabase { exists: false, .. }) = look(&path) else { panic!() };
+    assert!(!path.exists());
+
+    let app = rusqlite::Connection::open(&path).unwrap();
+    app.execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
+    drop(app);
+    let before = bytes(&path);
+    let Err(Error::NoDatabase { exists: true, .. }) = look(&path) else { panic!() };
+    assert_eq!(bytes(&path), before);
+
+    drop(Jobs::open(&path).unwrap());
+    let looking = look(&path).unwrap();
+    // Beside others that have it open in this process, too.
+    let jobs = Jobs::open(&path).unwrap();
+    let id = jobs.enqueue(super::Quick).unwrap();
+    assert_eq!(look(&path).unwrap().get(id).unwrap(), looking.get(id).unwrap());
+    // One in which there is nothing may be about to be made.
+    let empty = dir.path().join("empty.db");
+    fs::write(&empty, "").unwrap();
+    look(&empty).unwrap();
+}
+
+#[test]
+#[cfg(unix)]
+fn what_is_no_file_is_not_opened() {
+    assert!(matches!(refused(Path::new("/dev/null")), Error::Foreign { .. }));
+}

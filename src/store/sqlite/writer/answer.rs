@@ -160,20 +160,30 @@ impl Writer {
                 !claim.at_once
             });
         }
-        // After a failed write nothing is known of the lanes until the next look.
-        if self.when_empty.is_empty() || self.trouble.is_some() || self.is_due() {
+        if self.when_empty.is_empty() {
             return;
         }
-        let waiting = std::mem::take(&mut self.when_empty);
-        for (instance, pools, tell) in waiting {
-            let idle = self.running.get(&instance).is_none_or(HashSet::is_empty)
-                && pools.iter().all(|&pool| !self.book.has_ready(pool).unwrap_or(true));
-            if !idle {
-                self.when_empty.push((instance, pools, tell));
+        // After a failed write nothing is known of the lanes until the next look.
+        let is_known = self.trouble.is_none() && !self.is_due();
+        for asked in std::mem::take(&mut self.when_empty) {
+            let idle = is_known
+                && self.running.get(&asked.instance).is_none_or(HashSet::is_empty)
+                && asked.pools.iter().all(|&pool| self.has_nothing(pool, asked.counts_waiting));
+            if idle || asked.at_once {
+                let _ = asked.tell.send(idle);
             } else {
-                let _ = tell.send(());
+                self.when_empty.push(asked);
             }
         }
+    }
+
+    fn has_nothing(&mut self, pool: PoolId, counts_waiting: bool) -> bool {
+        let book = &mut self.book;
+        let something = match counts_waiting {
+            true => book.has_ready(pool),
+            false => book.has_claimable(pool),
+        };
+        !something.unwrap_or(true)
     }
 
     pub(super) fn report_unknown_kinds(&mut self) {

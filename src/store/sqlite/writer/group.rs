@@ -10,8 +10,8 @@ use crate::id::JobId;
 use crate::new_job::NewRow;
 use crate::store::tray::{Place, Started, Tray};
 use crate::store::{
-    ClaimRef, Claimed, Control, Controlled, Ending, Finish, Finished, InstanceId, Joined, Joining,
-    Note, PoolId, PoolSpec, Save, Taken, Told, Work, WorkerMail,
+    ClaimRef, Claimed, Control, Controlled, Emptiness, Ending, Finish, Finished, InstanceId,
+    Joined, Joining, Note, PoolId, PoolSpec, Save, Taken, Told, Work, WorkerMail,
 };
 use crate::unique::Enqueued;
 
@@ -29,7 +29,7 @@ pub(in crate::store::sqlite) enum Mail {
     /// Answer all parked claims of a pool with `Nothing`, and later ones of an earlier epoch.
     Unpark(PoolId, u64),
     /// Tell when nothing is ready, due or running for these pools.
-    WhenEmpty(InstanceId, Vec<PoolId>, Sender<()>),
+    WhenEmpty(Emptiness),
     /// Come to the trays.
     Call,
     /// Something may have changed: the clock was turned, another connection may have committed.

@@ -25,7 +25,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 pub(super) use self::desk::Desk;
 use self::gaps::Gaps;
@@ -42,7 +42,7 @@ use crate::store::sqlite::tripwire::Tripwire;
 use crate::store::tray::Tray;
 use crate::store::waiters::Waiters;
 use crate::store::{
-    Claimed, Control, Durability, InstanceId, Notice, PoolId, Settings, WorkerMail,
+    Claimed, Control, Durability, Emptiness, InstanceId, Notice, PoolId, Settings, WorkerMail,
 };
 
 pub(super) struct Writer {
@@ -58,7 +58,7 @@ pub(super) struct Writer {
     epochs: HashMap<PoolId, u64>,
     /// Attempts under way per instance, by token: claims answered and not yet finished.
     running: HashMap<InstanceId, HashSet<i64>>,
-    when_empty: Vec<(InstanceId, Vec<PoolId>, Sender<()>)>,
+    when_empty: Vec<Emptiness>,
     /// Finishes that could not be recorded.
     held: Vec<FinishOperation>,
     /// Engines that have left, and whose rows could not be taken away.
@@ -287,7 +287,7 @@ impl Writer {
                 self.close_tray(pool, group);
                 self.epochs.remove(&pool);
                 // Nobody empties these queues any more; dropping the sender says so.
-                self.when_empty.retain(|(_, pools, _)| !pools.contains(&pool));
+                self.when_empty.retain(|asked| !asked.pools.contains(&pool));
                 self.book.lanes.close_pool(pool);
             }
             Mail::Unpark(pool, epoch) => {
@@ -295,8 +295,8 @@ impl Writer {
                 *newest = epoch.max(*newest);
                 self.unpark(pool);
             }
-            Mail::WhenEmpty(instance, pools, tell) => {
-                self.when_empty.push((instance, pools, tell));
+            Mail::WhenEmpty(asked) => {
+                self.when_empty.push(asked);
                 group.look = true;
             }
             Mail::Call => {}
