@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// Workers of each pool that names no number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// Stop after this long, finished or not: exit code 124.
+    /// Stop after this long (30s, 5m, 2h), finished or not: exit code 124.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     timeout: Option<Duration>,
     /// How long running jobs get when it is stopped.

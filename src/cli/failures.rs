@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// Which jobs, as in `list`.
     query: Vec<String>,
     /// Only what failed since: a span such as 1h, or a time.
-    #[arg(long, value_name = "SPAN")]
+    #[arg(long, value_name = "SPAN|TIME")]
     since: Option<String>,
     /// Also the jobs that will be tried again.
     #[arg(long)]

@@ -49,7 +49,7 @@ pub(super) struct JobOptions {
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
     /// Its priority: lower numbers run first.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = ids::whole::<i64>, allow_negative_numbers = true)]
     priority: Option<i64>,
     /// A word to find it by; may be given several times.
     #[arg(long = "tag", value_name = "WORD")]

@@ -7,7 +7,7 @@ use super::globals::Globals;
 use super::new_options::NewOptions;
 use super::shell::{ShellJob, Text};
 use super::trouble::Trouble;
-use super::{Done, times};
+use super::{Done, ids, times};
 use crate::new_job::NewJob;
 use crate::rules::retry::Retry;
 
@@ -15,17 +15,18 @@ use crate::rules::retry::Retry;
 pub(super) struct Arguments {
     #[command(flatten)]
     options: NewOptions,
-    /// How long it may run; then TERM, and after five seconds KILL, to its process group.
+    /// How long it may run (30s, 5m, 2h); then TERM, and after five seconds KILL, to its process
+    /// group.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     timeout: Option<Duration>,
     /// How often it is tried at most.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     attempts: u32,
-    /// Exit codes that count as success beside 0.
-    #[arg(long, value_name = "CODES", value_delimiter = ',', allow_hyphen_values = true)]
+    /// Exit codes that count as success beside 0 (3,4).
+    #[arg(long, value_name = "CODES", value_parser = ids::whole::<i32>, value_delimiter = ',', allow_hyphen_values = true)]
     ok_codes: Vec<i32>,
-    /// The only exit codes that are retried (124: the time-out, 128 + N: killed by signal N).
-    #[arg(long, value_name = "CODES", value_delimiter = ',', allow_hyphen_values = true)]
+    /// The only exit codes that are retried (75,111; 124: the time-out, 128 + N: killed by signal N).
+    #[arg(long, value_name = "CODES", value_parser = ids::whole::<i32>, value_delimiter = ',', allow_hyphen_values = true)]
     retry_codes: Vec<i32>,
     /// Hand it to /bin/sh: the first argument is the script, the others are its $1, $2, ...
     #[arg(long)]
