@@ -190,6 +190,42 @@ fn run_until_empty_waits_for_retries_that_are_due_but_not_for_future_jobs() {
 }
 
 #[test]
+fn an_engine_tells_whether_it_is_empty_or_idle() {
+    let place = place();
+    let jobs = place.open();
+    let (starting, starts) = unbounded();
+    let (go, gate) = bounded::<()>(0);
+    let engine = acting(&jobs, move |_, _| {
+        starting.send(()).unwrap();
+        gate.recv().unwrap();
+        Ok(Outcome::Done)
+    })
+    .pool(Pool::new(["*"]).name("main").workers(0))
+    .start()
+    .unwrap();
+    let told = || (engine.is_empty().unwrap(), engine.is_idle().unwrap());
+    jobs.enqueue(NewJob::new(Act { n: 0 }).delay(Duration::from_secs(3600))).unwrap();
+    jobs.enqueue(NewJob::of_kind_json("another", "{}")).unwrap();
+    assert_eq!(told(), (true, true), "nothing that it could run now");
+    let limited = |n| NewJob::new(Act { n }).rate("calls", 1, Duration::from_secs(86_400));
+    let first = jobs.enqueue_many([limited(1), limited(2)]).unwrap()[0];
+    assert_eq!(told(), (false, false), "ready, though nobody is there to run it");
+    engine.resize("main", 1).unwrap();
+    starts.recv_timeout(SOON).unwrap();
+    assert_eq!(told(), (false, false), "it runs");
+    engine.quiet().unwrap();
+    assert_eq!(told(), (false, false), "it runs still");
+    go.send(()).unwrap();
+    jobs.wait(first, SOON).unwrap();
+    assert_eq!(told(), (false, true), "the second waits for the rate");
+    jobs.pause(legwork::Scope::All).unwrap();
+    assert_eq!(told(), (true, true), "what is paused is none");
+    engine.stop(SOON).unwrap();
+    assert!(matches!(engine.is_empty(), Err(Error::Stopped(_))));
+    assert!(matches!(engine.is_idle(), Err(Error::Stopped(_))));
+}
+
+#[test]
 fn delayed_jobs_start_when_the_clock_reaches_them_in_a_running_engine() {
     let place = place();
     let clock = stopped_clock();

@@ -72,10 +72,11 @@ DELETE FROM legwork_rates WHERE (key, at) IN (
     SELECT key, at FROM legwork_rates INDEXED BY legwork_rates_over
      WHERE until <= ?1 ORDER BY until LIMIT (?2+0))";
 
+/// Those that are next, and those that wait: time may have made room for them that they do not know of yet.
 pub(super) const HOW_MANY_BEFORE: &str = "
 SELECT count(*) FROM (
     SELECT 1 FROM legwork_jobs INDEXED BY legwork_waiting
-     WHERE waits_on = ?1 AND waits_as = ?2 AND lane = ?3 AND state = 3
+     WHERE waits_on = ?1 AND waits_as = ?2 AND lane = ?3 AND state IN (2, 3)
        AND (priority, run_at, id) < (?5, ?6, ?7) LIMIT (?4+0))";
 pub(super) const WAIT: &str =
     "UPDATE legwork_jobs SET state = 2, waits_on = ?2, waits_as = ?3 WHERE id = ?1";

@@ -79,6 +79,24 @@ fn a_limited_engine_sleeps_until_the_next_may_start() {
 }
 
 #[test]
+fn who_comes_when_there_is_room_stands_behind_those_who_wait() {
+    let place = place();
+    let ran = Ran::at(&place);
+    let limited = |n| act(n).rate("api", 1, Duration::from_millis(50));
+    for n in 0..3 {
+        ran.jobs().enqueue(limited(n)).unwrap();
+    }
+    ran.engine.run_due().unwrap();
+    ran.engine.advance(Duration::from_millis(200));
+    ran.jobs().enqueue(limited(3)).unwrap();
+    for _ in 0..4 {
+        ran.engine.run_due().unwrap();
+        ran.engine.advance(Duration::from_millis(50));
+    }
+    assert_eq!(ran.take(), [0, 1, 2, 3]);
+}
+
+#[test]
 fn a_clock_that_was_ahead_for_a_moment_lets_no_key_stand_still() {
     for burst in [false, true] {
         for restarted in [false, true] {
