@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Two programs with SQLites of their own work on one file side by side: each gives the other work,
 both work at once, and one goes on when the other is killed. A SQLite with the WAL-reset bug is told
-of, by a log line and by `status`; one without it is not.
+of, by a log line, by `status` and by `doctor`; one without it is not.
 
     .ci/two_programs.py LEGWORK OTHER_LEGWORK
 
@@ -69,17 +69,17 @@ class Side(NamedTuple):
     def environment(self) -> dict[str, str]:
         return {**os.environ, "LEGWORK_DB": str(self.place / "jobs.db"), "SIDE": self.name}
 
-    def call(self, *words: str, code: int = 0) -> subprocess.CompletedProcess:
+    def call(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess:
         done = subprocess.run(
             [self.program, *words], cwd=self.place, env=self.environment(), text=True,
             stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * SOON,
         )
-        if done.returncode != code:
+        if code is not None and done.returncode != code:
             raise Failed(f"{self.name}: {words[:6]} ended with {done.returncode}, not {code}:\n"
                          f"{done.stdout}{done.stderr}")
         return done
 
-    def json(self, *words: str, code: int = 0) -> dict:
+    def json(self, *words: str, code: int | None = 0) -> dict:
         return json.loads(self.call("--json", *words, code=code).stdout)
 
     def run(self, script: str, *options: str) -> int:
@@ -152,6 +152,20 @@ def tells_of_its_sqlite(side: Side) -> None:
     said = [line for line in side.log().read_text().splitlines() if "WAL-reset bug" in line]
     expect(f"{side.name}: log lines of it", bool(said), has_bug)
     expect(f"{side.name}: its version in all of them", all(version in line for line in said), True)
+    doctor_tells_of_it(side, version, has_bug)
+
+
+def doctor_tells_of_it(side: Side, version: str, has_bug: bool) -> None:
+    # Its exit code goes by the worst finding, and it may have others to tell of this machine.
+    report = side.json("doctor", code=None)
+    expect(f"{side.name}: what its doctor says of the file", report["usable"], True)
+    code, severity = ("wal_reset_bug", "warning") if has_bug else ("sqlite", "ok")
+    codes = {"sqlite", "sqlite_old", "wal_reset_bug"}
+    found = [finding for finding in report["findings"] if finding["code"] in codes]
+    told = [(finding["code"], finding["severity"]) for finding in found]
+    expect(f"{side.name}: what its doctor says of its SQLite", told, [(code, severity)])
+    expect(f"{side.name}: its version in it", version in found[0]["says"], True)
+    expect(f"{side.name}: advice", bool(found[0]["advice"]), has_bug)
 
 
 def one_works_for_the_other(works: Side, other: Side) -> None:

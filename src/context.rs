@@ -66,6 +66,8 @@ pub(crate) struct Attempt {
     pub(crate) overdue: Overdue,
     /// The job's own retry policy, if it has one.
     pub(crate) retry: Option<Plan>,
+    /// How many attempts there are, if it has a number of its own.
+    pub(crate) attempts: Option<u32>,
     pub(crate) keep: Option<Retention>,
     pub(crate) signals: Signals,
     pub(crate) said: Mutex<Said>,
@@ -121,6 +123,8 @@ pub(crate) struct Said {
     pub(crate) children: Vec<NewRow>,
     /// How long the attempt has run, once it has ended.
     pub(crate) took: Duration,
+    /// Nothing of the job was done: a suspect stays one.
+    pub(crate) untried: bool,
     lines: u32,
     noted: Option<Instant>,
 }
@@ -280,6 +284,13 @@ impl<S> Context<S> {
             asked =
                 signals.changed.wait_timeout(asked, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// What the job is there for was not begun: an attempt that snoozes then has proven nothing, and a
+    /// suspect stays one.
+    #[cfg(feature = "cli")]
+    pub(crate) fn has_not_begun(&self) {
+        self.attempt.said().untried = true;
     }
 
     /// Reports progress: `done` of `total` units (0: unknown). The last value wins; it is told to

@@ -117,6 +117,9 @@ pub struct ExportedJob {
     pub reason: Option<String>,
 }
 
+/// A job is tried again no sooner than a moment later: nobody has seen as many.
+const MOST_ATTEMPTS: u32 = u32::MAX / 2;
+
 /// A unique key and until when it is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -151,6 +154,26 @@ pub struct Imported {
     pub left_out: u64,
     /// Jobs that were left out since another one has their unique key.
     pub not_unique: u64,
+}
+
+/// How far an export has been imported into a file: see [`Jobs::imported_lines`](crate::Jobs::imported_lines).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportedLines {
+    /// Up to this line the jobs that were not finished are imported.
+    pub waiting: u64,
+    /// Up to this line the finished ones are in the history.
+    pub finished: u64,
+}
+
+impl ImportedLines {
+    /// The same, up to this line; with the finished ones or without.
+    pub(crate) fn up_to(self, line: u64, history: bool) -> ImportedLines {
+        ImportedLines {
+            waiting: self.waiting.max(line),
+            finished: if history { line } else { self.finished },
+        }
+    }
 }
 
 /// A checked job on its way into the store.
@@ -258,6 +281,10 @@ impl ExportedJob {
                 serde_json::from_str::<serde::de::IgnoredAny>(json)
                     .map_err(|source| Error::Json { what, source })?;
             }
+        }
+        // It is counted on from there.
+        if self.attempts > MOST_ATTEMPTS {
+            return Err(Error::invalid("job", "it has used more attempts than can be counted"));
         }
         check_start(to_micros(self.run_at))
     }

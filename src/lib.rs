@@ -73,7 +73,7 @@ pub use cron::{Cron, CronRecord};
 pub use engine::{AtWork, Engine, EngineBuilder, ManualEngine, Pool};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
-pub use exported::{ExportedJob, ExportedKey, Imported};
+pub use exported::{ExportedJob, ExportedKey, Imported, ImportedLines};
 pub use failure::{Failure, Interrupt, ResultExt};
 pub use finding::{Finding, Report, Severity};
 pub use flow::{

@@ -87,6 +87,9 @@ enum Start {
 pub(crate) struct Overrides {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retry: Option<Plan>,
+    /// Instead of the number of its own policy or of its kind's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attempts: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<Duration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,6 +208,19 @@ impl NewJob {
             Ok(plan) => self.overrides.retry = Some(plan),
             Err(why) => self.bad_retry = Some(why),
         }
+        self
+    }
+
+    /// How many attempts there are in all, the first included, instead of the number that its kind's retry
+    /// policy (or [its own](NewJob::retry)) says; 0 counts as 1. The policy's delays stay, and its rules for
+    /// error types keep their own number if that is smaller.
+    ///
+    /// ```
+    /// # use legwork::NewJob;
+    /// let upload = NewJob::of_kind("upload", serde_json::json!({ "file": 4 })).attempts(3);
+    /// ```
+    pub fn attempts(mut self, attempts: u32) -> NewJob {
+        self.overrides.attempts = Some(attempts.max(1));
         self
     }
 

@@ -12,6 +12,7 @@ use super::work::Counting;
 use crate::engine::{Engine, EngineBuilder, Pool};
 use crate::job::Job;
 use crate::jobs::{CheckReport, Jobs, JobsBuilder};
+use crate::new_job::NewJob;
 
 /// Longer than a command gets between TERM and KILL, so that only one that resists both is told of
 /// as stuck.
@@ -19,6 +20,7 @@ const STUCK_GRACE: Duration = Duration::from_secs(15);
 
 type Starts = dyn Fn(&Jobs, Setup) -> Result<Engine, Trouble>;
 type Checks = dyn Fn(&Jobs) -> Result<CheckReport, Trouble>;
+type NewJobs = dyn Fn(&Jobs, &str, &str) -> Result<Option<NewJob>, Trouble>;
 
 /// What an app brings to the commands.
 pub(super) struct App {
@@ -29,6 +31,8 @@ pub(super) struct App {
     pub(super) settings: Box<dyn Fn(JobsBuilder) -> JobsBuilder>,
     start: Box<Starts>,
     check: Box<Checks>,
+    /// Jobs of the kinds that it registers; `None`: it registers none.
+    new_job: Option<Box<NewJobs>>,
 }
 
 /// What the command line asks of an engine.
@@ -60,6 +64,7 @@ impl Default for App {
                 report.crons.retain(|found| found.unknown_kind.as_deref() != Some(ShellJob::KIND));
                 Ok(report)
             }),
+            new_job: None,
         }
     }
 }
@@ -75,13 +80,17 @@ impl App {
                 Trouble::new(REFUSED, format_args!("the program's engine: {error}"))
             })
         });
-        let for_check = Arc::clone(&engine);
+        let for_start = Arc::clone(&engine);
+        // With all kinds that its workers run.
+        let whole = Arc::new(move |jobs: &Jobs| -> Result<EngineBuilder<S>, Trouble> {
+            let shell = Arc::new(shell::Worker::new(jobs.path()));
+            Ok(engine(jobs)?.register_with::<ShellJob>(shell))
+        });
+        let for_check = Arc::clone(&whole);
         App {
-            start: Box::new(move |jobs, setup| setup.start(engine(jobs)?)),
-            check: Box::new(move |jobs| {
-                let shell = Arc::new(shell::Worker::new(jobs.path()));
-                Ok(for_check(jobs)?.register_with::<ShellJob>(shell).check()?)
-            }),
+            start: Box::new(move |jobs, setup| setup.start(for_start(jobs)?)),
+            check: Box::new(move |jobs| Ok(for_check(jobs)?.check()?)),
+            new_job: Some(Box::new(move |jobs, kind, args| Ok(whole(jobs)?.new_job(kind, args)?))),
             ..self
         }
     }
@@ -94,6 +103,21 @@ impl App {
     /// Starts the engine.
     pub(super) fn start(&self, jobs: &Jobs, setup: Setup) -> Result<Engine, Trouble> {
         (self.start)(jobs, setup)
+    }
+
+    /// Whether it has kinds of its own.
+    pub(super) fn has_kinds(&self) -> bool {
+        self.new_job.is_some()
+    }
+
+    /// A job of a kind that it registers.
+    pub(super) fn new_job(
+        &self,
+        jobs: &Jobs,
+        kind: &str,
+        args: &str,
+    ) -> Result<Option<NewJob>, Trouble> {
+        self.new_job.as_ref().map_or(Ok(None), |new_job| new_job(jobs, kind, args))
     }
 
     /// What waits that nobody could run.

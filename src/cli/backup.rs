@@ -9,6 +9,7 @@ use super::Done;
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::trouble::{REFUSED, Trouble};
+use crate::error::Error;
 use crate::rules::amount;
 
 #[derive(clap::Args, Debug)]
@@ -24,7 +25,10 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         return Err(Trouble::new(REFUSED, format_args!("{} exists already", to.display()))
             .hint("a backup overwrites nothing: name another file, or remove that one"));
     }
-    jobs.backup(to)?;
+    jobs.backup(to).map_err(|error| match error {
+        Error::Invalid { .. } => Trouble::new(REFUSED, error),
+        error => error.into(),
+    })?;
     let bytes = to.metadata().map_or(0, |meta| meta.len());
     let path = to.to_string_lossy();
     match globals.output() {

@@ -5,14 +5,12 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::enqueue::arguments;
 use super::globals::Globals;
 use super::new_options::JobOptions;
 use super::output::{self, Output};
 use super::trouble::{NOTHING_MATCHED, Trouble};
-use super::{Done, times};
+use super::{Done, enqueue, times};
 use crate::cron::{Cron, CronRecord};
-use crate::new_job::NewJob;
 use crate::rules::cron::misfire::{Missed, Overlap};
 
 #[derive(clap::Subcommand, Debug)]
@@ -215,8 +213,8 @@ fn next(globals: &Globals, name: &str, count: u16) -> Done {
 
 fn add(globals: &Globals, add: &Add) -> Done {
     let cron = Cron::new(&add.expression).zone(&add.tz).missed(add.missed).overlap(add.overlap);
-    let job = NewJob::of_kind_json(&add.kind, arguments(&add.args)?);
     let jobs = globals.create()?;
+    let job = enqueue::job(globals, &jobs, &add.kind, &add.args)?;
     jobs.schedule(&add.name, cron, add.options.set(job))?;
     let entry = jobs.cron(&add.name)?;
     match globals.output() {

@@ -47,6 +47,9 @@ struct Changes {
     /// How long an attempt may take (30s, 5m, 2h).
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     timeout: Option<Duration>,
+    /// How many attempts there are in all, those that are used up included.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: Option<u32>,
 }
 
 fn entry(text: &str) -> Result<(String, String), String> {
@@ -90,6 +93,9 @@ impl Changes {
         }
         if let Some(timeout) = self.timeout {
             edit = edit.timeout(timeout);
+        }
+        if let Some(attempts) = self.attempts {
+            edit = edit.attempts(attempts);
         }
         edit = self.tags.iter().fold(edit, Edit::tag);
         Ok(self.meta.iter().fold(edit, |edit, (key, value)| edit.meta(key, value)))

@@ -11,8 +11,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::fs::OFlags;
-
 use super::globals::Globals;
 use super::trouble::{NO_WORKER, Trouble};
 use super::{output, shell};
@@ -106,8 +104,7 @@ fn open_private(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         shell::private_directory(directory)?;
     }
-    // Whoever was here first may have planted a link.
-    let no_links = OFlags::NOFOLLOW.bits().cast_signed();
+    let no_links = shell::no_links();
     OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_links).open(path)
 }
 

@@ -55,13 +55,18 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
                 file.sync_all().map_err(Failed::Writing)?;
                 Ok(count)
             });
-            answer(globals, path, count.map_err(|failed| failed.trouble(Some(path)))?)?;
+            let count = count.map_err(|failed| {
+                // It has been made here, and nobody can use a part of it.
+                let removed = std::fs::remove_file(path);
+                failed.trouble(Some(path), removed.is_ok())
+            });
+            answer(globals, path, count?)?;
         }
         None => {
             let mut out = BufWriter::new(io::stdout().lock());
             write(globals, &jobs, &query.filter, &mut out)
                 .and_then(|count| out.flush().map_err(Failed::Writing).map(|()| count))
-                .map_err(|failed| failed.trouble(None))?;
+                .map_err(|failed| failed.trouble(None, false))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -86,13 +91,17 @@ enum Failed {
 }
 
 impl Failed {
-    fn trouble(self, path: Option<&Path>) -> Trouble {
+    fn trouble(self, path: Option<&Path>, removed: bool) -> Trouble {
         match (self, path) {
             (Failed::Reading(error), _) => error.into(),
             (Failed::Writing(error), None) => error.into(),
             (Failed::Writing(error), Some(path)) => {
-                Trouble::new(DATABASE, format_args!("{}: {error}", path.display()))
-                    .hint("it is not complete: remove it")
+                let trouble = Trouble::new(DATABASE, format_args!("{}: {error}", path.display()));
+                trouble.hint(if removed {
+                    "it was not complete, and is removed again"
+                } else {
+                    "it is not complete: remove it"
+                })
             }
         }
     }

@@ -1,7 +1,8 @@
 //! `legwork import [FILE]`: jobs from the lines of `legwork export`.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,7 +15,7 @@ use super::output::{self, Output};
 use super::progress::{Progress, Unit};
 use super::trouble::{REFUSED, Trouble};
 use crate::error::Error;
-use crate::exported::{ExportedJob, Imported};
+use crate::exported::{ExportedJob, Imported, ImportedLines};
 use crate::jobs::{ImportRun, Jobs};
 use crate::rules::amount;
 
@@ -37,30 +38,40 @@ pub(super) struct Arguments {
 /// Jobs in one transaction, and about as many bytes of them.
 const BATCH: usize = 500;
 const BATCH_BYTES: usize = 16 << 20;
+/// A longer line is none of an export, and is not read into memory: the first one, and those of jobs.
+const LONGEST_HEADER: usize = 64 << 10;
+const LONGEST: usize = 256 << 20;
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let mut lines = Lines::new(open(globals, arguments)?);
     let header = lines.header()?;
     let jobs = globals.create()?;
-    let skip = if arguments.again { 0 } else { jobs.imported_lines(&header.id)? };
-    let mut run = ImportRun::new();
+    let mut run = ImportRun::new().of(&header.id);
+    let mut reached = ImportedLines::default();
     if !arguments.again {
-        run = run.behind(skip);
+        reached = jobs.imported_lines(&header.id)?;
+        run = run.behind(reached);
     }
+    let mut skip = reached.waiting;
     if arguments.history {
         run = run.with_history();
+        skip = skip.min(reached.finished);
     }
-    let mut import = Import { jobs, run, dry_run: arguments.dry_run, history: arguments.history };
+    let mut import = Import { jobs, run, reached, dry_run: arguments.dry_run };
     let verb = if arguments.dry_run { "checked" } else { "imported" };
     let mut progress = Progress::new(globals, verb, Unit::Jobs, None);
-    let mut total = Total { skipped: skip.saturating_sub(1), ..Total::default() };
+    let mut total = Total {
+        skipped: skip.saturating_sub(1),
+        dry_run: arguments.dry_run,
+        done: Imported::default(),
+    };
     loop {
         let from = lines.number.max(skip) + 1;
         let batch = lines.batch(skip, &import).map_err(|trouble| total.before(from, trouble))?;
         if lines.number < from {
             break;
         }
-        let done = import.batch(&header.id, from, lines.number, batch);
+        let done = import.batch(from, lines.number, batch);
         total.add(done.map_err(|trouble| total.before(from, trouble))?);
         progress.at(total.jobs(), None);
     }
@@ -68,6 +79,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         import.jobs.end_import(&header.id)?;
     }
     progress.end();
+    total.skipped += lines.passed;
     answer(globals, arguments, &total)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -91,31 +103,38 @@ fn open(globals: &Globals, arguments: &Arguments) -> Result<Box<dyn BufRead>, Tr
 struct Lines {
     from: Box<dyn BufRead>,
     number: u64,
+    /// Jobs behind the lines that are skipped which are imported already.
+    passed: u64,
 }
 
 impl Lines {
     fn new(from: Box<dyn BufRead>) -> Lines {
-        Lines { from, number: 0 }
+        Lines { from, number: 0, passed: 0 }
     }
 
-    fn next(&mut self) -> Result<Option<String>, Trouble> {
-        let mut line = String::new();
-        let read = self.from.read_line(&mut line);
+    fn next(&mut self, longest: usize) -> Result<Option<String>, Trouble> {
         let at = self.number + 1;
-        match read.map_err(|error| Trouble::usage(format_args!("line {at}: {error}")))? {
-            0 => Ok(None),
-            _ => {
-                self.number = at;
-                Ok(Some(line))
-            }
+        let bad = |what: &dyn Display| Trouble::usage(format_args!("line {at}: {what}"));
+        let mut line = Vec::new();
+        let mut bounded = (&mut self.from).take(longest as u64 + 1);
+        bounded.read_until(b'\n', &mut line).map_err(|error| bad(&error))?;
+        if line.is_empty() {
+            return Ok(None);
         }
+        if line.len() > longest {
+            let longest = amount::size(longest as u64);
+            return Err(bad(&format_args!("it is longer than {longest}, and none of an export")));
+        }
+        self.number = at;
+        String::from_utf8(line).map(Some).map_err(|_| bad(&"it is not UTF-8"))
     }
 
     fn header(&mut self) -> Result<Header, Trouble> {
-        let line = self.next()?.unwrap_or_default();
-        let header: Header = serde_json::from_str(&line).map_err(|error| {
-            Trouble::usage(format_args!("line 1 is not that of an export: {}", in_line(&error)))
-                .hint("import what `legwork export` has written, from its first line on")
+        let hint = "import what `legwork export` has written, from its first line on";
+        let line = self.next(LONGEST_HEADER).map_err(|trouble| trouble.hint(hint))?;
+        let header: Header = serde_json::from_str(&line.unwrap_or_default()).map_err(|error| {
+            let error = in_line(&error);
+            Trouble::usage(format_args!("line 1 is not that of an export: {error}")).hint(hint)
         })?;
         if header.legwork_export != VERSION {
             let says = format!("line 1: the export has version {}", header.legwork_export);
@@ -128,7 +147,7 @@ impl Lines {
     fn batch(&mut self, skip: u64, import: &Import) -> Result<Vec<ExportedJob>, Trouble> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let Some(line) = self.next()? else { break };
+            let Some(line) = self.next(LONGEST)? else { break };
             if self.number <= skip || line.trim().is_empty() {
                 continue;
             }
@@ -141,7 +160,11 @@ impl Lines {
                 .jobs
                 .check_import(&job)
                 .map_err(|error| Trouble::usage(format_args!("line {number}: {error}")))?;
-            batch.push(job);
+            if import.is_there(number, &job) {
+                self.passed += 1;
+            } else {
+                batch.push(job);
+            }
         }
         Ok(batch)
     }
@@ -155,35 +178,38 @@ fn in_line(error: &serde_json::Error) -> String {
 struct Import {
     jobs: Jobs,
     run: ImportRun,
+    /// Up to here an earlier import has come.
+    reached: ImportedLines,
     dry_run: bool,
-    history: bool,
 }
 
 impl Import {
-    fn batch(
-        &mut self,
-        export: &str,
-        from: u64,
-        to: u64,
-        batch: Vec<ExportedJob>,
-    ) -> Result<Imported, Trouble> {
-        if self.dry_run {
-            let finished = batch.iter().filter(|job| job.state.is_finished()).count() as u64;
-            let mut done =
-                Imported { enqueued: batch.len() as u64 - finished, ..Imported::default() };
-            *(if self.history { &mut done.finished } else { &mut done.left_out }) = finished;
-            return Ok(done);
-        }
-        if batch.is_empty() {
-            return Ok(Imported::default());
-        }
-        self.run.mark(export, to);
-        self.jobs.import(batch, &mut self.run).map_err(|error| match error {
-            Error::NotFound(parent) => Trouble::new(
-                REFUSED,
-                format_args!("lines {from} to {to}: job {parent}, which one of them waits for, was not imported with it"),
-            )
-            .hint("export the jobs together with those that they wait for, and import them in one go"),
+    /// Whether the job on this line has been imported before.
+    fn is_there(&self, line: u64, job: &ExportedJob) -> bool {
+        let ImportedLines { waiting, finished, .. } = self.reached;
+        line <= if job.state.is_finished() { finished } else { waiting }
+    }
+
+    fn batch(&mut self, from: u64, to: u64, batch: Vec<ExportedJob>) -> Result<Imported, Trouble> {
+        let done = if self.dry_run {
+            self.jobs.try_import(&batch, &mut self.run)
+        } else if batch.is_empty() {
+            Ok(Imported::default())
+        } else {
+            self.run.mark(to);
+            self.jobs.import(batch, &mut self.run)
+        };
+        done.map_err(|error| match error {
+            Error::NotFound(parent) => {
+                let child = match from == to {
+                    true => format!("line {to}: job {parent}, for which it waits"),
+                    false => {
+                        format!("lines {from} to {to}: job {parent}, for which one of them waits")
+                    }
+                };
+                Trouble::new(REFUSED, format_args!("{child}, was not imported with it"))
+                    .hint("export the jobs together with those that they wait for, and import them in one go")
+            }
             error @ Error::Invalid { what: "import", .. } => Trouble::new(REFUSED, error)
                 .hint("wait until that import has ended, and import it again: it goes on there"),
             error => error.into(),
@@ -191,11 +217,11 @@ impl Import {
     }
 }
 
-#[derive(Default)]
 struct Total {
     done: Imported,
     /// Lines that an earlier import has seen to.
     skipped: u64,
+    dry_run: bool,
 }
 
 impl Total {
@@ -213,9 +239,10 @@ impl Total {
     /// What stands in spite of the trouble.
     fn before(&self, from: u64, trouble: Trouble) -> Trouble {
         match from - 1 {
-            0 | 1 => trouble.hint("nothing was imported"),
-            last => trouble.hint(format_args!(
-                "the lines up to {last} are imported; mend the file and import it again: it goes on there"
+            _ if self.dry_run => trouble,
+            0 | 1 => trouble.beforehand("nothing was imported"),
+            last => trouble.beforehand(format_args!(
+                "the lines up to {last} are imported; mend that and import it again: it goes on there"
             )),
         }
     }

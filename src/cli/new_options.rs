@@ -79,6 +79,12 @@ pub(super) struct JobOptions {
     /// Cancel it if it has not started this long after it may run (30s, 5m, 2h).
     #[arg(long = "expires", value_name = "SPAN", value_parser = times::span)]
     expires_after: Option<Duration>,
+    /// How long an attempt may take (30s, 5m, 2h); then a command gets TERM, and after five seconds KILL.
+    #[arg(long, value_name = "SPAN", value_parser = times::span)]
+    timeout: Option<Duration>,
+    /// How often it is tried at most. Default: as often as its kind says; a command once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: Option<u32>,
 }
 
 /// `KEY=N`; the key may contain `=` itself.
@@ -225,6 +231,12 @@ impl JobOptions {
         }
         if let Some(within) = self.expires_after {
             job = job.expires_after(within);
+        }
+        if let Some(timeout) = self.timeout {
+            job = job.timeout(timeout);
+        }
+        if let Some(attempts) = self.attempts {
+            job = job.attempts(attempts);
         }
         self.tags.iter().fold(job, NewJob::tag)
     }

@@ -1,27 +1,18 @@
 //! `legwork run -- CMD ARGS...`: a command as a job.
 
 use std::ffi::{OsStr, OsString};
-use std::time::Duration;
 
 use super::globals::Globals;
 use super::new_options::NewOptions;
 use super::shell::{ShellJob, Text};
 use super::trouble::Trouble;
-use super::{Done, ids, times};
+use super::{Done, ids};
 use crate::new_job::NewJob;
-use crate::rules::retry::Retry;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
     options: NewOptions,
-    /// How long it may run (30s, 5m, 2h); then TERM, and after five seconds KILL, to its process
-    /// group.
-    #[arg(long, value_name = "SPAN", value_parser = times::span)]
-    timeout: Option<Duration>,
-    /// How often it is tried at most.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    attempts: u32,
     /// Exit codes that count as success beside 0 (3,4).
     #[arg(long, value_name = "CODES", value_parser = ids::whole::<i32>, value_delimiter = ',', allow_hyphen_values = true)]
     ok_codes: Vec<i32>,
@@ -51,15 +42,8 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         ok_codes: arguments.ok_codes.clone(),
         retry_codes: arguments.retry_codes.clone(),
     };
-    let mut job = NewJob::new(job);
-    if arguments.attempts > 1 {
-        job = job.retry(Retry::polynomial().attempts(arguments.attempts));
-    }
-    if let Some(timeout) = arguments.timeout {
-        job = job.timeout(timeout);
-    }
     let jobs = globals.create_for_a_moment()?;
-    arguments.options.enqueue(globals, &jobs, job)
+    arguments.options.enqueue(globals, &jobs, NewJob::new(job))
 }
 
 /// `NAME` as it is now, or `NAME=VALUE`.

@@ -43,6 +43,15 @@ impl Trouble {
         Trouble { hint: Some(hint.to_string()), ..self }
     }
 
+    /// Said before what to do next.
+    pub(super) fn beforehand(self, says: impl Display) -> Trouble {
+        let hint = match &self.hint {
+            Some(hint) => format!("{says}; {hint}"),
+            None => says.to_string(),
+        };
+        self.hint(hint)
+    }
+
     /// What went wrong, without what to do next.
     #[cfg(feature = "tui")]
     pub(super) fn line(&self) -> &str {
@@ -95,7 +104,10 @@ fn hint(error: &Error) -> Option<&'static str> {
             "wait for its end with `legwork wait ID`, or stop it with `legwork cancel ID`"
         }
         Error::WrongState { .. } => "see where it stands with `legwork show ID`",
-        Error::Invalid { what: "arguments", .. } => {
+        Error::Json { what: "arguments", source } if source.is_data() => {
+            "nothing was stored: they are not what the kind's type in this program takes"
+        }
+        Error::Invalid { what: "arguments", .. } | Error::Json { what: "arguments", .. } => {
             "a shell takes double quotes away: write JSON between single ones, '{\"user_id\":7}'"
         }
         Error::Busy { .. } => "another program holds the write lock; try again",

@@ -1,5 +1,6 @@
 //! One attempt, from the claim to the verdict: set up, run, decide, and afterwards tell.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -59,9 +60,7 @@ impl Core {
         let result = perform::perform(&attempt, &attempt.args, &self.middleware, &|| {
             (handler.perform)(&attempt, &attempt.args)
         });
-        let policy = own.retry.map(Retry::from_plan);
-        let rules =
-            Rules { handler: &handler, retry: policy.as_ref().unwrap_or(&handler.options.retry) };
+        let rules = Rules::of(&handler, &attempt);
         // The error's own texts are the app's code, too.
         let verdict =
             perform::catch(|| self.decide(&attempt, result, &rules)).unwrap_or_else(|panic| {
@@ -88,7 +87,7 @@ impl Core {
             kind: Arc::clone(&claimed.kind),
             queue: Arc::clone(&claimed.queue),
             args: claimed.args.clone(),
-            number: claimed.attempts + 1,
+            number: claimed.attempts.saturating_add(1),
             meta: meta.unwrap_or_default(),
             worker: Arc::clone(worker),
             first_started_at: claimed.first_started_at.unwrap_or(claimed.started_at),
@@ -99,6 +98,7 @@ impl Core {
             timeout: own.timeout.or_else(|| handler.and_then(|handler| handler.options.timeout)),
             overdue: handler.map(|handler| handler.options.overdue).unwrap_or_default(),
             retry: own.retry.clone(),
+            attempts: own.attempts,
             keep: own.keep,
             signals: Signals::default(),
             said: Mutex::new(Said::default()),
@@ -129,7 +129,8 @@ impl Core {
                 return Verdict::Complete { output: attempt.said().output.clone() };
             }
             Ok(Outcome::Snooze(delay)) => {
-                return Verdict::Snooze { run_at: later(now, delay) };
+                let untried = attempt.said().untried;
+                return Verdict::Snooze { run_at: later(now, delay), untried };
             }
             Ok(Outcome::Cancel(reason)) => {
                 let reason = text::cut(&reason, text::ERROR_BYTES);
@@ -209,7 +210,6 @@ impl Core {
         let failure =
             Failure::msg(format!("abandoned: still running after its time-out of {timeout:?}"));
         let handler = self.registry.get(&attempt.kind).cloned();
-        let own = attempt.retry.clone().map(Retry::from_plan);
         let verdict = match &handler {
             None => Verdict::GiveBack { why: None },
             Some(handler) => self.decide_failed(
@@ -217,7 +217,7 @@ impl Core {
                 &failure,
                 failure.report(),
                 self.jobs.clock().micros(),
-                &Rules { handler, retry: own.as_ref().unwrap_or(&handler.options.retry) },
+                &Rules::of(handler, attempt),
             ),
         };
         let mut ended = self.ended(Arc::clone(attempt), verdict);
@@ -296,7 +296,7 @@ impl Attempt {
                     error,
                 });
             }
-            (State::Scheduled, Verdict::Snooze { run_at }) => {
+            (State::Scheduled, Verdict::Snooze { run_at, .. }) => {
                 let run_at = from_micros(*run_at);
                 log::debug!(job = id.0, kind = kind; "legwork: snoozed until {run_at}");
                 self.jobs.tell(|| Event::Snoozed { id, kind: kind.to_owned(), run_at });
@@ -326,5 +326,20 @@ fn later(now: Micros, delay: Duration) -> Micros {
 /// What decides about a failure.
 struct Rules<'a> {
     handler: &'a Handler,
-    retry: &'a Retry,
+    retry: Cow<'a, Retry>,
+}
+
+impl<'a> Rules<'a> {
+    /// The kind's, but for what the job has of its own.
+    fn of(handler: &'a Handler, attempt: &Attempt) -> Rules<'a> {
+        let retry = match attempt.retry.clone() {
+            Some(own) => Cow::Owned(Retry::from_plan(own)),
+            None => Cow::Borrowed(&handler.options.retry),
+        };
+        let retry = match attempt.attempts {
+            Some(attempts) => Cow::Owned(retry.with_attempts(attempts)),
+            None => retry,
+        };
+        Rules { handler, retry }
+    }
 }

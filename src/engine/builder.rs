@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::jobs::{CheckReport, Jobs};
 use crate::middleware::Middleware;
+use crate::new_job::NewJob;
 
 /// Called when an engine starts, begins to stop, or has stopped.
 pub(super) type Hook = Arc<dyn Fn() + Send + Sync>;
@@ -310,6 +311,42 @@ impl<S: Send + Sync + 'static> EngineBuilder<S> {
     pub fn check(&self) -> Result<CheckReport> {
         self.checked_registration()?;
         check::check(&self.jobs, &self.registry)
+    }
+
+    /// A job of a kind that is registered here, from its arguments as JSON: as the program makes it of the
+    /// kind's type, with the kind's options, which no engine has to have recorded in the file. `None`: the
+    /// kind is not registered. A [former kind](Job::ALIASES) gives a job of the present one.
+    ///
+    /// ```
+    /// # use legwork::{Context, Engine, Job, JobOptions, JobResult, Jobs, Outcome};
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Mail { to: i64 }
+    /// impl Job for Mail {
+    ///     const KIND: &'static str = "mail";
+    ///     type State = ();
+    ///     fn options() -> JobOptions { JobOptions::new().queue("post") }
+    ///     fn perform(&self, _: &Context) -> JobResult { Ok(Outcome::Done) }
+    /// }
+    /// # fn main() -> legwork::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let jobs = Jobs::open(dir.path().join("app.db"))?;
+    /// let builder = Engine::builder(&jobs).register::<Mail>();
+    /// let mail = builder.new_job("mail", r#"{"to": 7}"#)?.unwrap();
+    /// assert_eq!(mail.queue_name(), "post");
+    /// assert!(builder.new_job("mail", r#"{"to": "Anna"}"#).is_err());
+    /// assert!(builder.new_job("letter", "{}")?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a registration that is wrong; [`Error::Json`] for arguments that do not decode
+    /// as the kind's type.
+    pub fn new_job(&self, kind: &str, args: &str) -> Result<Option<NewJob>> {
+        self.checked_registration()?;
+        let Some(handler) = self.registry.get(kind) else { return Ok(None) };
+        let job = (handler.new_job)(args);
+        job.map(Some).map_err(|source| Error::Json { what: "arguments", source })
     }
 
     fn checked_registration(&self) -> Result<()> {

@@ -8,11 +8,12 @@ use crate::error::{Error, Result};
 use crate::failure::Failure;
 use crate::job::{Job, JobResult};
 use crate::kinds::{self, KindOptions};
-use crate::new_job::JobOptions;
+use crate::new_job::{JobOptions, NewJob};
 use crate::rules::name;
 
 type Perform = dyn Fn(&Arc<Attempt>, &str) -> JobResult + Send + Sync;
 type Decodes = dyn Fn(&str) -> Result<(), Failure> + Send + Sync;
+type NewJobs = dyn Fn(&str) -> serde_json::Result<NewJob> + Send + Sync;
 type GaveUp = dyn Fn(&Arc<Attempt>, &str, &Failure) + Send + Sync;
 
 /// One registered kind.
@@ -21,6 +22,7 @@ pub(super) struct Handler {
     pub(super) perform: Box<Perform>,
     pub(super) gave_up: Box<GaveUp>,
     pub(super) decodes: Box<Decodes>,
+    pub(super) new_job: Box<NewJobs>,
 }
 
 #[derive(Default)]
@@ -56,6 +58,7 @@ impl Registry {
                 }
             }),
             decodes: Box::new(|args| decode::<J>(args).map(drop)),
+            new_job: Box::new(|args| serde_json::from_str::<J>(args).map(NewJob::new)),
         });
         for kind in std::iter::once(&J::KIND).chain(J::ALIASES) {
             name::check("kind", kind)?;

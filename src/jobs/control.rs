@@ -176,11 +176,12 @@ impl Jobs {
     }
 
     /// Writes a compact, consistent copy of the whole file, the app's tables included, while
-    /// everything runs on. `to` must not exist. In the copy no job is claimed: those that were
-    /// running here are ready there.
+    /// everything runs on. `to` must not exist, nor a `-wal` that another file of this name has left. In the
+    /// copy no job is claimed: those that were running here are ready there.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`] if `to` exists or cannot be made; [`Error::Full`], [`Error::Io`].
+    /// [`Error::ReadOnly`] if `to` exists or cannot be made; [`Error::Invalid`] if SQLite would take it for
+    /// a part of another file by its name, or what is left of another file for a part of it; [`Error::Full`], [`Error::Io`].
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
         self.0.store.backup(to.as_ref())
     }

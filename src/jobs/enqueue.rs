@@ -248,6 +248,7 @@ impl Jobs {
             timeout: options.timeout,
             overdue: options.overdue,
             retry: None,
+            attempts: None,
             keep: None,
             signals: Signals::default(),
             said: Mutex::new(Said::default()),

@@ -1,6 +1,8 @@
 //! Listening to what happens in all processes.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -9,6 +11,7 @@ use time::OffsetDateTime;
 
 use super::Jobs;
 use super::ears::LONGEST;
+use crate::beside;
 use crate::clock::from_micros;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -68,6 +71,17 @@ enum Heard {
     Missed(u64),
 }
 
+/// Why nobody can be listened to.
+fn not_hung(db: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::ReadOnly {
+            path: beside::side(db),
+            why: format!("what listens there cannot be made: {error}"),
+        },
+        _ => Error::Io(Box::new(error)),
+    }
+}
+
 /// Passes on what an ear hears, for as long as there is room.
 fn post(to: Sender<Heard>) -> impl FnMut(&[u8]) + Send + 'static {
     let mut missed = 0;
@@ -111,14 +125,13 @@ impl Jobs {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`] if the socket cannot be made, as where there are none (not on Unix); those of
-    /// reading.
+    /// [`Error::ReadOnly`] if the socket may not be made; [`Error::Io`] if it cannot, as where there are none
+    /// (not on Unix); those of reading.
     pub fn listen(&self) -> Result<Listener> {
         self.0.store.check_process()?;
         let path = self.path();
         let (to, from) = bounded(WAITING);
-        let ear =
-            Ear::hang(path, 2 * LONGEST, post(to)).map_err(|error| Error::Io(Box::new(error)))?;
+        let ear = Ear::hang(path, 2 * LONGEST, post(to)).map_err(|error| not_hung(path, error))?;
         let mouth = Mouth::new(path).map_err(|error| Error::Io(Box::new(error)))?;
         let mut listener = Listener {
             // After the ear hangs: whoever joins later sees it.

@@ -117,6 +117,12 @@ impl Jobs {
         self.0.store.path()
     }
 
+    /// Closes when nothing can be done any more by this handle: its file is gone, or legwork has panicked;
+    /// or all handles are.
+    pub(crate) fn ended(&self) -> crossbeam_channel::Receiver<()> {
+        self.0.store.ended()
+    }
+
     /// The clock that the handle goes by.
     pub fn clock(&self) -> &Clock {
         &self.0.store.settings().clock

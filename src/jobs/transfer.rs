@@ -1,11 +1,9 @@
 //! Moving jobs to another file: exporting and importing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
-use crate::exported::{ExportedJob, ImportRow, Imported};
+use crate::error::{Error, Result};
+use crate::exported::{ExportedJob, ImportRow, Imported, ImportedLines};
 use crate::id::JobId;
 use crate::record::Filter;
 use crate::store::{Import, ImportMark};
@@ -36,8 +34,9 @@ use super::Jobs;
 pub struct ImportRun {
     ids: HashMap<JobId, JobId>,
     history: bool,
-    mark: Option<(String, u64)>,
-    reached: Option<u64>,
+    export: Option<String>,
+    line: Option<u64>,
+    reached: Option<ImportedLines>,
 }
 
 impl ImportRun {
@@ -51,17 +50,32 @@ impl ImportRun {
         ImportRun { history: true, ..self }
     }
 
-    /// Goes on behind these lines of a marked export, as [`Jobs::imported_lines`] has told: if another
+    /// The jobs come from the export with this name. The file remembers how far it has come in it, and until
+    /// [`Jobs::end_import`] which jobs those have become that others wait for, so that a later run can
+    /// go on.
+    pub fn of(self, export: impl Into<String>) -> ImportRun {
+        ImportRun { export: Some(export.into()), ..self }
+    }
+
+    /// Goes on behind these lines of its export, as [`Jobs::imported_lines`] has told: if another
     /// import of it has gone on meanwhile, nothing more is imported by this one.
-    pub fn behind(self, lines: u64) -> ImportRun {
+    pub fn behind(self, lines: ImportedLines) -> ImportRun {
         ImportRun { reached: Some(lines), ..self }
     }
 
-    /// The next jobs reach to this line of this export: remembered with them in the file, and asked for by
-    /// [`Jobs::imported_lines`]. Until [`Jobs::end_import`] so is which jobs those have become that others
-    /// wait for, so that a later run can go on behind this line.
-    pub fn mark(&mut self, export: impl Into<String>, lines: u64) {
-        self.mark = Some((export.into(), lines));
+    /// The next jobs reach to this line of the export that the run is [of](ImportRun::of): remembered with
+    /// them in the file, and asked for by [`Jobs::imported_lines`].
+    pub fn mark(&mut self, line: u64) {
+        self.line = Some(line);
+    }
+
+    fn take_mark(&mut self) -> Option<ImportMark> {
+        let (line, export) = (self.line.take()?, self.export.clone()?);
+        let reached = match self.reached {
+            Some(before) => before.up_to(line, self.history),
+            None => ImportedLines::default().up_to(line, self.history),
+        };
+        Some(ImportMark { export, reached, after: self.reached })
     }
 }
 
@@ -103,9 +117,8 @@ impl Jobs {
             }
             rows.push(self.checked(job, run)?);
         }
-        let mark =
-            run.mark.take().map(|(export, lines)| ImportMark { export, lines, after: run.reached });
-        let reached = mark.as_ref().map(|mark| mark.lines);
+        let mark = run.take_mark();
+        let reached = mark.as_ref().map(|mark| mark.reached);
         let done = self.store().import(Import { jobs: rows, mark })?;
         run.reached = run.reached.map(|before| reached.unwrap_or(before));
         // The others are nobody's parents: they need not be remembered.
@@ -113,7 +126,56 @@ impl Jobs {
         Ok(Imported { left_out, ..done.imported })
     }
 
-    /// Whether an exported job could be imported.
+    /// What [`import`](Jobs::import) would do with these jobs, of which it does nothing: whether each could be
+    /// enqueued, and whether those are there that it waits for. Unique keys are not looked at. It takes a
+    /// run of its own, for all parts of an import.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Json`], [`Error::NotFound`] as [`import`](Jobs::import); those of reading.
+    pub fn try_import(&self, jobs: &[ExportedJob], run: &mut ImportRun) -> Result<Imported> {
+        let mut done = Imported::default();
+        let mut here = HashSet::new();
+        for job in jobs {
+            let finished = job.state.is_finished();
+            if finished && !run.history {
+                done.left_out += 1;
+                continue;
+            }
+            self.check_import(job)?;
+            if finished {
+                done.finished += 1;
+            } else {
+                self.find_parents(job, run, &here)?;
+                done.enqueued += 1;
+            }
+            here.insert(job.id);
+            if job.is_parent {
+                run.ids.insert(job.id, JobId::UNSTORED);
+            }
+        }
+        Ok(done)
+    }
+
+    /// Whether all that a job waits for was imported before it.
+    fn find_parents(
+        &self,
+        job: &ExportedJob,
+        run: &ImportRun,
+        here: &HashSet<JobId>,
+    ) -> Result<()> {
+        for &parent in &job.after {
+            let before = || match &run.export {
+                Some(export) => self.store().imported_parent(export, parent),
+                None => Ok(false),
+            };
+            if !here.contains(&parent) && !run.ids.contains_key(&parent) && !before()? {
+                return Err(Error::NotFound(parent));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an exported job could be imported, as far as it can be said of it alone.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Json`] as [`import`](Jobs::import).
@@ -130,7 +192,7 @@ impl Jobs {
         Ok(row)
     }
 
-    /// All of a [marked](ImportRun::mark) export is imported: what a later run would have needed to go on is
+    /// All of an export that a run was [of](ImportRun::of) is imported: what a later run would have needed to go on is
     /// forgotten. The mark itself stays.
     ///
     /// # Errors
@@ -140,12 +202,11 @@ impl Jobs {
         self.store().end_import(export.to_owned())
     }
 
-    /// How many lines of an export have been imported into this file, as
-    /// [marked](ImportRun::mark); 0 if it was not.
+    /// How far an export has been imported into this file, as [marked](ImportRun::mark); 0 if it was not.
     ///
     /// # Errors
     /// Those of reading.
-    pub fn imported_lines(&self, export: &str) -> Result<u64> {
+    pub fn imported_lines(&self, export: &str) -> Result<ImportedLines> {
         self.store().imported_lines(export)
     }
 }

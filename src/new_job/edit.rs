@@ -36,6 +36,7 @@ pub struct Edit {
     gateless: bool,
     timeout: Option<Duration>,
     retry: Option<Result<Plan, &'static str>>,
+    attempts: Option<u32>,
 }
 
 impl Edit {
@@ -107,17 +108,24 @@ impl Edit {
         self
     }
 
-    /// A retry policy of its own, for the attempts to come. As with
+    /// A retry policy of its own, for the attempts to come, with its number of attempts. As with
     /// [`NewJob::retry`](crate::NewJob::retry) it cannot have functions.
     pub fn retry(mut self, retry: Retry) -> Edit {
         self.retry = Some(retry.plan());
         self
     }
 
+    /// How many attempts there are in all, as with [`NewJob::attempts`](crate::NewJob::attempts). Those that
+    /// are used up count: a job that has had as many runs once more, and is not retried.
+    pub fn attempts(mut self, attempts: u32) -> Edit {
+        self.attempts = Some(attempts.max(1));
+        self
+    }
+
     /// Refuses what no job could be enqueued with.
     pub(crate) fn check(&self, max_args: usize) -> Result<()> {
         let texts = self.tags.is_empty() && !self.untagged && self.meta.is_empty();
-        let options = self.timeout.is_none() && self.retry.is_none();
+        let options = self.keeps_options();
         let place = self.queue.is_none() && self.priority.is_none();
         let gate = self.gate.is_none() && !self.gateless;
         if texts && options && place && gate && self.args.is_none() {
@@ -176,9 +184,13 @@ impl Edit {
         Some(to_json(&meta))
     }
 
+    fn keeps_options(&self) -> bool {
+        self.timeout.is_none() && self.retry.is_none() && self.attempts.is_none()
+    }
+
     /// The options of its own of a job that had these; those that another version has written stay.
     pub(crate) fn options_of(&self, had: Option<String>) -> Option<String> {
-        if self.timeout.is_none() && self.retry.is_none() {
+        if self.keeps_options() {
             return had;
         }
         let mut options: Map<String, Value> = read(had.as_deref());
@@ -187,6 +199,11 @@ impl Edit {
         }
         if let Some(Ok(plan)) = &self.retry {
             options.insert("retry".to_owned(), value(plan));
+            // The new policy has its own.
+            options.remove("attempts");
+        }
+        if let Some(attempts) = self.attempts {
+            options.insert("attempts".to_owned(), value(&attempts));
         }
         Some(to_json(&options))
     }
@@ -261,5 +278,12 @@ mod tests {
         assert_eq!(read.timeout, Some(Duration::from_secs(3)));
         assert!(read.retry.is_some() && read.keep.is_some());
         assert!(options.contains(r#""new":1"#));
+        let more = Edit::new().attempts(7).options_of(Some(options)).unwrap();
+        let read: Overrides = serde_json::from_str(&more).unwrap();
+        assert!(read.retry.is_some() && read.attempts == Some(7));
+        // A new policy comes with a number of its own.
+        let renewed = Edit::new().retry(Retry::none()).options_of(Some(more)).unwrap();
+        let read: Overrides = serde_json::from_str(&renewed).unwrap();
+        assert!(read.attempts.is_none());
     }
 }

@@ -109,9 +109,10 @@ impl Retry {
         }
     }
 
-    /// One attempt, no retry.
+    /// One attempt, no retry. If a job is given [more](crate::NewJob::attempts) all the same, the delays are
+    /// those of [`polynomial`](Retry::polynomial).
     pub fn none() -> Retry {
-        Retry::new(Backoff::Fixed(Duration::ZERO), 1)
+        Retry::new(Backoff::Polynomial, 1)
     }
 
     /// The same delay each time.
@@ -211,6 +212,19 @@ impl Retry {
 
     pub(crate) fn from_plan(plan: Plan) -> Retry {
         Retry { plan, custom: None, rules: Vec::new() }
+    }
+
+    /// The same with so many attempts in all, whatever it said; its rules for error types keep their own
+    /// number if that is smaller.
+    pub(crate) fn with_attempts(&self, attempts: u32) -> Retry {
+        let mut retry = self.clone().attempts(attempts);
+        for rule in &mut retry.rules {
+            if let Then::Retry(policy) = &mut rule.then {
+                let most = policy.plan.attempts.map_or(attempts, |most| most.min(attempts));
+                **policy = policy.with_attempts(most);
+            }
+        }
+        retry
     }
 
     /// Decides on the failure of attempt number `attempt` (from 1), `since_first` after the first
@@ -341,6 +355,26 @@ mod tests {
         assert_eq!(retry.decide(&io, 2, S, 0.0), Decision::GiveUp);
         assert_eq!(retry.decide(&Failure::from(std::fmt::Error), 1, S, 0.0), Decision::Discard);
         assert_eq!(retry.decide(&Failure::msg("x"), 2, S, 0.0), Decision::RetryIn(S));
+    }
+
+    #[test]
+    fn another_number_of_attempts_leaves_delays_and_discards_and_raises_no_rule() {
+        let retry = Retry::linear(S)
+            .attempts(2)
+            .on::<std::io::Error>(Retry::fixed(9 * S).attempts(3))
+            .discard_on::<std::fmt::Error>();
+        let io = Failure::from(std::io::Error::other("x"));
+        let more = retry.with_attempts(5);
+        assert_eq!((delay(&more, 4), delay(&more, 5)), (Some(4 * S), None));
+        assert_eq!(more.decide(&io, 2, S, 0.0), Decision::RetryIn(9 * S));
+        assert_eq!(more.decide(&io, 3, S, 0.0), Decision::GiveUp);
+        assert_eq!(more.decide(&Failure::from(std::fmt::Error), 1, S, 0.0), Decision::Discard);
+        let fewer = retry.with_attempts(1);
+        assert_eq!(fewer.decide(&io, 1, S, 0.0), Decision::GiveUp);
+        // What never retried does not do so without a pause.
+        assert_eq!(delay(&Retry::none().with_attempts(3), 2), Some(16 * S));
+        let custom = Retry::custom(|_, n| (n < 9).then_some(S)).with_attempts(2);
+        assert_eq!((delay(&custom, 1), delay(&custom, 2)), (Some(S), None));
     }
 
     #[test]

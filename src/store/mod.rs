@@ -21,7 +21,7 @@ use crossbeam_channel::Sender;
 
 use crate::clock::{Clock, Micros, Random};
 use crate::error::{Error, Result};
-use crate::exported::{ImportRow, Imported};
+use crate::exported::{ImportRow, Imported, ImportedLines};
 use crate::flow::{EnqueuedFlow, FlowRow, FlowState};
 use crate::id::{FlowId, JobId};
 use crate::kinds::KindOptions;
@@ -196,6 +196,8 @@ pub(crate) enum Verdict {
     },
     Snooze {
         run_at: Micros,
+        /// Nothing was begun: it clears no suspect.
+        untried: bool,
     },
     /// `None`: it had not started, and nothing is to be told.
     GiveBack {
@@ -343,9 +345,9 @@ pub(crate) struct Import {
 #[derive(Clone, Debug)]
 pub(crate) struct ImportMark {
     pub(crate) export: String,
-    pub(crate) lines: u64,
+    pub(crate) reached: ImportedLines,
     /// How far it has to be imported before; `None`: however far.
-    pub(crate) after: Option<u64>,
+    pub(crate) after: Option<ImportedLines>,
 }
 
 /// What became of them.

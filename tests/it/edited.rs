@@ -73,6 +73,33 @@ fn a_job_runs_as_it_was_edited_and_keeps_the_rest() {
 }
 
 #[test]
+fn another_number_of_attempts_holds_for_the_failures_to_come_and_keeps_the_delays() {
+    let place = place();
+    let jobs = place.builder().clock(stopped_clock()).open().unwrap();
+    let engine = acting(&jobs, |_, _| Err(Failure::msg("no"))).pool(Pool::new(["*"]));
+    let engine = engine.manual().unwrap();
+    // The kind has three, ten seconds apart.
+    let ids = jobs.enqueue_many([act(1), act(2), act(3).attempts(1)]).unwrap();
+    engine.run_due().unwrap();
+    let states = || ids.iter().map(|id| jobs.get(*id).unwrap().state).collect::<Vec<_>>();
+    assert_eq!(states(), [State::Retrying, State::Retrying, State::Failed]);
+    jobs.edit(ids[0], Edit::new().attempts(4)).unwrap();
+    // As many as it has had: it runs once more.
+    jobs.edit(ids[1], Edit::new().attempts(1)).unwrap();
+    let seconds = Duration::from_secs(10);
+    engine.advance(seconds);
+    engine.run_due().unwrap();
+    assert_eq!(states(), [State::Retrying, State::Failed, State::Failed]);
+    assert_eq!(jobs.get(ids[1]).unwrap().attempts, 2);
+    for _ in 0..2 {
+        engine.advance(seconds);
+        engine.run_due().unwrap();
+    }
+    let job = jobs.get(ids[0]).unwrap();
+    assert_eq!((job.state, job.attempts), (State::Failed, 4));
+}
+
+#[test]
 fn priority_and_queue_count_at_once() {
     let place = place();
     let jobs = place.builder().clock(stopped_clock()).open().unwrap();

@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use super::kept::{Run, Stream, directory, forget_runs};
 use crate::clock::Micros;
 use crate::id::JobId;
@@ -95,8 +97,11 @@ impl Capture {
         }
         if self.tail.len() > PIECES
             && let Some(oldest) = self.tail.pop_front()
+            && let Err(error) = fs::remove_file(path(oldest))
+            // Somebody has tidied up: what comes is kept all the same.
+            && error.kind() != io::ErrorKind::NotFound
         {
-            fs::remove_file(path(oldest))?;
+            return Err(error);
         }
         self.full = start + if start == 0 { HEAD } else { PIECE };
         self.file = Some(file);
@@ -115,6 +120,11 @@ fn create(path: &Path) -> io::Result<File> {
         private_directory(directory)?;
     }
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// The flag of an open that follows no link: whoever was here first may have planted one.
+pub(in crate::cli) fn no_links() -> i32 {
+    OFlags::NOFOLLOW.bits().cast_signed()
 }
 
 pub(in crate::cli) fn private_directory(path: &Path) -> io::Result<()> {

@@ -104,10 +104,12 @@ impl Child {
         None
     }
 
-    /// TERM to the group, and KILL to what is left of it when the command has ended and nobody
+    /// TERM to the group, stopped or not, and KILL to what is left of it when the command has ended and nobody
     /// holds its pipes any more, or `hurry` says so. Whether the KILL was waited for.
     pub(super) fn terminate(&mut self, mut hurry: impl FnMut(Duration) -> bool) -> bool {
         self.signal(Signal::TERM);
+        // One that is stopped hears of it only when it goes on.
+        self.signal(Signal::CONT);
         let since = Instant::now();
         let mut killed = false;
         while !(self.ended && self.pipes.iter().all(Option::is_none)) {

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::capture::private_directory;
+use super::capture::{no_links, private_directory};
 use super::kept::directory;
 use crate::id::JobId;
 
@@ -32,7 +32,8 @@ impl RunLock {
             private_directory(&directory)?;
             let after_a_kill = fs::symlink_metadata(&path).is_ok();
             let mut options = OpenOptions::new();
-            let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            options.write(true).create(true).truncate(false).mode(0o600);
+            let file = options.custom_flags(no_links()).open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),

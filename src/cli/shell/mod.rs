@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::capture::Capture;
-pub(super) use self::capture::private_directory;
+pub(super) use self::capture::{no_links, private_directory};
 use self::child::{Child, End};
 use self::descriptors::Descriptors;
 pub(super) use self::kept::{Follower, Next, Stream, cut, read, sweep};
@@ -127,6 +127,7 @@ impl Job for ShellJob {
         let lock = match RunLock::take(&worker.db, cx.id()) {
             Ok(Some(lock)) => Some(lock),
             Ok(None) => {
+                cx.has_not_begun();
                 cx.message(
                     "waits for its earlier command, which still runs though its worker was killed",
                 );

@@ -87,6 +87,8 @@ enum Notice {
     Enough,
     Stopped(Result<Vec<JobId>>),
     TimedOut,
+    /// Nothing can be done any more: the file is gone, or legwork has panicked.
+    Dead,
 }
 
 impl Arguments {
@@ -207,8 +209,9 @@ impl Asked {
     }
 
     /// With so many workers if it names no number.
-    fn pool(&self, workers: usize) -> Pool {
-        let workers = self.workers.unwrap_or(workers);
+    /// At most so many in any case.
+    fn pool(&self, workers: usize, most: usize) -> Pool {
+        let workers = self.workers.unwrap_or(workers).min(most);
         Pool::new(self.queues.clone()).name(&self.text).workers(workers)
     }
 }
@@ -217,10 +220,9 @@ impl Asked {
 fn pools(arguments: &Arguments) -> Vec<Pool> {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     let workers = arguments.workers.map_or_else(cores, usize::from);
-    // More would claim more than may be started.
+    // More would start more than may be.
     let most =
         arguments.max_jobs.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
-    let workers = workers.min(most);
     let is_asked = arguments.workers.is_some() || arguments.every.is_some() || most < usize::MAX;
     let everything = [Asked::everything()];
     let asked: &[Asked] = match arguments.queues.as_slice() {
@@ -231,7 +233,7 @@ fn pools(arguments: &Arguments) -> Vec<Pool> {
         Some(every) => pool.every(every),
         None => pool,
     };
-    asked.iter().map(|asked| paced(asked.pool(workers))).collect()
+    asked.iter().map(|asked| paced(asked.pool(workers, most))).collect()
 }
 
 struct Work {
@@ -286,6 +288,7 @@ impl Work {
 
     fn run(&mut self, mut watch: Option<Watch<'_>>) -> Result<Worked, Trouble> {
         let (mut signal, mut timed_out) = (None, false);
+        self.tell_when_dead();
         loop {
             if self.until_empty {
                 self.tell_when_empty();
@@ -310,6 +313,16 @@ impl Work {
         let interrupted = self.stop(signal, timed_out)?;
         let tally = self.engine.tally();
         Ok(Worked { tally, timed_out, stopped: signal.is_some(), interrupted })
+    }
+
+    /// Whoever has started this process is to learn of it, and start another.
+    fn tell_when_dead(&self) {
+        let (ended, tell) = (self.engine.jobs().ended(), self.tell.clone());
+        thread::spawn(move || {
+            // It carries nothing: it closes.
+            let _ = ended.recv();
+            tell.send(Notice::Dead)
+        });
     }
 
     fn tell_when_empty(&self) {

@@ -51,11 +51,13 @@ fn is_ignored(signal: i32) -> bool {
 impl Work {
     /// Starts no more jobs, or starts some again.
     pub(super) fn hold(&mut self, quiet: bool) {
-        self.held = quiet;
+        let was_held = std::mem::replace(&mut self.held, quiet);
         let held = if quiet { self.engine.quiet() } else { self.engine.resume() };
         match held {
             Ok(()) if quiet => output::talk("legwork: starting no more jobs, until SIGCONT"),
-            Ok(()) => output::talk("legwork: starting jobs"),
+            Ok(()) if was_held => output::talk("legwork: starting jobs"),
+            // It was stopped, as any process can be, and goes on.
+            Ok(()) => {}
             Err(error) => log::warn!("legwork: {error}"),
         }
     }

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::errors::storing;
 use super::{lock_file, open};
+use crate::beside;
 use crate::error::{Error, Result};
 
 /// See [`Jobs::backup`](crate::Jobs::backup).
@@ -16,6 +17,9 @@ pub(super) fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<(
     let failed = |why: String| Error::ReadOnly { path: to.to_owned(), why };
     if to.symlink_metadata().is_ok() {
         return Err(failed("it exists already".to_owned()));
+    }
+    if let Some(why) = unsafe_name(to) {
+        return Err(Error::invalid("backup path", why));
     }
     // Under its own name stands only what is whole: whoever is killed meanwhile leaves no such file.
     let partial = &partial(to);
@@ -46,6 +50,21 @@ pub(super) fn backup(from: &Path, busy_timeout: Duration, to: &Path) -> Result<(
         .inspect_err(|_| remove())
         .and_then(|()| sync(directory.unwrap_or(Path::new("."))))
         .map_err(|error| Error::Io(Box::new(error)))
+}
+
+/// Why a database cannot have this name: SQLite takes what stands beside a file for a part of it.
+fn unsafe_name(to: &Path) -> Option<String> {
+    if let Some(of) = beside::part_of(to) {
+        return Some(format!(
+            "SQLite takes such a file for a part of {}, and may remove it: take another name",
+            of.display()
+        ));
+    }
+    let left = beside::left_of(to)?;
+    Some(format!(
+        "{} is there, of a file that had this name before: remove it first, or take another name",
+        left.display()
+    ))
 }
 
 fn partial(to: &Path) -> PathBuf {

@@ -31,7 +31,7 @@ SELECT id, lane, ?4, priority, run_at, enqueued_at, attempts + ?5, coalesce(star
 pub(super) const REMOVE: &str = "DELETE FROM legwork_jobs WHERE id = ?1";
 
 /// Gives a claimed job a new state and frees it. A recorded end of its attempt clears a suspect (`?10`:
-/// it stays one, since it was only given back).
+/// it stays one, since it was only given back, or nothing of it was begun).
 pub(super) const FREE_CLAIMED: &str = "
 UPDATE legwork_jobs
    SET state = ?4, run_at = coalesce(?5, run_at), attempts = attempts + ?6,
@@ -300,7 +300,7 @@ impl Book {
             Verdict::Snooze { .. } | Verdict::GiveBack { .. } if held.cancel_requested => {
                 (Change::Cancel, None, 0, None, None)
             }
-            Verdict::Snooze { run_at } => (Change::Snooze, None, 0, Some(*run_at), None),
+            Verdict::Snooze { run_at, .. } => (Change::Snooze, None, 0, Some(*run_at), None),
             Verdict::GiveBack { why } => (Change::GiveBack, why.as_ref(), 0, None, None),
         };
         let mut state =
@@ -344,7 +344,8 @@ impl Book {
             self.free_key(finish.claim.id, held.unique.as_ref(), false, to.at)?;
         } else {
             let given_back = change == Change::GiveBack;
-            self.free(finish, state, counted, run_at, given_back)?;
+            let untried = matches!(verdict, Verdict::Snooze { untried: true, .. });
+            self.free(finish, state, counted, run_at, given_back || untried)?;
             match run_at {
                 Some(at) => self.due_at(at),
                 None if held.suspect && given_back => self.suspect_ready(held.lane),

@@ -244,6 +244,11 @@ impl Store {
         })
     }
 
+    /// Closes when the writer has ended.
+    pub(crate) fn ended(&self) -> Receiver<()> {
+        self.file.ended.clone()
+    }
+
     /// For a thread whose panic is to poison the handle.
     pub(crate) fn fuse(&self) -> Fuse {
         Fuse(self.file.mail.clone())

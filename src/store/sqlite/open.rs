@@ -46,6 +46,10 @@ pub(super) fn open_writer(settings: &Settings) -> Result<(Connection, PathBuf)> 
         }
         Err(_) => true,
     };
+    if let Some(of) = beside::part_of(given) {
+        let why = format!("SQLite keeps it beside {}, which is the database", of.display());
+        return Err(Error::Foreign { path: given.clone(), why });
+    }
     let existed = given.exists();
     let directory = directory_of(given);
     if !directory.is_dir() {
@@ -361,7 +365,7 @@ fn refuse_network_fs(path: &Path, directory: &Path) -> Result<()> {
 /// The type of the file system that `directory` lies on, if it is a network file system.
 /// `mounts` has the format of proc(5) mountinfo.
 pub(super) fn network_fs<'a>(mounts: &'a str, directory: &Path) -> Option<&'a str> {
-    const NETWORK: [&str; 14] = [
+    const NETWORK: [&str; 18] = [
         "nfs",
         "nfs4",
         "cifs",
@@ -374,7 +378,11 @@ pub(super) fn network_fs<'a>(mounts: &'a str, directory: &Path) -> Option<&'a st
         "lustre",
         "fuse.sshfs",
         "fuse.glusterfs",
+        "fuse.ceph-fuse",
         "fuse.cephfs",
+        "fuse.gvfsd-fuse",
+        "fuse.juicefs",
+        "fuse.rclone",
         "fuse.s3fs",
     ];
     let mut best: (usize, &str) = (0, "");
@@ -405,6 +413,8 @@ mod tests {
 30 21 0:40 / /mnt/share rw,relatime - nfs4 server:/x rw,vers=4.2
 31 30 8:2 / /mnt/share/local rw - ext4 /dev/sdb1 rw
 32 21 0:41 / /mnt/with\\040blank rw - cifs //server/x rw
+33 21 0:39 / /mnt/far rw,nosuid,nodev,relatime - fuse.sshfs host:/x rw,user_id=0,group_id=0
+34 21 0:42 / /mnt/near rw,nosuid,nodev,relatime - fuse /x rw,user_id=0,default_permissions
 ";
 
     #[test]
@@ -415,6 +425,8 @@ mod tests {
             ("/mnt/share/local/db", None),
             ("/mnt/shared", None),
             ("/mnt/with blank/x", Some("cifs")),
+            ("/mnt/far/x", Some("fuse.sshfs")),
+            ("/mnt/near/x", None),
         ] {
             assert_eq!(network_fs(MOUNTS, Path::new(path)), fs, "{path}");
         }

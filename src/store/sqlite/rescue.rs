@@ -142,7 +142,7 @@ impl Book {
             &self.conn,
             &AttemptRow {
                 job: job.key.id,
-                attempt: job.attempts + 1,
+                attempt: job.attempts.saturating_add(1),
                 started_at,
                 ended_at: now,
                 worker: None,

@@ -112,7 +112,7 @@ fn undergo(book: &mut Book, change: Change) -> Result<()> {
         Change::Complete => Verdict::Complete { output: None },
         Change::Retry => Verdict::Retry { run_at: 2_000, error: error() },
         Change::Fail => Verdict::Fail { error: error() },
-        Change::Snooze => Verdict::Snooze { run_at: 2_000 },
+        Change::Snooze => Verdict::Snooze { run_at: 2_000, untried: false },
         Change::GiveBack => Verdict::GiveBack { why: Some(error()) },
         Change::Quarantine => {
             suspect(book, "[900,950]");

@@ -14,7 +14,7 @@ use super::query::Conditions;
 use super::{Store, edges, text};
 use crate::clock::{Micros, from_micros, micros_of};
 use crate::error::{Error, Result};
-use crate::exported::{ExportedJob, ExportedKey, ImportEnd, ImportRow};
+use crate::exported::{ExportedJob, ExportedKey, ImportEnd, ImportRow, ImportedLines};
 use crate::id::{FlowId, JobId};
 use crate::new_job::Retention;
 use crate::record::Filter;
@@ -57,6 +57,11 @@ const FORGET_PARENTS: &str = "DELETE FROM legwork_meta WHERE key > ?1 AND key < 
 
 fn mark(export: &str) -> String {
     format!("import {export}")
+}
+
+/// The same of its finished jobs, which may be imported later than the others.
+fn mark_of_history(export: &str) -> String {
+    format!("history of {export}")
 }
 
 /// Where it stands which job a parent has become, until its export is imported: an import that was
@@ -111,9 +116,14 @@ impl Store {
         Ok(jobs)
     }
 
-    /// How many lines of this export have been imported.
-    pub(crate) fn imported_lines(&self, export: &str) -> Result<u64> {
+    /// How far this export has been imported.
+    pub(crate) fn imported_lines(&self, export: &str) -> Result<ImportedLines> {
         imported_lines(&*self.reader()?, export)
+    }
+
+    /// Whether an import that has not ended has imported this parent.
+    pub(crate) fn imported_parent(&self, export: &str, old: JobId) -> Result<bool> {
+        read_mark(&*self.reader()?, &mark_of_parent(export, old)).map(|id| id.is_some())
     }
 
     /// Forgets which jobs the parents of an export have become: all of it is imported.
@@ -133,8 +143,9 @@ fn read_mark(conn: &Connection, key: &str) -> Result<Option<i64>> {
         .map_err(storing)
 }
 
-fn imported_lines(conn: &Connection, export: &str) -> Result<u64> {
-    read_mark(conn, &mark(export)).map(|lines| lines.unwrap_or(0).unsigned_abs())
+fn imported_lines(conn: &Connection, export: &str) -> Result<ImportedLines> {
+    let lines = |key: &str| read_mark(conn, key).map(|lines| lines.unwrap_or(0).unsigned_abs());
+    Ok(ImportedLines { waiting: lines(&mark(export))?, finished: lines(&mark_of_history(export))? })
 }
 
 fn exported(row: &Row<'_>) -> rusqlite::Result<ExportedJob> {
@@ -247,8 +258,11 @@ impl Book {
                 self.write_mark(&mark_of_parent(export, job.old), id.0)?;
             }
         }
-        if let Some(ImportMark { export, lines, .. }) = &import.mark {
-            self.write_mark(&mark(export), lines.cast_signed())?;
+        if let Some(ImportMark { export, reached, .. }) = &import.mark {
+            self.write_mark(&mark(export), reached.waiting.cast_signed())?;
+            if reached.finished > 0 {
+                self.write_mark(&mark_of_history(export), reached.finished.cast_signed())?;
+            }
         }
         Ok(done)
     }

@@ -199,6 +199,30 @@ fn a_file_that_was_not_made_for_it_is_vacuumed_fully_only() {
 }
 
 #[test]
+fn a_backup_is_not_mixed_with_what_another_file_of_its_name_has_left() {
+    let place = place();
+    finished(&place, 1);
+    for ending in ["-wal", "-journal", "-shm"] {
+        let left = format!("copy.db{ending}");
+        std::fs::write(place.file(&left), "").unwrap();
+        let refused = place.line("backup copy.db").coded(4);
+        assert!(refused.stderr.contains(&format!("{left} is there")), "{refused:?}");
+        std::fs::remove_file(place.file(&left)).unwrap();
+    }
+    // Such a one the next program that opens the file would remove.
+    let name = place.path.file_name().unwrap().to_str().unwrap();
+    let refused = place.line(&format!("backup {name}-journal")).coded(4);
+    assert!(refused.stderr.contains("a part of"), "{refused:?}");
+    assert!(!place.file(&format!("{name}-journal")).exists());
+    // Nor may it be a database: what is enqueued there would be lost.
+    for ending in ["-wal", "-journal", "-shm"] {
+        let refused = place.args(["--db", &format!("{name}{ending}"), "enqueue", "k"]).coded(5);
+        assert!(refused.stderr.contains("which is the database"), "{refused:?}");
+    }
+    place.line("backup copy.db").good();
+}
+
+#[test]
 fn a_backup_has_its_name_only_once_it_is_whole() {
     let place = place();
     finished(&place, 1);

@@ -74,6 +74,22 @@ fn jobs_are_edited_option_by_option() {
 }
 
 #[test]
+fn a_command_that_waits_is_given_more_attempts() {
+    let place = place();
+    let edited = place.script("", "exit 1");
+    let left = place.script("", "exit 1");
+    let enqueued = ["enqueue", "legwork.shell", r#"{"argv":["false"]}"#, "--attempts", "2"];
+    let enqueued = place.args(enqueued).id();
+    let late = ["enqueue", "legwork.shell", r#"{"argv":["sleep","60"]}"#, "--timeout", "100ms"];
+    let late = place.args(late).id();
+    place.line(&format!("edit {edited} --attempts 2")).good();
+    place.line(&format!("edit {left} --attempts 0")).coded(2);
+    place.work().coded(1);
+    let states = [edited, left, enqueued, late].map(|id| place.state(id));
+    assert_eq!(states, ["retrying", "failed", "retrying", "failed"]);
+}
+
+#[test]
 fn clones_are_told_by_their_ids_a_line_each() {
     let place = place();
     let id = place.script("", "exit 0");

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use super::Ended;
 use super::everywhere::all_commands;
 use crate::common::{Place, place};
+use legwork::JobId;
+use serde_json::json;
 
 fn notes(place: &Place, line: &str) -> Ended {
     let test = std::env::current_exe().unwrap();
@@ -45,6 +47,32 @@ fn a_deploy_is_stopped_by_arguments_that_no_longer_decode() {
     assert_eq!(report["unknown"][0]["kind"], "renamed");
     let ended = notes(&place, "jobs work --until-empty").coded(1);
     assert!(ended.stderr.contains("missing field `file`"), "{ended:?}");
+}
+
+#[test]
+fn an_app_enqueues_its_kinds_by_its_own_types_before_an_engine_has_run() {
+    let place = place();
+    let enqueue = |args: &str| notes(&place, &format!("jobs enqueue count_words {args}"));
+    let ended = enqueue(r#"{"file":"a","new":1}"#).coded(0);
+    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("1\n", ""));
+    let job = place.show(JobId(1))["job"].take();
+    assert_eq!((&job["queue"], &job["args"]), (&json!("counting"), &json!({ "file": "a" })));
+    // Unique by its arguments, as the app's own.
+    assert_eq!(notes(&place, "jobs enqueue count_words - --queue high").coded(2).stdout, "");
+    assert_eq!(enqueue(r#"{"file":"a"}"#).good(), "1\n");
+    let refused = enqueue(r#"{"path":"a"}"#).coded(2);
+    assert!(refused.stderr.contains("arguments: missing field `file`"), "{refused:?}");
+    assert!(enqueue("{").coded(2).stderr.contains("double quotes"));
+    let refused = notes(&place, "jobs cron add daily @daily count_words").coded(2);
+    assert!(refused.stderr.contains("missing field `file`"), "{refused:?}");
+    assert_eq!(place.line("list").good().lines().count(), 1);
+    let foreign = notes(&place, "jobs enqueue renamed").coded(0);
+    assert_eq!(foreign.stdout, "2\n");
+    assert!(foreign.stderr.contains("\"renamed\" is no kind of this program"), "{foreign:?}");
+    assert_eq!(notes(&place, "jobs enqueue renamed --quiet").coded(0).stderr, "");
+    // The bare program goes by what engines have recorded, and tries nothing.
+    let bare = place.args(["enqueue", "count_words", r#"{"path":"a"}"#]).coded(0);
+    assert_eq!((bare.stdout.as_str(), bare.stderr.as_str()), ("4\n", ""));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
 use super::{lives, pids, until};
@@ -104,6 +105,17 @@ fn a_command_that_ends_by_term_gets_to_clean_up() {
         (&all["job"]["state"], &all["stdout"]),
         (&json!("failed"), &json!("started\ncleaned up\n"))
     );
+    assert_eq!(all["job"]["reason"], "timed out after 1s");
+}
+
+#[test]
+fn a_command_that_has_stopped_itself_gets_to_clean_up_too() {
+    let place = place();
+    let id =
+        place.script("--timeout 1s", "trap 'echo cleaned up; exit 0' TERM; kill -STOP $$; sleep 9");
+    place.work().coded(1);
+    let all = place.show(id);
+    assert_eq!(all["stdout"], "cleaned up\n");
     assert_eq!(all["job"]["reason"], "timed out after 1s");
 }
 
@@ -218,6 +230,28 @@ fn a_job_does_not_run_again_while_the_command_of_a_killed_worker_lives() {
 }
 
 #[test]
+fn to_wait_for_an_earlier_command_is_no_run_that_clears_a_suspect() {
+    let place = place();
+    let id =
+        place.script("", "echo $$ >> runs; kill -9 $PPID; while [ ! -e go ]; do sleep 0.02; done");
+    for run in 1..=2 {
+        // The first death makes it a suspect, the second one blames it.
+        let _ = std::fs::remove_file(place.file("go"));
+        let mut killed = place.worker("work");
+        let pid = pids(&place.file("runs"), run)[run - 1];
+        killed.process.take().unwrap().wait().unwrap();
+        let waiting = place.worker("work");
+        until("it waits for its command", || place.state(id) == "scheduled");
+        waiting.signal(rustix::process::Signal::TERM);
+        waiting.end().coded(0);
+        let crashes = &place.show(id)["job"]["crashes"];
+        assert_eq!(crashes, &json!(run - 1), "{}", place.show(id));
+        std::fs::write(place.file("go"), "").unwrap();
+        until("its command ends", || !lives(&pid));
+    }
+}
+
+#[test]
 fn what_a_command_leaves_in_the_background_does_not_keep_its_job_from_running_again() {
     let place = place();
     let id = place.script("", "sleep 1000 & echo $! >> pids; exit $(($(wc -l < pids) % 2))");
@@ -229,4 +263,33 @@ fn what_a_command_leaves_in_the_background_does_not_keep_its_job_from_running_ag
         let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
+}
+
+#[test]
+fn a_command_that_brings_its_workers_down_and_lives_on_is_quarantined() {
+    let place = place();
+    let id = place.script("", "echo $$ >> pids; kill -9 $PPID; exec sleep 1000");
+    let first = place.line("work --crash-limit 1");
+    assert_eq!(first.code, -9, "{first:?}");
+    let orphan = pids(&place.file("pids"), 1)[0];
+
+    let mut second = place.command(["work", "--crash-limit=1"]).spawn().unwrap();
+    let message = || place.show(id)["job"]["progress"]["message"].to_string();
+    until("it is put off", || message().contains("waits for its earlier command"));
+    assert!(lives(&orphan));
+    end(orphan);
+    // The second death of a worker that is its own: the first proves nothing.
+    assert!(!second.wait().unwrap().success());
+    end(pids(&place.file("pids"), 2)[1]);
+    place.line("work --until-empty --crash-limit 1").coded(0);
+    let job = place.show(id);
+    assert_eq!(job["job"]["state"], "failed", "{job}");
+    assert!(job["job"]["reason"].as_str().unwrap().contains("quarantined"), "{job}");
+}
+
+/// The command that it is the process group of.
+fn end(pid: u32) {
+    let group = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process_group(group, Signal::KILL).unwrap();
+    until("it has ended", || !lives(&pid));
 }

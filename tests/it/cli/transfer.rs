@@ -52,6 +52,8 @@ fn fill(place: &Place) {
     let cancelled = place.line("run -- true").id();
     place.line(&format!("cancel {cancelled}")).good();
     place.work().coded(1);
+    // Not due while it is looked at, however slow that is.
+    place.line("reschedule --filter state:retrying --in 1h").good();
 }
 
 #[test]
@@ -122,8 +124,62 @@ fn finished_jobs_come_only_with_the_history_and_a_query_chooses() {
     // A child without its parent.
     let child = old.line("export state:blocked").good();
     let refused = new.with_stdin("import", &child).coded(4);
-    assert!(refused.stderr.contains("waits for"), "{refused:?}");
+    assert!(refused.stderr.contains("for which it waits"), "{refused:?}");
     assert_eq!(all(&new).len(), 1);
+    let told = new.with_stdin("import --dry-run", &child).coded(4);
+    assert_eq!(told.stderr, refused.stderr);
+    assert!(told.stderr.contains("together with those that they wait for"), "{told:?}");
+}
+
+#[test]
+fn a_dry_run_tells_of_parents_across_transactions_and_interruptions_as_the_import_does() {
+    let place = place();
+    let mut jobs = vec![json!({}); 600];
+    jobs[3] = json!({ "is_parent": true });
+    jobs[599] = json!({ "after": [4] });
+    let whole = export_of("e", &jobs);
+    assert_eq!(place.with_stdin("import --dry-run", &whole).good(), "600\t0\t0\t0\t0\n");
+    let half: Vec<&str> = whole.lines().take(550).collect();
+    place.with_stdin("import", &(half.join("\n") + "\nbroken")).coded(2);
+    assert_eq!(place.with_stdin("import --dry-run", &whole).good(), "100\t0\t0\t0\t500\n");
+    jobs[599] = json!({ "after": [5] });
+    let orphan = export_of("e", &jobs);
+    let told = place.with_stdin("import --dry-run", &orphan).coded(4);
+    assert!(
+        told.stderr.contains("lines 502 to 601: job 5, for which one of them waits,"),
+        "{told:?}"
+    );
+    assert_eq!(all(&place).len(), 500);
+    assert_eq!(place.with_stdin("import", &whole).good(), "100\t0\t0\t0\t500\n");
+}
+
+#[test]
+fn the_history_of_an_export_can_be_imported_later_and_once() {
+    let (old, new) = (place(), place());
+    let end = json!({ "state": "failed", "finished_at": "2026-01-01T00:00:00Z", "prune_at": "2999-01-01T00:00:00Z" });
+    let mut jobs = vec![json!({}); 1_100];
+    for at in (0..1_100).step_by(2) {
+        jobs[at] = end.clone();
+    }
+    let whole = export_of("e", &jobs);
+    assert_eq!(new.with_stdin("import", &whole).good(), "550\t0\t550\t0\t0\n");
+    let dry = new.with_stdin("import --history --dry-run", &whole).good();
+    assert_eq!(dry, "0\t550\t0\t0\t550\n");
+    // It is interrupted, and goes on.
+    let half: Vec<&str> = whole.lines().take(1_090).collect();
+    new.with_stdin("import --history", &(half.join("\n") + "\nbroken")).coded(2);
+    let done = new.with_stdin("import --history --json", &whole).json();
+    assert_eq!((&done["finished"], &done["skipped"]), (&json!(50), &json!(1_050)));
+    assert_eq!(new.with_stdin("import --history", &whole).good(), "0\t0\t0\t0\t1100\n");
+    assert_eq!(new.with_stdin("import", &whole).good(), "0\t0\t0\t0\t1100\n");
+    assert_eq!(all(&new).len(), 1_100);
+    // All at once is the same, and nothing is left for later.
+    assert_eq!(old.with_stdin("import --history", &whole).good(), "550\t550\t0\t0\t0\n");
+    assert_eq!(old.with_stdin("import", &whole).good(), "0\t0\t0\t0\t1100\n");
+    // With some of it imported without, the rest comes whole.
+    let mixed = place();
+    mixed.with_stdin("import", &(half[..600].join("\n") + "\nbroken")).coded(2);
+    assert_eq!(mixed.with_stdin("import --history", &whole).good(), "300\t550\t0\t0\t250\n");
 }
 
 #[test]
@@ -201,8 +257,8 @@ fn two_imports_of_one_export_do_not_both_enqueue_it() {
     let place = place();
     let whole = export_of("e", &vec![json!({}); 1_000]);
     let jobs = place.open();
-    let mut run = ImportRun::new().behind(0);
-    run.mark("e", 1_001);
+    let mut run = ImportRun::new().of("e").behind(jobs.imported_lines("e").unwrap());
+    run.mark(1_001);
     place.with_stdin("import", &whole).good();
     let late = jobs.import(jobs.export(&Filter::new(), None, 500).unwrap(), &mut run);
     assert!(matches!(late, Err(Error::Invalid { what: "import", .. })), "{late:?}");
@@ -258,6 +314,8 @@ fn what_is_no_export_is_refused() {
         (String::new(), 2, "line 1"),
         ("{}\n".to_owned(), 2, "line 1"),
         (header.replace(":1,", ":2,"), 4, "version 2"),
+        ("\0".repeat(70_000), 2, "line 1: it is longer than 64 KiB"),
+        (with("attempts", json!(u32::MAX)), 2, "more attempts than can be counted"),
         (format!("{header}\nx\n"), 2, "line 2"),
         (with("args", json!("{")), 2, "line 2: arguments"),
         (with("queue", json!("")), 2, "line 2: invalid queue name"),

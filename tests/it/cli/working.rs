@@ -53,6 +53,43 @@ fn max_jobs_and_idle_exit_end_the_work() {
 }
 
 #[test]
+fn max_jobs_bounds_the_workers_of_a_pool_that_names_their_number() {
+    let place = place();
+    for _ in 0..4 {
+        place.script("", "sleep 0.2");
+    }
+    place.line("work --max-jobs 1 -q *:4").good();
+    assert_eq!(place.line("list state:completed").good().lines().count(), 1);
+}
+
+#[test]
+fn a_worker_whose_file_is_gone_ends_by_itself() {
+    let place = place();
+    place.script("", "touch runs; while [ ! -e go ]; do sleep 0.02; done");
+    let worker = place.worker("work --workers 1");
+    until("it runs", || place.file("runs").exists());
+    std::fs::rename(&place.path, place.file("elsewhere")).unwrap();
+    std::fs::write(place.file("go"), "").unwrap();
+    let ended = worker.end().coded(5);
+    assert!(ended.stderr.contains("removed while it was open"), "{ended:?}");
+}
+
+#[test]
+fn a_cont_without_a_tstp_is_nothing_to_speak_of() {
+    let place = place();
+    let id = place.script("", "echo $$ > pids; while [ ! -e go ]; do sleep 0.02; done");
+    let worker = place.worker("work --workers 1");
+    pids(&place.file("pids"), 1);
+    worker.signal(Signal::CONT);
+    worker.signal(Signal::USR1);
+    std::fs::write(place.file("go"), "").unwrap();
+    until("it completes", || place.state(id) == "completed");
+    worker.signal(Signal::TERM);
+    let ended = worker.end().coded(0);
+    assert!(!ended.stderr.contains("starting jobs"), "{ended:?}");
+}
+
+#[test]
 fn after_the_first_signal_a_running_command_gets_to_its_end() {
     let place = place();
     let id = place.script("", "echo $$ > pids; while [ ! -e go ]; do sleep 0.02; done; echo whole");

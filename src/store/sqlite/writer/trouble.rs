@@ -162,8 +162,8 @@ impl Writer {
 /// The same error for one more of those who wait.
 fn again(error: &Error) -> Error {
     match error {
-        Error::Full(_) => Error::Full(error.to_string().into()),
-        Error::Io(_) => Error::Io(error.to_string().into()),
+        Error::Full(why) => Error::Full(why.to_string().into()),
+        Error::Io(why) => Error::Io(why.to_string().into()),
         Error::Busy { waited } => Error::Busy { waited: *waited },
         Error::Corrupt(what) => Error::Corrupt(what.clone()),
         Error::OutcomeUnknown(what) => Error::OutcomeUnknown(what.clone()),
