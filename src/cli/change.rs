@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     /// The jobs.
     #[arg(value_name = "ID", group = "which", value_parser = ids::job)]
     ids: Vec<JobId>,
-    /// All that match, as in `legwork list`.
+    /// All that match, as in `list`.
     #[arg(long, value_name = "QUERY", group = "which")]
     filter: Vec<String>,
     /// Only say how many would be changed.
@@ -89,52 +89,66 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments, verb: &Verb<'_>) -> 
         return Err(Trouble::usage("--filter: the query is empty"));
     }
     let jobs = globals.open()?;
-    let (selection, matched) = if arguments.filter.is_empty() {
+    let Found { selection, matched, unfit, gone } = if arguments.filter.is_empty() {
         of_ids(&jobs, &arguments.ids, verb)?
     } else {
         let states = if query.has_state { &[][..] } else { verb.states };
         let filter = states.iter().fold(query.filter, |filter, state| filter.state(*state));
         let matched = jobs.count(&filter)?;
-        (Selection::Matching(filter), matched)
+        Found { selection: Selection::Matching(filter), matched, unfit: 0, gone: 0 }
     };
     if matched == 0 {
         answer(globals, verb, arguments.dry_run, 0, Applied::default())?;
         return Ok(ExitCode::from(NOTHING_MATCHED));
     }
-    if arguments.dry_run {
-        answer(globals, verb, true, matched, Applied::default())?;
-        return Ok(ExitCode::SUCCESS);
+    let fit = matched - unfit;
+    if !arguments.dry_run && fit > 1 {
+        confirm(globals, verb.word, fit)?;
     }
-    if matched > 1 {
-        confirm(globals, verb.word, matched)?;
-    }
-    let by_id = arguments.filter.is_empty();
-    let applied = (verb.apply)(&jobs, selection)?;
-    let skipped = applied.changed.skipped;
-    answer(globals, verb, false, matched, applied)?;
+    let applied = match arguments.dry_run {
+        true => Changed { skipped: unfit + gone, ..Changed::default() }.into(),
+        false => (verb.apply)(&jobs, selection)?,
+    };
     // Who names a job means it; who filters takes what there is.
-    Ok(if by_id && skipped > 0 { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
+    let is_refused = arguments.filter.is_empty() && applied.changed.skipped > 0;
+    answer(globals, verb, arguments.dry_run, matched, applied)?;
+    Ok(if is_refused { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
 }
 
-/// The jobs named, and to how many of them it can be done. One alone that is not there, or to which
-/// it cannot be done, is an error.
-fn of_ids(jobs: &Jobs, ids: &[JobId], verb: &Verb<'_>) -> Result<(Selection, u64), Trouble> {
-    if let [id] = ids {
-        let state = jobs.get(*id)?.state;
+/// Which jobs are meant.
+struct Found {
+    selection: Selection,
+    matched: u64,
+    /// How many of these are named and in a state in which it makes no sense.
+    unfit: u64,
+    /// How many more are named.
+    gone: u64,
+}
+
+/// The jobs named, each once. One alone that is not there, or to which it cannot be done, is an error.
+fn of_ids(jobs: &Jobs, ids: &[JobId], verb: &Verb<'_>) -> Result<Found, Trouble> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    if let [id] = ids[..] {
+        let state = jobs.get(id)?.state;
         if !(verb.applies)(state) {
-            return Err(Error::WrongState { id: *id, state, verb: verb.word }.into());
+            return Err(Error::WrongState { id, state, verb: verb.word }.into());
         }
-        return Ok((Selection::One(*id), 1));
+        return Ok(Found { selection: Selection::One(id), matched: 1, unfit: 0, gone: 0 });
     }
-    let mut matched = 0;
-    for id in ids {
+    let (mut matched, mut unfit, mut gone) = (0, 0, 0);
+    for id in &ids {
         match jobs.get(*id) {
-            Ok(_) => matched += 1,
-            Err(Error::NotFound(_)) => {}
+            Ok(job) => {
+                matched += 1;
+                unfit += u64::from(!(verb.applies)(job.state));
+            }
+            Err(Error::NotFound(_)) => gone += 1,
             Err(error) => return Err(error.into()),
         }
     }
-    Ok((Selection::Many(ids.to_vec()), matched))
+    Ok(Found { selection: Selection::Many(ids), matched, unfit, gone })
 }
 
 /// Asks whether to do it to so many jobs.
@@ -143,7 +157,8 @@ pub(super) fn confirm(globals: &Globals, word: &str, matched: u64) -> Result<(),
         return Ok(());
     }
     let refused = |text: String| Trouble::new(REFUSED, text);
-    if !io::stdin().is_terminal() {
+    // Who does not see the question cannot answer it.
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(refused(format!("this would {} {matched} jobs", word))
             .hint("look with --dry-run; do it with --yes"));
     }
@@ -152,6 +167,10 @@ pub(super) fn confirm(globals: &Globals, word: &str, matched: u64) -> Result<(),
     let _ = write!(err, "{} {matched} jobs? [y/N] ", word).and_then(|()| err.flush());
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
+    if !line.ends_with('\n') {
+        let _ = writeln!(err);
+    }
+    drop(err);
     match (read, line.trim().to_ascii_lowercase().as_str()) {
         (Ok(_), "y" | "yes") => Ok(()),
         _ => Err(refused("nothing was changed".to_owned())),
@@ -188,11 +207,18 @@ fn answer(
         }
         Output::Tsv => output::tsv([[matched, changed, skipped].map(|n| n.to_string()).to_vec()]),
         Output::Table { .. } if matched == 0 => {
-            output::talk("no job matches");
+            globals.say("no job matches");
             Ok(())
         }
         Output::Table { .. } if dry_run => {
-            output::print(format_args!("would {} {}\n", verb.word, amount::jobs(matched)))
+            let more = match skipped {
+                0 => String::new(),
+                skipped => {
+                    format!("; {skipped} skipped: gone, or in a state in which it makes no sense")
+                }
+            };
+            let fit = amount::jobs(matched.saturating_sub(skipped));
+            output::print(format_args!("would {} {fit}{more}\n", verb.word))
         }
         Output::Table { .. } if skipped > 0 => output::print(format_args!(
             "{} {}; {skipped} skipped: gone, in a state in which it makes no sense, \

@@ -30,7 +30,26 @@ pub(super) fn run(globals: &Globals) -> Done {
         globals.say("every waiting job is of a kind that is known, and every cron entry can fire");
         return Ok(ExitCode::SUCCESS);
     }
+    advice(&report).for_each(|line| globals.say(line));
     Ok(ExitCode::from(REFUSED))
+}
+
+/// What to do about each sort of trouble.
+fn advice(report: &CheckReport) -> impl Iterator<Item = &'static str> {
+    [
+        (
+            report.unknown.is_empty(),
+            "unknown kind: start the program that knows it, or `legwork cancel --filter kind:KIND`",
+        ),
+        (
+            report.undecodable.is_empty(),
+            "arguments: keep the build that reads them until these jobs are done, let the new one read \
+             them too, or `legwork edit ID --args JSON`",
+        ),
+        (report.crons.is_empty(), "cron entry: `legwork cron add` mends it, `legwork cron remove` removes it"),
+    ]
+    .into_iter()
+    .filter_map(|(is_fine, line)| (!is_fine).then_some(line))
 }
 
 fn rows(report: &CheckReport) -> Vec<Vec<String>> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::globals::Globals;
+use super::globals::{self, Globals};
 use super::output::{self, Output};
 use super::progress::{Progress, Unit};
 use super::work::{self, Asked, Watch};
@@ -18,14 +18,14 @@ use crate::tally::Tally;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// A pool, as in `legwork work`. May be given several times; default: the program's own pools, or
-    /// all queues.
+    /// A pool, as in `work`. May be given several times; default: the program's own pools, or all
+    /// queues.
     #[arg(short, long = "queues", value_name = "QUEUES[:WORKERS]", allow_hyphen_values = true, value_parser = Asked::parse)]
     queues: Vec<Asked>,
     /// Workers of each pool that names no number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// Stop after this long, finished or not: exit code 124.
+    /// Stop after this long (30s, 5m, 2h), finished or not: exit code 124.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     timeout: Option<Duration>,
     /// How long running jobs get when it is stopped.
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     grace: Duration,
     /// Say only what went wrong.
     // Here -q names queues.
-    #[arg(long)]
+    #[arg(long, help_heading = globals::HEADING)]
     quiet: bool,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::change::{self, Verb};
 use super::globals::Globals;
 use super::trouble::Trouble;
-use super::{Done, enqueue, times};
+use super::{Done, enqueue, ids, times};
 use crate::new_job::Edit;
 
 #[derive(clap::Args, Debug)]
@@ -27,7 +27,7 @@ struct Changes {
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
     /// Another priority: lower numbers run first.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = ids::whole::<i64>, allow_negative_numbers = true)]
     priority: Option<i64>,
     /// A tag more; may be given several times.
     #[arg(long = "tag", value_name = "WORD")]
@@ -44,7 +44,7 @@ struct Changes {
     /// Take away their gate.
     #[arg(long)]
     no_gate: bool,
-    /// How long an attempt may take.
+    /// How long an attempt may take (30s, 5m, 2h).
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     timeout: Option<Duration>,
     /// How many attempts there are in all, those that are used up included.

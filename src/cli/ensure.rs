@@ -77,7 +77,8 @@ fn start(globals: &Globals, db: &Path, log: &Path) -> io::Result<()> {
         return Ok(());
     }
     let status = worker.wait()?;
-    Err(io::Error::other(last_line(log).unwrap_or_else(|| status.to_string())))
+    let why = last_line(log, &globals.app.program);
+    Err(io::Error::other(why.unwrap_or_else(|| status.to_string())))
 }
 
 /// The worker's part: leaves the terminal to those who sit at it.
@@ -115,7 +116,7 @@ fn open(log: &Path) -> io::Result<File> {
 }
 
 /// Why it did not start.
-fn last_line(log: &Path) -> Option<String> {
+fn last_line(log: &Path, program: &str) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let end = file.seek(SeekFrom::End(0)).ok()?;
     file.seek(SeekFrom::Start(end.saturating_sub(4096))).ok()?;
@@ -125,5 +126,6 @@ fn last_line(log: &Path) -> Option<String> {
     let said = |line: &&str| !line.trim().is_empty();
     // A hint stands below what it is about, and is set off.
     let line = text.lines().rev().filter(said).find(|line| !line.starts_with(' '))?;
-    Some(line.trim_start_matches("legwork: ").to_owned())
+    let name = format!("{program}: ");
+    Some(line.strip_prefix(&name).unwrap_or(line).to_owned())
 }

@@ -20,7 +20,7 @@ use crate::record::Filter;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// Which jobs, as in `legwork list`. Default: all.
+    /// Which jobs, as in `list`. Default: all.
     query: Vec<String>,
     /// Write to this file, which must not be there yet, instead of stdout.
     #[arg(short = 'o', long, value_name = "FILE")]
@@ -80,7 +80,7 @@ fn create(path: &Path) -> Result<File, Trouble> {
             io::ErrorKind::AlreadyExists => {
                 trouble.hint("an export overwrites nothing: name another file")
             }
-            _ => trouble,
+            _ => trouble.hint("name a new file in a directory that is there"),
         }
     })
 }

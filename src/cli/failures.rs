@@ -14,10 +14,10 @@ use crate::state::State;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// Which jobs, as in `legwork list`.
+    /// Which jobs, as in `list`.
     query: Vec<String>,
     /// Only what failed since: a span such as 1h, or a time.
-    #[arg(long, value_name = "SPAN")]
+    #[arg(long, value_name = "SPAN|TIME")]
     since: Option<String>,
     /// Also the jobs that will be tried again.
     #[arg(long)]

@@ -13,6 +13,7 @@ use crate::flow::FlowRecord;
 use crate::id::FlowId;
 use crate::jobs::Jobs;
 use crate::record::{Changed, Filter, JobRecord};
+use crate::rules::amount;
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Arguments {
@@ -53,6 +54,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
             let page = jobs.flows(*before, (*limit).into())?;
             list(globals, &page.flows, page.next)?;
             if page.flows.is_empty() {
+                globals.say("there are no flows; programs enqueue them");
                 return Ok(ExitCode::from(NOTHING_MATCHED));
             }
             if let Some(next) = page.next {
@@ -70,30 +72,19 @@ fn list(globals: &Globals, flows: &[FlowRecord], next: Option<FlowId>) -> std::i
     match globals.output() {
         Output::Json => output::json(json!({ "flows": flows, "next": next })),
         Output::Tsv => output::tsv(flows.iter().map(|flow| fields(flow).to_vec())),
-        Output::Table { .. } if flows.is_empty() => {
-            globals.say("there are no flows");
-            Ok(())
-        }
+        Output::Table { .. } if flows.is_empty() => Ok(()),
         Output::Table { color } => {
             let now = OffsetDateTime::now_utc();
             let row = |flow: &FlowRecord| {
                 let [id, sort, name, state, members, completed, failed, cancelled, _] =
                     fields(flow);
+                let completed = format!("{completed} of {members}");
                 let since = times::relative(flow.created_at, now);
-                let cells = [id, sort, name, state, members, completed, failed, cancelled, since];
+                let cells = [id, sort, name, state, completed, failed, cancelled, since];
                 cells.map(output::cell).to_vec()
             };
-            let heading = [
-                "flow",
-                "sort",
-                "name",
-                "state",
-                "members",
-                "completed",
-                "failed",
-                "cancelled",
-                "created",
-            ];
+            let heading =
+                ["flow", "sort", "name", "state", "completed", "failed", "cancelled", "created"];
             output::table(&heading, flows.iter().map(row).collect(), color)
         }
     }
@@ -138,7 +129,8 @@ fn show(globals: &Globals, jobs: &Jobs, id: FlowId) -> Result<(), super::Trouble
             let rows = members.jobs.iter().map(|job| member(job).map(output::cell).to_vec());
             output::table(&["job", "kind", "state", "waits for"], rows.collect(), color)?;
             if let Some(next) = members.next {
-                globals.say(format_args!("there are more: list flow:{id} --before {next}"));
+                globals
+                    .say(format_args!("there are more: `legwork list flow:{id} --before {next}`"));
             }
         }
     }
@@ -158,6 +150,8 @@ fn changed(globals: &Globals, done: &str, what: Changed) -> std::io::Result<()> 
     match globals.output() {
         Output::Json => output::json(json!({ "changed": what.changed, "skipped": what.skipped })),
         Output::Tsv => output::tsv([[what.changed, what.skipped].map(|n| n.to_string()).to_vec()]),
-        Output::Table { .. } => output::print(format_args!("{done} {} jobs\n", what.changed)),
+        Output::Table { .. } => {
+            output::print(format_args!("{done} {}\n", amount::jobs(what.changed)))
+        }
     }
 }

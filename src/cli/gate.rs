@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::globals::Globals;
 use super::output::{self, Output};
+use super::trouble::NOTHING_MATCHED;
 use super::{Done, times};
 use crate::jobs::Jobs;
 use crate::record::GateRecord;
@@ -38,7 +39,14 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
             jobs.close_gate(name)?;
             answer(globals, &jobs, name)?;
         }
-        Arguments::List => list(globals, &jobs.gates()?)?,
+        Arguments::List => {
+            let gates = jobs.gates()?;
+            list(globals, &gates)?;
+            if gates.is_empty() {
+                globals.say("no gate is closed, and no job names one");
+                return Ok(ExitCode::from(NOTHING_MATCHED));
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,10 +70,7 @@ fn list(globals: &Globals, gates: &[GateRecord]) -> std::io::Result<()> {
     match globals.output() {
         Output::Json => output::json(json!({ "gates": gates })),
         Output::Tsv => output::tsv(gates.iter().map(fields)),
-        Output::Table { .. } if gates.is_empty() => {
-            globals.say("no gate is closed, and no job names one");
-            Ok(())
-        }
+        Output::Table { .. } if gates.is_empty() => Ok(()),
         Output::Table { color } => {
             let now = OffsetDateTime::now_utc();
             let row = |gate: &GateRecord| {

@@ -14,33 +14,40 @@ use crate::jobs::{Jobs, JobsBuilder};
 /// When to use colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Color {
-    /// On a terminal, unless NO_COLOR is set.
+    // Without texts of their own: they would spread the help of every command over three times the lines.
     Auto,
-    /// In tables, always.
     Always,
-    /// Never.
     Never,
 }
+
+/// Where a command's help has the options that all commands have.
+pub(super) const HEADING: &str = "Global options";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Globals {
     /// The database file.
-    #[arg(long, global = true, value_name = "FILE", env = "LEGWORK_DB")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "FILE", env = "LEGWORK_DB")]
     db: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long, global = true)]
+    /// Answer in JSON.
+    #[arg(long, global = true, help_heading = HEADING)]
     pub(super) json: bool,
-    /// When to use colour.
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// Colour in tables; auto heeds NO_COLOR and TERM=dumb.
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
     color: Color,
-    /// Say only what went wrong (with `work`, where -q names queues, write --quiet).
-    #[arg(short, long, global = true)]
+    /// Say only what went wrong (`work` and `drain` have -q for queues: write --quiet).
+    #[arg(short, long, global = true, help_heading = HEADING)]
     pub(super) quiet: bool,
-    /// Say more.
-    #[arg(short, long, global = true)]
+    /// Say more: what the library does.
+    #[arg(short, long, global = true, help_heading = HEADING)]
     pub(super) verbose: bool,
     /// Do not ask before changing several jobs.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub(super) yes: bool,
     /// Whose commands these are.
     #[arg(skip)]

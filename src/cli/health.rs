@@ -16,7 +16,7 @@ use crate::rules::amount;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// How long a ready job may wait that a live worker serves: 30s, 5m.
+    /// How long a ready job may wait that a live worker serves (30s, 5m).
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     max_age: Option<Duration>,
 }

@@ -14,11 +14,13 @@ const GROUPS: [(&str, &str); 8] = [
     ("Set up", "new service completions man help"),
 ];
 
-/// Below the options.
-const FOOT: &str = "\
+/// Below the options, and in an app's own program alone.
+pub(super) const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a job failed, 2 usage, 3 nothing matched, 4 refused,
-5 database, 69 no live worker, 124 time-out, 130/143 interrupted.
+5 database, 69 no live worker, 124 time-out, 129/130/143 interrupted.";
 
+/// Below that.
+const FOOT: &str = "\
 Examples:
   export LEGWORK_DB=jobs.db
   legwork run --attempts 5 -- ./upload.sh photo.jpg    # prints the id
@@ -129,7 +131,12 @@ legwork new job welcome_email --queue mail",
 
 /// The command with its help in order, for a program of this name.
 pub(super) fn arranged(command: clap::Command, program: &str) -> clap::Command {
-    let named = |text: &str| text.replace("legwork ", &format!("{program} "));
+    // The name of the program, and those of the files for its completions.
+    const NAMES: [&str; 4] = ["legwork ", "completions/legwork", "/_legwork", "/legwork.fish"];
+    let named = |text: &str| {
+        let name = |text: String, name: &str| text.replace(name, &name.replace("legwork", program));
+        NAMES.into_iter().fold(text.to_owned(), name)
+    };
     let command = command.mut_subcommands(|found| {
         match EXAMPLES.iter().find(|(name, _)| *name == found.get_name()) {
             Some((_, lines)) => found.after_help(named(&examples(lines))),
@@ -141,7 +148,7 @@ pub(super) fn arranged(command: clap::Command, program: &str) -> clap::Command {
         commands(&command),
         heading(&command, "Options"),
     );
-    command.help_template(template).after_help(named(FOOT))
+    command.help_template(template).after_help(named(&format!("{EXIT_CODES}\n\n{FOOT}")))
 }
 
 fn examples(lines: &str) -> String {
@@ -212,7 +219,7 @@ mod tests {
         let help = typed(BARE).render_help().to_string();
         // The options are wrapped at the terminal's width.
         let commands = help.lines().take_while(|line| *line != "Options:");
-        for line in commands.chain(FOOT.lines()) {
+        for line in commands.chain(EXIT_CODES.lines()).chain(FOOT.lines()) {
             assert!(line.chars().count() <= 80, "{line}");
         }
         for line in EXAMPLES.iter().flat_map(|(_, lines)| lines.lines()) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +43,7 @@ const LONGEST_HEADER: usize = 64 << 10;
 const LONGEST: usize = 256 << 20;
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
-    let mut lines = Lines::new(open(arguments)?);
+    let mut lines = Lines::new(open(globals, arguments)?);
     let header = lines.header()?;
     let jobs = globals.create()?;
     let mut run = ImportRun::new().of(&header.id);
@@ -84,14 +84,18 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(arguments: &Arguments) -> Result<Box<dyn BufRead>, Trouble> {
+fn open(globals: &Globals, arguments: &Arguments) -> Result<Box<dyn BufRead>, Trouble> {
     let path = &arguments.file;
     if path.as_os_str() == "-" {
+        if io::stdin().is_terminal() {
+            globals.say("reading the export from the terminal; Ctrl-D ends it");
+        }
         return Ok(Box::new(BufReader::new(io::stdin())));
     }
     match File::open(path) {
         Ok(file) => Ok(Box::new(BufReader::new(file))),
-        Err(error) => Err(Trouble::usage(format_args!("{}: {error}", path.display()))),
+        Err(error) => Err(Trouble::usage(format_args!("{}: {error}", path.display()))
+            .hint("name a file that `legwork export` has written, or - for stdin")),
     }
 }
 

@@ -15,8 +15,8 @@ use super::trouble::{REFUSED, Trouble};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// Where to write a page for every command (legwork.1, legwork-list.1, ...); it is made if it is
-    /// not there. Without it the main page goes to stdout.
+    /// Where to write a page for every command; it is made if it is not there. Without it the main
+    /// page goes to stdout.
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -37,6 +37,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         Some(dir) => {
             let failed = |error: io::Error| {
                 Trouble::new(REFUSED, format_args!("writing to {}: {error}", dir.display()))
+                    .hint("name a directory that is there or can be made")
             };
             fs::create_dir_all(dir).map_err(failed)?;
             let files = pages(command, dir).map_err(failed)?;

@@ -73,6 +73,7 @@ mod shell;
 mod show;
 mod stats;
 mod status;
+mod table;
 mod times;
 #[cfg(feature = "tui")]
 mod top;
@@ -141,6 +142,7 @@ struct Program {
 ///
 /// The app's clap must be of the same version, 4.
 #[derive(clap::Args, Debug)]
+#[command(after_help = help::EXIT_CODES)]
 pub struct Command {
     #[command(flatten)]
     globals: Globals,
@@ -151,7 +153,7 @@ pub struct Command {
 
 #[derive(clap::Subcommand, Debug)]
 enum Verb {
-    /// Run jobs: the shell jobs that `legwork run` enqueues.
+    /// Run jobs, such as the commands that `run` enqueues.
     Work(work::Arguments),
     /// Run jobs until there is nothing left, and show how far it is.
     Drain(drain::Arguments),
@@ -370,7 +372,7 @@ impl Verb {
             Verb::Vacuum(arguments) => vacuum::run(globals, arguments),
             Verb::Export(arguments) => export::run(globals, arguments),
             Verb::Import(arguments) => import::run(globals, arguments),
-            Verb::Bench(arguments) => Ok(bench::run(arguments)),
+            Verb::Bench(arguments) => bench::run(arguments),
             Verb::New(command) => new::run(globals, command),
             Verb::Service(arguments) => service::run(globals, arguments),
             Verb::Completions(arguments) => completions::run(globals, arguments),

@@ -49,7 +49,7 @@ pub(super) struct JobOptions {
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
     /// Its priority: lower numbers run first.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = ids::whole::<i64>, allow_negative_numbers = true)]
     priority: Option<i64>,
     /// A word to find it by; may be given several times.
     #[arg(long = "tag", value_name = "WORD")]
@@ -79,7 +79,7 @@ pub(super) struct JobOptions {
     /// Cancel it if it has not started this long after it may run (30s, 5m, 2h).
     #[arg(long = "expires", value_name = "SPAN", value_parser = times::span)]
     expires_after: Option<Duration>,
-    /// How long an attempt may take; then a command gets TERM, and after five seconds KILL.
+    /// How long an attempt may take (30s, 5m, 2h); then a command gets TERM, and after five seconds KILL.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     timeout: Option<Duration>,
     /// How often it is tried at most. Default: as often as its kind says; a command once.

@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
+use super::table;
 use crate::record::JobRecord;
 use crate::state::State;
 
@@ -20,9 +21,6 @@ pub(super) enum Output {
 
 /// The version of all JSON that is printed.
 pub(super) const VERSION: u32 = 1;
-
-/// Terminals less wide than this get long lines.
-const NARROWEST: u16 = 40;
 
 /// Prints one line of JSON, with its version.
 pub(super) fn json(mut value: Value) -> io::Result<()> {
@@ -43,22 +41,7 @@ pub(super) fn tsv(rows: impl IntoIterator<Item = Vec<String>>) -> io::Result<()>
 
 /// Prints rows for people, as wide as the terminal.
 pub(super) fn table(heading: &[&str], rows: Vec<Vec<Cell>>, color: bool) -> io::Result<()> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    // A terminal that does not tell its size, or a sliver: better long lines than columns of letters.
-    if table.width().is_some_and(|width| width < NARROWEST) {
-        table.set_content_arrangement(ContentArrangement::Disabled);
-    }
-    if color {
-        table.enforce_styling();
-    }
-    if !heading.is_empty() {
-        table.set_header(heading.iter().map(|word| word.to_uppercase()));
-    }
-    table.add_rows(rows);
-    let text = table.to_string();
-    let trimmed: Vec<&str> = text.lines().map(str::trim_end).collect();
-    print(trimmed.join("\n") + "\n")
+    print(table::text(heading, rows, color, table::width()))
 }
 
 /// Text on its way to a table.

@@ -14,13 +14,13 @@ use crate::upkeep::Prune;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// Jobs that completed so long ago or longer.
+    /// Jobs that completed so long ago or longer (12h, 7d).
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     completed: Option<Duration>,
-    /// Jobs that failed so long ago or longer.
+    /// Jobs that failed so long ago or longer (12h, 30d).
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     failed: Option<Duration>,
-    /// Jobs that were cancelled so long ago or longer.
+    /// Jobs that were cancelled so long ago or longer (12h, 7d).
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     cancelled: Option<Duration>,
     /// All finished jobs, however new.

@@ -2,22 +2,22 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::Done;
 use super::globals::Globals;
 use super::new_options::NewOptions;
 use super::shell::{ShellJob, Text};
 use super::trouble::Trouble;
+use super::{Done, ids};
 use crate::new_job::NewJob;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
     options: NewOptions,
-    /// Exit codes that count as success beside 0.
-    #[arg(long, value_name = "CODES", value_delimiter = ',', allow_hyphen_values = true)]
+    /// Exit codes that count as success beside 0 (3,4).
+    #[arg(long, value_name = "CODES", value_parser = ids::whole::<i32>, value_delimiter = ',', allow_hyphen_values = true)]
     ok_codes: Vec<i32>,
-    /// The only exit codes that are retried (124: the time-out, 128 + N: killed by signal N).
-    #[arg(long, value_name = "CODES", value_delimiter = ',', allow_hyphen_values = true)]
+    /// The only exit codes that are retried (75,111; 124: the time-out, 128 + N: killed by signal N).
+    #[arg(long, value_name = "CODES", value_parser = ids::whole::<i32>, value_delimiter = ',', allow_hyphen_values = true)]
     retry_codes: Vec<i32>,
     /// Hand it to /bin/sh: the first argument is the script, the others are its $1, $2, ...
     #[arg(long)]

@@ -17,13 +17,13 @@ pub(super) fn run(globals: &Globals) -> Done {
     match globals.output() {
         Output::Json => output::json(as_json(&stats))?,
         Output::Tsv => output::tsv(rows(&stats))?,
-        Output::Table { color } => print(&stats, color)?,
+        Output::Table { color } => print(globals, &stats, color)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(stats: &Stats, color: bool) -> std::io::Result<()> {
-    output::print(format_args!("{}\n", totals(stats)))?;
+fn print(globals: &Globals, stats: &Stats, color: bool) -> std::io::Result<()> {
+    output::print(format_args!("{}\n", globals.app.named(totals(stats))))?;
     if stats.kinds.is_empty() {
         return Ok(());
     }
@@ -39,7 +39,8 @@ fn print(stats: &Stats, color: bool) -> std::io::Result<()> {
         row
     };
     let heading = [
-        "kind", "finished", "failed", "a minute", "wait p50", "p95", "p99", "run p50", "p95", "p99",
+        "kind", "finished", "failed", "a minute", "wait p50", "wait p95", "wait p99", "run p50",
+        "run p95", "run p99",
     ];
     output::table(&heading, stats.kinds.iter().map(row).collect(), color)
 }

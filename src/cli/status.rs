@@ -32,7 +32,7 @@ pub(super) fn run(globals: &Globals) -> Done {
     match globals.output() {
         Output::Json => output::json(status.json())?,
         Output::Tsv => output::tsv(status.rows())?,
-        Output::Table { color } => status.print(color)?,
+        Output::Table { color } => status.print(globals, color)?,
     }
     queues::warn(globals, &status.stats, &status.instances());
     Ok(ExitCode::SUCCESS)
@@ -134,7 +134,7 @@ impl Status {
         rows
     }
 
-    fn print(&self, color: bool) -> std::io::Result<()> {
+    fn print(&self, globals: &Globals, color: bool) -> std::io::Result<()> {
         output::print(format_args!(
             "{}: {}, WAL {}; SQLite {}; {}\n",
             output::escape(&self.path.to_string_lossy(), false),
@@ -152,7 +152,8 @@ impl Status {
         for worker in &self.workers {
             output::print(format_args!("{}\n", workers::sentence(worker, now)))?;
         }
-        output::print(format_args!("{}\n", stats::totals(&self.stats)))?;
+        let totals = globals.app.named(stats::totals(&self.stats));
+        output::print(format_args!("{totals}\n"))?;
         for scope in &self.stats.paused {
             output::print(format_args!(
                 "paused: {}\n",

@@ -58,10 +58,11 @@ impl Trouble {
         &self.text
     }
 
-    /// Says it on stderr; the exit code. Hints name `legwork`, however the program is called.
+    /// Says it on stderr, in the program's name; the exit code. Texts and hints name `legwork`, however the
+    /// program is called.
     pub(super) fn tell(self, app: &App) -> ExitCode {
         if !self.text.is_empty() {
-            output::talk(format_args!("legwork: {}", self.text));
+            output::talk(format_args!("{}: {}", app.program, app.named(&self.text)));
         }
         if let Some(hint) = &self.hint {
             output::talk(format_args!("  {}", app.named(hint)));

@@ -39,7 +39,8 @@ pub(super) fn finished(
             Some(timeout) if started.elapsed() >= timeout => {
                 let left = ids.len() - finished.len();
                 let text = format!("{left} of {} not finished within {timeout:?}", ids.len());
-                return Err(Trouble::new(TIMED_OUT, text));
+                return Err(Trouble::new(TIMED_OUT, text)
+                    .hint("see where a job stands with `legwork show ID`"));
             }
             None if !jobs.instances()?.iter().any(|instance| instance.alive) => {
                 // The last one may have run it and left since it was looked at.

@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     /// Until one of them is finished, not all.
     #[arg(long)]
     any: bool,
-    /// How long at most (exit code 124).
+    /// How long at most (30s, 5m, 2h); then exit code 124.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     timeout: Option<Duration>,
 }

@@ -115,9 +115,15 @@ impl Place {
 
     /// The same on a terminal of 100 columns, whose user types `typed`.
     fn on_terminal(&self, line: &str, typed: &str) -> Ended {
+        self.on_terminal_with("", line, typed)
+    }
+
+    /// With these variables set (`NAME=VALUE ...`).
+    fn on_terminal_with(&self, variables: &str, line: &str, typed: &str) -> Ended {
+        let shell = format!("stty cols 100; exec env {variables} {LEGWORK} {line}");
         let mut command = Command::new("script");
         command
-            .args(["-qec", &format!("stty cols 100; exec {LEGWORK} {line}"), "/dev/null"])
+            .args(["-qec", &shell, "/dev/null"])
             .env("LEGWORK_DB", &self.path)
             .env("TERM", "xterm")
             .env("SHELL", "/bin/sh")

@@ -1,10 +1,12 @@
 //! What a run ran on: without it a figure says nothing.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 
+use super::super::output;
 use super::{Bench, raw};
 
 /// The machine, the file system, the versions, the settings.
@@ -42,14 +44,18 @@ impl Description {
     }
 
     /// The head of the table for people; warnings go beside it.
-    pub(super) fn print(&self) {
+    pub(super) fn print(&self) -> io::Result<()> {
         let load = self.load.map_or(String::new(), |load| format!(", load {load:.2}"));
-        println!(
-            "legwork {} ({} build), SQLite {}, {}",
-            self.legwork, self.build, self.sqlite, self.settings
-        );
-        println!("{} cores, {}{load}, {}", self.cores, self.cpu, self.file_system);
-        println!();
+        output::print(format_args!(
+            "legwork {} ({} build), SQLite {}, {}\n{} cores, {}{load}, {}\n\n",
+            self.legwork,
+            self.build,
+            self.sqlite,
+            self.settings,
+            self.cores,
+            self.cpu,
+            self.file_system
+        ))?;
         if cfg!(debug_assertions) {
             eprintln!("warning: a debug build; its figures say nothing, use a release build");
         }
@@ -59,6 +65,7 @@ impl Description {
         if self.quick {
             eprintln!("note: --quick does too little for figures to hold");
         }
+        Ok(())
     }
 }
 

@@ -132,8 +132,8 @@ impl Figure {
 }
 
 /// The names of the table's columns.
-pub(super) fn print_head() {
-    println!("{}", row(["name", "measure", "legwork", "raw", "ratio", "reach", "ok"]));
+pub(super) fn head() -> String {
+    row(["name", "measure", "legwork", "raw", "ratio", "reach", "ok"])
 }
 
 /// Columns of a fixed width, so that each line can be printed as soon as it is known.

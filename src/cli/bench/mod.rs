@@ -37,6 +37,8 @@ use self::describe::Description;
 use self::error::{Error, Result};
 use self::figure::Figure;
 use self::place::{Place, Scratch};
+use super::globals::HEADING;
+use super::{Done, output};
 
 /// What `bench` is asked for.
 #[derive(clap::Args, Debug)]
@@ -45,7 +47,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(EXPERIMENTS.map(|e| e.name)))]
     names: Vec<String>,
     /// One JSON line per figure.
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     json: bool,
     /// A small part of the work: to see that it runs, not how fast it is.
     #[arg(long)]
@@ -168,15 +170,14 @@ impl Bench {
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &Arguments) -> Done {
     if let Some(role) = child::role() {
-        return role.play();
+        return Ok(role.play());
     }
     if arguments.list {
-        for experiment in &EXPERIMENTS {
-            println!("{:<21} {}", experiment.name, experiment.about);
-        }
-        return ExitCode::SUCCESS;
+        let line = |of: &Experiment| format!("{:<21} {}\n", of.name, of.about);
+        output::print(EXPERIMENTS.iter().map(line).collect::<String>())?;
+        return Ok(ExitCode::SUCCESS);
     }
     let dir = arguments.dir.clone().unwrap_or_else(|| PathBuf::from("."));
     let bench = match Place::make(&dir) {
@@ -186,31 +187,32 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
                 "legwork bench: cannot work in {}: {error}; name another directory with --dir",
                 dir.display()
             );
-            return ExitCode::from(2);
+            return Ok(ExitCode::from(2));
         }
     };
     let description = Description::of(&bench);
     if !arguments.json {
-        description.print();
-        figure::print_head();
+        description.print()?;
+        output::print(format_args!("{}\n", figure::head()))?;
     }
     let mut all_ran = true;
     for experiment in EXPERIMENTS.iter().filter(|experiment| arguments.names(experiment.name)) {
         match (experiment.run)(&bench) {
-            Ok(figures) => figures.iter().for_each(|figure| {
-                if arguments.json {
-                    println!("{}", figure.json(experiment.name, &description));
+            Ok(figures) => figures.iter().try_for_each(|figure| {
+                let line = if arguments.json {
+                    figure.json(experiment.name, &description)
                 } else {
-                    println!("{}", figure.line(experiment.name));
-                }
-            }),
+                    figure.line(experiment.name)
+                };
+                output::print(format_args!("{line}\n"))
+            })?,
             Err(error) => {
                 all_ran = false;
                 complain(experiment.name, &error);
             }
         }
     }
-    if all_ran { ExitCode::SUCCESS } else { ExitCode::from(5) }
+    Ok(if all_ran { ExitCode::SUCCESS } else { ExitCode::from(5) })
 }
 
 fn complain(name: &str, error: &Error) {

@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     /// The unit's name. Default: `legwork-` and the database's.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Options of `legwork work`.
+    /// Options of `work`.
     #[arg(last = true, value_name = "WORK OPTIONS", allow_hyphen_values = true)]
     work: Vec<String>,
 }

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use self::busy::Busy;
 pub(super) use self::busy::Counting;
 use super::app::Setup;
-use super::globals::Globals;
+use super::globals::{self, Globals};
 use super::shell::{self, Worker};
 use super::trouble::{FAILED, SIGNALLED, TIMED_OUT, Trouble};
 use super::{Done, ensure, times};
@@ -38,8 +38,8 @@ pub(super) struct Arguments {
     /// one pool for all queues.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// Look for work only this often, and then work until there is none left. Without -q: one pool
-    /// for all queues.
+    /// Look for work only this often (5m, 1h), and then work until there is none left. Without -q: one
+    /// pool for all queues.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     every: Option<Duration>,
     /// Fire no cron entries.
@@ -49,7 +49,7 @@ pub(super) struct Arguments {
     /// Stop once nothing is ready, running or due (exit code 1 if a job has failed).
     #[arg(long)]
     until_empty: bool,
-    /// Stop once nothing has run for this long and nothing is there to be started.
+    /// Stop once nothing has run for this long (30s, 5m) and nothing is there to be started.
     #[arg(long, value_name = "SPAN", value_parser = times::span)]
     idle_exit: Option<Duration>,
     /// Start no more jobs after N; with several workers a few more may have been claimed.
@@ -67,7 +67,7 @@ pub(super) struct Arguments {
     ensured: bool,
     /// Say only what went wrong.
     // Here -q names queues.
-    #[arg(long)]
+    #[arg(long, help_heading = globals::HEADING)]
     quiet: bool,
 }
 

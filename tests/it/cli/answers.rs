@@ -71,6 +71,14 @@ fn colour_is_for_terminals_and_for_those_who_want_it() {
     let colour = "\u{1b}[";
     assert!(place.on_terminal("list", "").good().contains(colour));
     assert!(!place.on_terminal("list --color never", "").good().contains(colour));
+    for (variables, is_coloured) in
+        [("NO_COLOR=1", false), ("NO_COLOR=", true), ("TERM=dumb", false), ("TERM=screen", true)]
+    {
+        let of = |line: &str| place.on_terminal_with(variables, line, "").good().contains(colour);
+        assert_eq!(of("list"), is_coloured, "{variables}");
+        assert!(of("list --color always"), "{variables}");
+    }
+    assert!(!place.line("list --color always").good().contains(colour), "that is for tables");
     assert!(!place.line("list").good().contains(colour));
     assert!(!place.line("status").good().contains(colour));
 }
@@ -390,8 +398,15 @@ fn more_than_one_job_is_changed_only_when_somebody_says_yes() {
     let ended = place.line("cancel --filter kind:mail").coded(4);
     assert!(ended.stderr.contains("--yes"), "{ended:?}");
     place.line("cancel 1 2").coded(4);
-    let ended = place.on_terminal("cancel --filter kind:mail", "n\n").coded(4);
-    assert!(ended.stdout.contains("cancel 3 jobs? [y/N]"), "{ended:?}");
+    // No, an empty line, no line at all, and a yes of somebody who was not asked.
+    for typed in ["n\n", "\n", "\u{4}"] {
+        let ended = place.on_terminal("cancel --filter kind:mail", typed).coded(4);
+        assert!(ended.stdout.contains("cancel 3 jobs? [y/N]"), "{ended:?}");
+        let is_on_its_line = ended.stdout.contains("\nlegwork: nothing was changed");
+        assert!(is_on_its_line || typed.ends_with('\n'), "{ended:?}");
+    }
+    let ended = place.on_terminal("cancel --filter kind:mail 2>said", "y\n").coded(4);
+    assert!(!ended.stdout.contains("cancelled"), "{ended:?}");
     assert_eq!(place.line("cancel --filter kind:mail --dry-run --json").json()["matched"], 3);
     assert_eq!(ready(), 3);
 

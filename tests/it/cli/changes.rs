@@ -116,6 +116,21 @@ fn clones_are_told_by_their_ids_a_line_each() {
 }
 
 #[test]
+fn a_dry_run_tells_what_would_be_refused_of_those_named() {
+    let place = place();
+    for _ in 0..2 {
+        place.line("enqueue mail").good();
+    }
+    place.line("cancel 1").good();
+    assert_eq!(place.line("cancel 1 2 99 --dry-run").coded(4).stdout, "2\t0\t2\n");
+    let ended = place.on_terminal("cancel 1 2 --dry-run", "").coded(4);
+    assert!(ended.stdout.contains("would cancel 1 job; 1 skipped: gone, or in "), "{ended:?}");
+    // One of them is left, and one alone needs no yes; nor is one that is named twice two.
+    assert_eq!(place.line("cancel 1 2").coded(4).stdout, "2\t1\t1\n");
+    assert_eq!(place.line("retry 2 2").good(), "1\t1\t0\n");
+}
+
+#[test]
 fn what_a_command_makes_ready_a_program_that_sleeps_runs_at_once() {
     let place = place();
     let jobs = place.open();

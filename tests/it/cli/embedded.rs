@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::Ended;
+use super::everywhere::all_commands;
 use crate::common::{Place, place};
 use legwork::JobId;
 use serde_json::json;
@@ -81,7 +82,20 @@ fn hints_name_the_apps_own_program() {
     let ended = notes(&place, "jobs wait 1").coded(69);
     assert!(ended.stderr.contains("start `notes jobs work`"), "{ended:?}");
     let ended = notes(&place, "jobs show 7").coded(3);
+    assert!(ended.stderr.starts_with("notes jobs: no job 7"), "{ended:?}");
     assert!(ended.stderr.contains("`notes jobs list`"), "{ended:?}");
+}
+
+#[test]
+fn no_help_sends_the_users_of_an_app_to_another_program() {
+    let place = place();
+    for line in all_commands(&place).iter().map(String::as_str).chain(["", "cron", "gate"]) {
+        let help = notes(&place, &format!("jobs {line} --help")).good();
+        let own = help.replace("Measure legwork against bare SQLite", "");
+        assert!(!own.contains("legwork "), "{line}: {help}");
+        assert!(help.contains("Usage: app_with_jobs jobs"), "{line}: {help}");
+    }
+    assert!(notes(&place, "jobs --help").good().contains("Exit codes: 0 done, "));
 }
 
 #[test]

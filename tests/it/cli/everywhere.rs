@@ -9,7 +9,7 @@ use super::sessions::shop_at;
 use crate::common::{Place, place};
 
 /// Everything that lists or shows, on the sessions' file.
-const LISTINGS: [&str; 32] = [
+const LISTINGS: [&str; 33] = [
     "failures",
     "queues",
     "stats",
@@ -42,6 +42,7 @@ const LISTINGS: [&str; 32] = [
     "service systemd",
     "completions bash",
     "man",
+    "bench --list",
 ];
 
 #[test]
@@ -121,6 +122,15 @@ fn every_command_and_every_option_has_a_text() {
     walk(&place, &mut |path, help| {
         assert!(help.lines().next().is_some_and(|line| line.len() > 10), "{path}: {help}");
         options_have_texts(path, help);
+        // A command's own options stand together, before those that all have.
+        if let Some((own, global)) = help.split_once("\nGlobal options:\n") {
+            for option in ["--db", "--json", "--color", "--yes"] {
+                assert!(!own.contains(&format!("  {option}")), "{path}: {help}");
+                assert!(global.contains(&format!("  {option}")), "{path}: {help}");
+            }
+        } else {
+            assert_eq!(path, "", "{help}");
+        }
         seen += 1;
     });
     assert!(seen > 35, "only {seen} commands were found");
@@ -153,7 +163,7 @@ fn below(help: &str) -> Vec<String> {
     let mut inside = false;
     for line in help.lines() {
         if let Some(title) = line.strip_suffix(':').filter(|line| !line.starts_with(' ')) {
-            inside = !["Options", "Arguments", "Examples"].contains(&title);
+            inside = !["Options", "Global options", "Arguments", "Examples"].contains(&title);
         }
         let name = line.strip_prefix("  ").filter(|line| !line.starts_with([' ', '-', '<', '[']));
         if let Some(name) = name.filter(|_| inside) {

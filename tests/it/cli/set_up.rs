@@ -83,6 +83,7 @@ fn man_writes_a_page_for_every_command() {
         let file = place.file(file);
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("\n.SH SYNOPSIS") && !text.contains('\u{1b}'), "{file:?}");
+        assert!(text.contains("LEGWORK_DB") && text.contains(".SH \"GLOBAL OPTIONS\""), "{text}");
         roff_is_sound(&file);
     }
 }

@@ -13,7 +13,7 @@ const MOVING: [(&str, &str); 7] = [
     ("Tab, 1 2 3", "another panel"),
     ("arrows j k", "another row; PgUp PgDn Home End"),
     ("Enter", "all about the job; a queue's jobs"),
-    ("/", "only jobs that match, as legwork list"),
+    ("/", "only jobs that match, as in `list`"),
     ("Esc", "all jobs again; otherwise leave"),
     ("Space", "freeze what is shown, and go on"),
     ("q, Ctrl-C", "leave; Ctrl-Z: to the shell"),
