@@ -250,9 +250,9 @@ type Done = Result<ExitCode, Trouble>;
 /// engine, and returns the exit code.
 ///
 /// `engine` registers the app's kinds, with its state, pools, gates and cron entries. It is called by the
-/// commands that run jobs, look whether they could be run, or make jobs of a kind, not by the others; so what is slow to open
-/// belongs inside it. If it fails the command exits with 4 and says why. `legwork work` lets the engine run
-/// shell jobs as well; pools that the command line names take the place of the app's.
+/// commands that run jobs, look whether they could be run, or make jobs of a kind, not by the others; so what
+/// is slow to open belongs inside it. If it fails the command exits with 4 and says why. `work` lets the engine
+/// run shell jobs as well; pools that the command line names take the place of the app's.
 pub fn main<S: Send + Sync + 'static>(
     engine: impl Fn(&Jobs) -> Result<EngineBuilder<S>, BoxError> + 'static,
 ) -> ExitCode {

@@ -119,6 +119,7 @@ impl Jobs {
 
     /// Closes when nothing can be done any more by this handle: its file is gone, or legwork has panicked;
     /// or all handles are.
+    #[cfg(feature = "cli")]
     pub(crate) fn ended(&self) -> crossbeam_channel::Receiver<()> {
         self.0.store.ended()
     }

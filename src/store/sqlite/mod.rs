@@ -245,6 +245,7 @@ impl Store {
     }
 
     /// Closes when the writer has ended.
+    #[cfg(feature = "cli")]
     pub(crate) fn ended(&self) -> Receiver<()> {
         self.file.ended.clone()
     }
