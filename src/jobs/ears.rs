@@ -70,11 +70,13 @@ impl Ears {
 
     fn start(&self, mouth: Mouth) -> std::io::Result<Talk> {
         let (changed, told) = bounded(1);
-        let (events, clock) = (Arc::clone(&self.events), self.clock.clone());
+        let (hub, clock) = (Arc::clone(&self.events), self.clock.clone());
         let speaker = Speaker { mouth, clock, ears: Vec::new() };
+        // Here and not in the thread: what happens until that runs is heard, too.
+        let events = hub.subscribe();
         let thread = thread::Builder::new()
             .name("legwork-ears".into())
-            .spawn(move || speaker.talk(&events, &told))?;
+            .spawn(move || speaker.talk(&hub, events, &told))?;
         let talk = Talk { changed: Some(changed), thread: Some(thread) };
         talk.is_told();
         Ok(talk)
@@ -112,10 +114,11 @@ struct Speaker {
 }
 
 impl Speaker {
-    fn talk(mut self, hub: &Hub, told: &Receiver<()>) {
+    fn talk(mut self, hub: &Hub, events: Events, told: &Receiver<()>) {
+        let mut first = Some(events);
         while told.recv().is_ok() {
             // Before the ears are told that they hear something.
-            let events = hub.subscribe();
+            let events = first.take().unwrap_or_else(|| hub.subscribe());
             self.find_ears();
             while !self.ears.is_empty() {
                 let lagging = self.ears.iter().any(|ear| ear.missed > 0);

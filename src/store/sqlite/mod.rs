@@ -328,6 +328,8 @@ impl Store {
 
     /// Makes the writer look for what another connection may have committed, and tell others of it.
     pub(crate) fn look(&self) -> Result<()> {
+        // A writer that has panicked may take mail for a moment more.
+        self.check_alive()?;
         self.post(Mail::LookAndRing)
     }
 
