@@ -28,11 +28,11 @@ pub(super) fn finished(
     timeout: Option<Duration>,
 ) -> Result<Vec<JobRecord>, Trouble> {
     let started = Instant::now();
-    let enough =
-        |finished: &[JobRecord]| finished.len() == ids.len() || (any && !finished.is_empty());
     loop {
+        // First who is there: the last one may run the jobs and leave before they are looked at.
+        let is_alone = timeout.is_none() && is_alone(jobs)?;
         let (finished, next) = look(jobs, ids)?;
-        if enough(&finished) {
+        if finished.len() == ids.len() || (any && !finished.is_empty()) {
             return Ok(finished);
         }
         match timeout {
@@ -42,12 +42,7 @@ pub(super) fn finished(
                 return Err(Trouble::new(TIMED_OUT, text)
                     .hint("see where a job stands with `legwork show ID`"));
             }
-            None if !jobs.instances()?.iter().any(|instance| instance.alive) => {
-                // The last one may have run it and left since it was looked at.
-                let (finished, _) = look(jobs, ids)?;
-                if enough(&finished) {
-                    return Ok(finished);
-                }
+            None if is_alone => {
                 return Err(Trouble::new(NO_WORKER, "no worker is running")
                     .hint("start `legwork work`, or wait with `legwork wait ID --timeout SPAN`"));
             }
@@ -62,6 +57,11 @@ pub(super) fn finished(
             }
         }
     }
+}
+
+/// Whether no process is there that could run anything.
+pub(super) fn is_alone(jobs: &Jobs) -> Result<bool, Error> {
+    Ok(!jobs.instances()?.iter().any(|instance| instance.alive))
 }
 
 /// Those that are finished, and the first that is not.

@@ -4,7 +4,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::Engine;
 use crate::error::{Error, Result};
-use crate::store::Emptiness;
+use crate::store::{Emptiness, EmptyAnswer};
 
 impl Engine {
     /// Waits until nothing is ready, running or due that this engine could run. Jobs whose time
@@ -19,7 +19,7 @@ impl Engine {
         }
         #[cfg(feature = "cron")]
         self.core.crons.pass(&self.core.jobs)?;
-        let empty = self.ask_whether_empty(false, true)?;
+        let empty = self.ask_whether_empty(EmptyAnswer::Once)?;
         self.core.pools.iter().for_each(|pool| pool.ring());
         self.answer(&empty).map(drop)
     }
@@ -41,7 +41,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Stopped`]; [`Error::Poisoned`].
     pub fn is_empty(&self) -> Result<bool> {
-        let empty = self.ask_whether_empty(true, true)?;
+        let empty = self.ask_whether_empty(EmptyAnswer::Now)?;
         self.answer(&empty)
     }
 
@@ -51,24 +51,18 @@ impl Engine {
     /// # Errors
     /// [`Error::Stopped`]; [`Error::Poisoned`].
     pub fn is_idle(&self) -> Result<bool> {
-        let idle = self.ask_whether_empty(true, false)?;
+        let idle = self.ask_whether_empty(EmptyAnswer::NowToStart)?;
         self.answer(&idle)
     }
 
-    fn ask_whether_empty(&self, at_once: bool, counts_waiting: bool) -> Result<Receiver<bool>> {
+    fn ask_whether_empty(&self, answer: EmptyAnswer) -> Result<Receiver<bool>> {
         if self.core.is_stopping() {
             return Err(Error::Stopped("the engine"));
         }
         let (tell, told) = bounded(1);
         let pools = self.core.pools.iter().map(|pool| pool.id).collect();
         let instance = self.core.instance;
-        self.jobs().store().when_empty(Emptiness {
-            instance,
-            pools,
-            tell,
-            at_once,
-            counts_waiting,
-        })?;
+        self.jobs().store().when_empty(Emptiness { instance, pools, tell, answer })?;
         Ok(told)
     }
 

@@ -139,11 +139,6 @@ impl Engine {
         &self.core.jobs
     }
 
-    /// Its number in the file: which of [`Jobs::instances`] it is.
-    pub fn id(&self) -> i64 {
-        self.core.instance
-    }
-
     /// The names of its pools, for [`resize`](Engine::resize).
     pub fn pools(&self) -> impl Iterator<Item = &str> {
         self.core.pools.iter().map(|pool| pool.name.as_str())

@@ -93,7 +93,7 @@ impl JobsBuilder {
     /// assert!(!path.exists());
     /// ```
     pub fn create(mut self, create: bool) -> JobsBuilder {
-        self.wanted.create = create;
+        self.wanted.create = Some(create);
         self
     }
 

@@ -43,7 +43,7 @@ impl Shared {
             path,
             durability: wanted.durability.unwrap_or_default(),
             busy_timeout,
-            create: wanted.create,
+            create: wanted.create.unwrap_or(true),
             allow_network_fs: wanted.allow_network_fs.unwrap_or(false),
             retention: wanted.retention.unwrap_or_default(),
             history_rows: wanted.history_rows.unwrap_or(1_000_000),
@@ -66,9 +66,10 @@ impl Shared {
 
 /// What a builder asks of the file's writer; what it leaves open is inherited from the handle that
 /// opened the file first.
+#[derive(Default)]
 pub(super) struct Wanted {
     /// Of no account once the file is open.
-    pub(super) create: bool,
+    pub(super) create: Option<bool>,
     pub(super) durability: Option<Durability>,
     pub(super) allow_network_fs: Option<bool>,
     pub(super) retention: Option<Retention>,
@@ -77,22 +78,6 @@ pub(super) struct Wanted {
     pub(super) random: Option<Random>,
     pub(super) sweep: Option<Duration>,
     pub(super) checkpoint_on_close: Option<bool>,
-}
-
-impl Default for Wanted {
-    fn default() -> Wanted {
-        Wanted {
-            create: true,
-            durability: None,
-            allow_network_fs: None,
-            retention: None,
-            history_rows: None,
-            clock: None,
-            random: None,
-            sweep: None,
-            checkpoint_on_close: None,
-        }
-    }
 }
 
 impl Wanted {

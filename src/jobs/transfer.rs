@@ -71,10 +71,7 @@ impl ImportRun {
 
     fn take_mark(&mut self) -> Option<ImportMark> {
         let (line, export) = (self.line.take()?, self.export.clone()?);
-        let reached = match self.reached {
-            Some(before) => before.up_to(line, self.history),
-            None => ImportedLines::default().up_to(line, self.history),
-        };
+        let reached = self.reached.unwrap_or_default().up_to(line, self.history);
         Some(ImportMark { export, reached, after: self.reached })
     }
 }

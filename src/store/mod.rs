@@ -85,16 +85,23 @@ pub(crate) struct Settings {
     pub(crate) observer: Arc<dyn Fn(Notice) + Send + Sync>,
 }
 
-/// Asks for the moment in which pools have nothing to do.
+/// Asks whether pools have nothing to do.
 pub(crate) struct Emptiness {
     pub(crate) instance: InstanceId,
     pub(crate) pools: Vec<PoolId>,
-    /// Gets `true` in that moment.
     pub(crate) tell: Sender<bool>,
-    /// It gets its answer now, whatever that is.
-    pub(crate) at_once: bool,
-    /// What waits for room under a limit is something to do.
-    pub(crate) counts_waiting: bool,
+    pub(crate) answer: EmptyAnswer,
+}
+
+/// Which answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EmptyAnswer {
+    /// `true`, once it is so.
+    Once,
+    /// Whether it is so now.
+    Now,
+    /// Whether nothing could be started now: what waits for room under a limit is nothing.
+    NowToStart,
 }
 
 /// What the writer has to tell that is nobody's answer.

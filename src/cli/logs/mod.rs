@@ -12,7 +12,7 @@ use self::print::Printer;
 use super::globals::Globals;
 use super::shell::{Follower, Next, ShellJob, Stream};
 use super::trouble::{FAILED, NO_WORKER, Trouble};
-use super::{Done, ids, output};
+use super::{Done, ids, output, until};
 use crate::error::Error;
 use crate::id::JobId;
 use crate::job::Job;
@@ -62,7 +62,13 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
 fn follow(jobs: &Jobs, id: JobId, source: &mut Source, printer: &mut Printer) -> Done {
     let mut counted: Option<Instant> = None;
     loop {
-        // First whether it is finished: what is read after that is all there is.
+        // First who is there: the last one may run the job and leave before it is looked at.
+        let counts = counted.is_none_or(|at| at.elapsed() >= COUNT_WORKERS_EVERY);
+        let is_alone = counts && until::is_alone(jobs)?;
+        if counts {
+            counted = Some(Instant::now());
+        }
+        // Then whether it is finished: what is read after that is all there is.
         let state = jobs.get(id)?.state;
         source.read(jobs, printer, true)?;
         if !output::is_read() {
@@ -73,15 +79,10 @@ fn follow(jobs: &Jobs, id: JobId, source: &mut Source, printer: &mut Printer) ->
             let completed = state == State::Completed;
             return Ok(if completed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
         }
-        if counted.is_none_or(|at| at.elapsed() >= COUNT_WORKERS_EVERY) {
-            counted = Some(Instant::now());
-            let is_alone = !jobs.instances()?.iter().any(|instance| instance.alive);
-            // The last one may have run it and left since it was looked at.
-            if is_alone && !jobs.get(id)?.state.is_finished() {
-                printer.end()?;
-                return Err(Trouble::new(NO_WORKER, "no worker is running")
-                    .hint("start `legwork work`; without -f the command shows what there is"));
-            }
+        if is_alone {
+            printer.end()?;
+            return Err(Trouble::new(NO_WORKER, "no worker is running")
+                .hint("start `legwork work`; without -f the command shows what there is"));
         }
         match jobs.wait(id, LOOK_EVERY) {
             Ok(_) | Err(Error::Timeout { .. }) => {}

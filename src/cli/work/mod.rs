@@ -208,8 +208,7 @@ impl Asked {
         Asked { text: "*".to_owned(), queues: vec!["*".to_owned()], workers: None }
     }
 
-    /// With so many workers if it names no number.
-    /// At most so many in any case.
+    /// With so many workers if it names no number, and no more than `most` in any case.
     fn pool(&self, workers: usize, most: usize) -> Pool {
         let workers = self.workers.unwrap_or(workers).min(most);
         Pool::new(self.queues.clone()).name(&self.text).workers(workers)

@@ -8,7 +8,7 @@ use super::group::{Answers, FinishOperation, Group, Parked};
 use crate::error::Result;
 use crate::store::tray::Place;
 use crate::store::{
-    ClaimRef, Claimed, Control, Finish, Finished, Notice, PoolId, Verdict, WorkerMail,
+    ClaimRef, Claimed, Control, EmptyAnswer, Finish, Finished, Notice, PoolId, Verdict, WorkerMail,
 };
 
 impl Writer {
@@ -168,8 +168,8 @@ impl Writer {
         for asked in std::mem::take(&mut self.when_empty) {
             let idle = is_known
                 && self.running.get(&asked.instance).is_none_or(HashSet::is_empty)
-                && asked.pools.iter().all(|&pool| self.has_nothing(pool, asked.counts_waiting));
-            if idle || asked.at_once {
+                && asked.pools.iter().all(|&pool| self.has_nothing(pool, asked.answer));
+            if idle || asked.answer != EmptyAnswer::Once {
                 let _ = asked.tell.send(idle);
             } else {
                 self.when_empty.push(asked);
@@ -177,11 +177,10 @@ impl Writer {
         }
     }
 
-    fn has_nothing(&mut self, pool: PoolId, counts_waiting: bool) -> bool {
-        let book = &mut self.book;
-        let something = match counts_waiting {
-            true => book.has_ready(pool),
-            false => book.has_claimable(pool),
+    fn has_nothing(&mut self, pool: PoolId, answer: EmptyAnswer) -> bool {
+        let something = match answer {
+            EmptyAnswer::Once | EmptyAnswer::Now => self.book.has_ready(pool),
+            EmptyAnswer::NowToStart => self.book.has_claimable(pool),
         };
         !something.unwrap_or(true)
     }
