@@ -90,8 +90,8 @@ pub use middleware::{Middleware, Next, Running};
 pub use new_job::{DEFAULT_QUEUE, Edit, JobOptions, NewJob, Overdue, Retention};
 pub use record::{
     AttemptRecord, Backlog, Changed, Cloned, FailureGroup, Filter, GateRecord, Health,
-    InstanceRecord, JobRecord, KindStats, LogLine, Page, Percentiles, PoolRecord, Progress,
-    QueueStats, RunningJob, Scope, Selection, Stats, StepRecord, WorkerRecord,
+    InstanceRecord, JobRecord, KindStats, LogLine, OwnOptions, Page, Percentiles, PoolRecord,
+    Progress, QueueStats, RunningJob, Scope, Selection, Stats, StepRecord, WorkerRecord,
 };
 #[cfg(feature = "cron")]
 pub use rules::cron::misfire::{Missed, Overlap};

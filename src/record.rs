@@ -1,6 +1,7 @@
 //! What is read back from the file.
 
 mod filter;
+mod own;
 mod stats;
 mod worker;
 
@@ -18,6 +19,7 @@ use crate::state::State;
 
 pub(crate) use self::filter::Arg;
 pub use self::filter::Filter;
+pub use self::own::OwnOptions;
 pub use self::stats::{Backlog, FailureGroup, KindStats, Percentiles, QueueStats, Stats};
 pub use self::worker::{InstanceRecord, PoolRecord, RunningJob, WorkerRecord};
 
@@ -84,6 +86,8 @@ pub struct JobRecord {
     /// When it ends as `cancelled` unless it has started; `None` if it has, or never expires.
     #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
+    /// What it has of its own, instead of its kind's options.
+    pub own: OwnOptions,
 }
 
 impl JobRecord {

@@ -3,6 +3,7 @@
 use super::Done;
 use super::change::{self, Arguments, UNFINISHED, Verb};
 use super::globals::Globals;
+use super::shell;
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let verb = Verb {
@@ -11,7 +12,11 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         states: UNFINISHED,
         applies: |state| !state.is_finished(),
         makes_jobs: false,
-        apply: &|jobs, which| Ok(jobs.cancel(which)?.into()),
+        apply: &|jobs, which| {
+            let done = jobs.cancel(which)?;
+            shell::end_unwanted(jobs);
+            Ok(done.into())
+        },
     };
     change::run(globals, arguments, &verb)
 }

@@ -9,7 +9,7 @@ use super::globals::{self, Globals};
 use super::output::{self, Output};
 use super::progress::{Progress, Unit};
 use super::work::{self, Asked, Watch};
-use super::{Done, times};
+use super::{Done, change, times};
 use crate::jobs::Jobs;
 use crate::record::Filter;
 use crate::rules::amount;
@@ -43,7 +43,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let jobs = globals.open()?;
     let began = Instant::now();
-    let filter = unfinished(&arguments.queues);
+    let queues = queues(&arguments.queues);
+    let filter = NEARLY.into_iter().fold(queues.clone(), Filter::state);
     let mut left = Left { jobs: &jobs, filter, total: 0 };
     let mut progress = Progress::new(globals, "finished", Unit::Jobs, None);
     let mut look = |tally: Tally| {
@@ -65,6 +66,8 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     answer(globals, &worked.tally, began.elapsed())?;
     if worked.timed_out {
         globals.say("the time is over; what is left stays in its queue");
+    } else if !worked.stopped {
+        tell_rest(globals, &jobs, &queues)?;
     }
     Ok(match worked.code() {
         // What had failed is told in any case.
@@ -75,17 +78,38 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     })
 }
 
-/// What is ready or running in these queues; in all, if one is named by a pattern.
-fn unfinished(pools: &[Asked]) -> Filter {
-    let filter = Filter::new().state(State::Ready).state(State::Running);
+/// What there is to do: what is blocked as well, since much of it waits for the rest, or for room.
+const NEARLY: [State; 3] = [State::Ready, State::Running, State::Blocked];
+
+/// The jobs of these queues; of all, if one is named by a pattern.
+fn queues(pools: &[Asked]) -> Filter {
     let names: Vec<&String> = pools.iter().flat_map(|pool| &pool.queues).collect();
     if names.iter().any(|name| name.contains('*') || name.starts_with('-')) {
-        return filter;
+        return Filter::new();
     }
-    names.into_iter().fold(filter, Filter::queue)
+    names.into_iter().fold(Filter::new(), Filter::queue)
 }
 
-/// What is ready or running, in this process and others.
+/// Says what was not to be done now: nobody is to take the end for an empty queue.
+fn tell_rest(globals: &Globals, jobs: &Jobs, queues: &Filter) -> Result<(), super::Trouble> {
+    let mut rest = Vec::new();
+    let mut hint = "";
+    for state in change::WAITING {
+        let count = jobs.count(&queues.clone().state(*state))?;
+        if count > 0 {
+            rest.push(format!("{count} {state}"));
+        }
+        if count > 0 && *state == State::Ready {
+            hint = " (the ready ones are paused, or of a kind that is not known here)";
+        }
+    }
+    if !rest.is_empty() {
+        globals.say(format_args!("left for later: {}{hint}", rest.join(", ")));
+    }
+    Ok(())
+}
+
+/// What there is to do, in this process and others.
 struct Left<'a> {
     jobs: &'a Jobs,
     filter: Filter,

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::globals::Globals;
 use super::output::{self, Output};
 use super::trouble::NOTHING_MATCHED;
-use super::{Done, ids, times};
+use super::{Done, ids, shell, times};
 use crate::flow::FlowRecord;
 use crate::id::FlowId;
 use crate::jobs::Jobs;
@@ -62,7 +62,11 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
             }
         }
         Arguments::Show { id } => show(globals, &jobs, *id)?,
-        Arguments::Cancel { id } => changed(globals, "cancelled", jobs.cancel_flow(*id)?)?,
+        Arguments::Cancel { id } => {
+            let done = jobs.cancel_flow(*id)?;
+            shell::end_unwanted(&jobs);
+            changed(globals, "cancelled", done)?;
+        }
         Arguments::Retry { id } => changed(globals, "retried", jobs.retry_flow(*id)?)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -13,7 +13,9 @@ use super::{Done, ids, times};
 use crate::id::JobId;
 use crate::job::Job;
 use crate::jobs::Jobs;
-use crate::record::{AttemptRecord, JobRecord, LogLine, StepRecord};
+use crate::new_job::Retention;
+use crate::record::{AttemptRecord, JobRecord, LogLine, OwnOptions, StepRecord};
+use crate::rules::amount;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -103,6 +105,11 @@ impl All {
         row("gate", job.gate.clone());
         row("priority", Some(job.priority.to_string()));
         row("attempts", Some(job.attempts.to_string()));
+        let OwnOptions { attempts, retry, timeout, keep, .. } = &job.own;
+        row("attempts in all", attempts.map(|attempts| attempts.to_string()));
+        row("retry", retry.clone());
+        row("timeout", timeout.map(amount::span));
+        row("keep", keep.map(kept));
         row("enqueued", Some(time(job.enqueued_at)));
         row("run at", Some(time(job.run_at)));
         row("expires", job.expires_at.map(&time));
@@ -176,4 +183,9 @@ impl All {
         }
         Ok(())
     }
+}
+
+/// `completed 1d, cancelled 1d, failed 30d`.
+fn kept(keep: Retention) -> String {
+    keep.spans().map(|(state, span)| format!("{state} {}", amount::span(span))).join(", ")
 }

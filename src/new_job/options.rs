@@ -64,6 +64,12 @@ impl Retention {
         Retention { failed: keep, ..self }
     }
 
+    /// By the state that it is for.
+    pub(crate) fn spans(&self) -> [(State, Duration); 3] {
+        let states = [State::Completed, State::Cancelled, State::Failed];
+        states.map(|state| (state, self.of(state)))
+    }
+
     pub(crate) fn of(&self, state: State) -> Duration {
         match state {
             State::Failed => self.failed,

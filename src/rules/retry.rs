@@ -8,10 +8,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::rules::amount;
 
 /// Jitter of every policy unless [`Retry::jitter`] says otherwise: each delay is stretched by a
 /// random share of up to this fraction.
 const JITTER: f64 = 0.15;
+
+/// The longest delay of every policy unless [`Retry::cap`] says otherwise.
+const CAP: Duration = Duration::from_secs(365 * 86_400);
 
 /// What the function of [`Retry::custom`] looks like.
 pub type CustomRetry = fn(&Failure, u32) -> Option<Duration>;
@@ -100,7 +104,7 @@ impl Retry {
             plan: Plan {
                 backoff,
                 attempts: Some(attempts),
-                cap: Duration::from_secs(365 * 86_400),
+                cap: CAP,
                 jitter: JITTER,
                 at_most: None,
             },
@@ -260,6 +264,39 @@ impl Retry {
     }
 }
 
+impl Plan {
+    /// How many attempts there are in all, if there is an end to them.
+    pub(crate) fn attempts(&self) -> Option<u32> {
+        self.attempts
+    }
+}
+
+/// In words, without the number of attempts: `exponential from 5s, no delay over 1h`.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = |span: Duration| match span.subsec_nanos() {
+            0 => amount::span(span),
+            _ => format!("{span:?}"),
+        };
+        match self.backoff {
+            Backoff::Fixed(delay) => write!(f, "every {}", told(delay))?,
+            Backoff::Linear(step) => write!(f, "linear by {}", told(step))?,
+            Backoff::Exponential(first) => write!(f, "exponential from {}", told(first))?,
+            Backoff::Polynomial => f.write_str("polynomial")?,
+        }
+        if self.cap != CAP {
+            write!(f, ", no delay over {}", told(self.cap))?;
+        }
+        if self.jitter != JITTER {
+            write!(f, ", jitter {}", self.jitter)?;
+        }
+        if let Some(period) = self.at_most {
+            write!(f, ", for at most {}", told(period))?;
+        }
+        Ok(())
+    }
+}
+
 fn stretch(delay: Duration, share: f64) -> Duration {
     delay.saturating_add(
         Duration::try_from_secs_f64(delay.as_secs_f64() * share).unwrap_or_default(),
@@ -319,6 +356,19 @@ mod tests {
         assert_eq!(five(&Retry::exponential(S).cap(3 * S)), [1, 2, 3, 3, 3]);
         assert_eq!(five(&Retry::polynomial()), [1, 16, 81, 256, 625]);
         assert_eq!(delay(&Retry::none(), 1), None);
+    }
+
+    #[test]
+    fn a_plan_is_told_in_words_with_what_is_not_as_always() {
+        let told = |retry: Retry| retry.plan().unwrap().to_string();
+        assert_eq!(told(Retry::default()), "polynomial");
+        assert_eq!(told(Retry::fixed(90 * S).attempts(3)), "every 1m 30s");
+        assert_eq!(told(Retry::fixed(S / 4)), "every 250ms");
+        assert_eq!(
+            told(Retry::linear(3 * S / 2).cap(60 * S).jitter(0.5).for_at_most(3600 * S)),
+            "linear by 1.5s, no delay over 1m, jitter 0.5, for at most 1h"
+        );
+        assert_eq!(told(Retry::exponential(5 * S)), "exponential from 5s");
     }
 
     #[test]

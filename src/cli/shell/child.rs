@@ -93,6 +93,10 @@ impl Child {
         Ok(child)
     }
 
+    pub(super) fn group(&self) -> Pid {
+        self.group
+    }
+
     /// Passes on what it writes until it ends, or `stop` says why it should.
     pub(super) fn run<T>(&mut self, mut stop: impl FnMut(&mut Reports) -> Option<T>) -> Option<T> {
         while !self.ended {

@@ -104,16 +104,20 @@ pub(super) fn forget_runs(directory: &Path) {
 
 /// Removes what was kept of jobs that are gone.
 pub(in crate::cli) fn sweep(jobs: &Jobs) {
-    let Ok(entries) = fs::read_dir(outputs(jobs.path())) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let id = name.to_str().and_then(|name| name.strip_prefix("job-")?.parse().ok());
-        if id.is_some_and(|id| matches!(jobs.get(id), Err(Error::NotFound(_))))
-            && let Err(error) = fs::remove_dir_all(entry.path())
+    for id in kept_jobs(jobs.path()) {
+        let directory = directory(jobs.path(), id);
+        if matches!(jobs.get(id), Err(Error::NotFound(_)))
+            && let Err(error) = fs::remove_dir_all(&directory)
         {
-            log::debug!("legwork: removing {}: {error}", entry.path().display());
+            log::debug!("legwork: removing {}: {error}", directory.display());
         }
     }
+}
+
+/// The jobs that have a directory.
+pub(super) fn kept_jobs(db: &Path) -> impl Iterator<Item = JobId> {
+    let entries = fs::read_dir(outputs(db)).ok().into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("job-")?.parse().ok())
 }
 
 /// What comes next of a stream.

@@ -3,16 +3,19 @@
 //! A run holds the lock of a file, and the command inherits the descriptor. Such a lock belongs to the
 //! open file and not to a process: a worker that is alive lets it go for all when the command has ended,
 //! also for what the command has left in the background. A worker that is killed lets nothing go, and
-//! then the lock is free when the last process has ended that has the descriptor.
+//! then the lock is free when the last process has ended that has the descriptor. In the file stands the
+//! command's process group, for whoever wants to end it then.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::process::Pid;
+
 use super::capture::{no_links, private_directory};
-use super::kept::directory;
+use super::kept::{directory, kept_jobs};
 use crate::id::JobId;
 
 /// Held while a command runs.
@@ -27,7 +30,7 @@ impl RunLock {
     /// `None`: the command of an earlier run still lives.
     pub(super) fn take(db: &Path, id: JobId) -> io::Result<Option<RunLock>> {
         let directory = directory(db, id);
-        let path = directory.join("lock");
+        let path = path_of(db, id);
         loop {
             private_directory(&directory)?;
             let after_a_kill = fs::symlink_metadata(&path).is_ok();
@@ -41,15 +44,39 @@ impl RunLock {
             }
             // Whoever had it before has removed the file, perhaps after it was opened here.
             if fs::metadata(&path).is_ok_and(|there| Some(there.ino()) == inode(&file)) {
+                // The group of the earlier run.
+                file.set_len(0)?;
                 return Ok(Some(RunLock { file, path, after_a_kill }));
             }
         }
+    }
+
+    /// The longest text in the file, in bytes.
+    pub(super) const LONGEST: u64 = 16;
+
+    /// Notes the group of the command, as a line.
+    pub(super) fn is_for(&self, group: Pid) -> io::Result<()> {
+        self.file.write_all_at(format!("{}\n", group.as_raw_nonzero()).as_bytes(), 0)
     }
 
     /// For the command.
     pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
         Ok(self.file.try_clone()?.into())
     }
+}
+
+/// The jobs with a run under way, or one whose worker was killed.
+pub(super) fn locked_jobs(db: &Path) -> impl Iterator<Item = JobId> {
+    kept_jobs(db).filter(|id| fs::symlink_metadata(path_of(db, *id)).is_ok())
+}
+
+/// The file of such a run, to be looked at.
+pub(super) fn open_lock(db: &Path, id: JobId) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(no_links()).open(path_of(db, id))
+}
+
+fn path_of(db: &Path, id: JobId) -> PathBuf {
+    directory(db, id).join("lock")
 }
 
 fn inode(file: &File) -> Option<u64> {

@@ -5,6 +5,7 @@ mod child;
 mod descriptors;
 mod kept;
 mod lock;
+mod orphan;
 mod progress;
 mod text;
 
@@ -26,6 +27,7 @@ use self::child::{Child, End};
 use self::descriptors::Descriptors;
 pub(super) use self::kept::{Follower, Next, Stream, cut, read, sweep};
 use self::lock::RunLock;
+pub(super) use self::orphan::end_unwanted;
 pub(super) use self::text::Text;
 use super::trouble::{SIGNALLED, TIMED_OUT};
 use crate::context::Context;
@@ -183,7 +185,13 @@ impl ShellJob {
         let progress = cx.state().descriptors.pass(&mut command, lock)?;
         let now = cx.jobs().clock().micros();
         let captures = Capture::begin(&cx.state().db, cx.id(), cx.attempt(), now);
-        Child::start(command, captures, progress)
+        let child = Child::start(command, captures, progress)?;
+        if let Some(lock) = lock
+            && let Err(error) = lock.is_for(child.group())
+        {
+            log::debug!("legwork: job {}: noting its group: {error}", cx.id());
+        }
+        Ok(child)
     }
 
     fn command(&self, cx: &Context<Arc<Worker>>) -> Command {

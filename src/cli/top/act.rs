@@ -1,6 +1,6 @@
 //! What changes something, and always asks first.
 
-use super::super::pause;
+use super::super::{pause, shell};
 use super::text;
 use crate::error::Result;
 use crate::id::JobId;
@@ -82,11 +82,13 @@ impl Action {
             }
             Action::Cancel(job) => {
                 jobs.cancel(job.id)?;
+                shell::end_unwanted(jobs);
                 let done = if job.state == State::Running { "asked to stop" } else { "cancelled" };
                 format!("job {} was {done}", job.id)
             }
             Action::Delete(job) => {
                 jobs.delete(job.id)?;
+                shell::end_unwanted(jobs);
                 format!("job {} was deleted", job.id)
             }
             Action::Pause(scope) => {

@@ -116,7 +116,8 @@ pub(super) struct Worked {
     pub(super) tally: Tally,
     /// Its time was over.
     pub(super) timed_out: bool,
-    stopped: bool,
+    /// A signal has stopped it.
+    pub(super) stopped: bool,
     /// The signal that has interrupted jobs.
     interrupted: Option<u8>,
 }
@@ -257,6 +258,7 @@ impl Work {
         tell: Sender<Notice>,
         told: Receiver<Notice>,
     ) -> Result<Work, Trouble> {
+        shell::end_unwanted(jobs);
         shell::sweep(jobs);
         let shell = Arc::new(Worker::new(jobs.path()));
         let busy = Arc::new(Busy::new(arguments.max_jobs, tell.clone()));

@@ -13,6 +13,7 @@ use super::{gates, limits, text};
 use crate::clock::{Micros, from_micros};
 use crate::error::Result;
 use crate::id::{FlowId, JobId};
+use crate::new_job::Overrides;
 use crate::record::{AttemptRecord, JobRecord, LogLine, Progress};
 use crate::state::State;
 
@@ -34,13 +35,14 @@ SELECT job.id, lane.kind, lane.queue, SHOWN, job.priority, job.enqueued_at, job.
        job.progress_done, job.progress_total, job.message, NULL AS output, NULL AS reason,
        job.cancel_requested IS NOT NULL, json_array_length(job.crashes), job.unique_key,
        nullif(lane.gate, ''), job.expires_at, job.limits,
-       CASE job.state WHEN 2 THEN job.waits_on END, job.flow, job.parents_left, NULL
+       CASE job.state WHEN 2 THEN job.waits_on END, job.flow, job.parents_left, NULL, job.options
   FROM legwork_jobs AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 const FINISHED: &str = "
 SELECT job.id, lane.kind, lane.queue, job.state, job.priority, job.enqueued_at, job.run_at,
        job.started_at, job.finished_at, job.attempts, job.args, job.tags, job.meta,
        job.progress_done, job.progress_total, job.message, job.output, job.reason, 0, NULL,
-       job.unique_key, nullif(lane.gate, ''), NULL, job.limits, NULL, job.flow, NULL, job.cause
+       job.unique_key, nullif(lane.gate, ''), NULL, job.limits, NULL, job.flow, NULL, job.cause,
+       job.options
   FROM legwork_history AS job JOIN legwork_lanes AS lane ON lane.id = job.lane";
 
 fn as_shown(table: &str) -> String {
@@ -79,10 +81,11 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         flow: row.get::<_, Option<i64>>(25)?.map(FlowId),
         parents_left: row.get::<_, Option<i64>>(26)?.unwrap_or(0).unsigned_abs(),
         cause: row.get::<_, Option<i64>>(27)?.map(JobId),
+        own: json_or_empty::<Overrides>(text::shown(row, 28)?).into(),
     })
 }
 
-/// Tags and meta are written by legwork; what another hand has broken shows as nothing.
+/// Tags, meta and options are written by legwork; what another hand has broken shows as nothing.
 fn json_or_empty<T: serde::de::DeserializeOwned + Default>(text: Option<String>) -> T {
     text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }

@@ -45,6 +45,7 @@ fn drain_works_until_nothing_is_left_and_sums_up() {
     place.line("run --in 1h -- true").good();
     let drained = place.line("drain --workers 2");
     assert!(drained.stderr.contains("finished 5/5 jobs"), "{drained:?}");
+    assert!(drained.stderr.ends_with("left for later: 1 scheduled\n"), "{drained:?}");
     let row = drained.good();
     assert_eq!(row.split('\t').take(3).collect::<Vec<_>>(), ["5", "0", "0"]);
     place.script("", "exit 1");
@@ -55,6 +56,27 @@ fn drain_works_until_nothing_is_left_and_sums_up() {
     let quiet = place.line("drain -q default --quiet");
     assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""), "{quiet:?}");
     assert!(place.line("drain -q other:1").good().starts_with("1\t"));
+}
+
+#[test]
+fn drain_tells_what_waits_for_room_and_what_it_leaves() {
+    let place = place();
+    for _ in 0..3 {
+        place.line("run --rate api=1/200ms -- true").good();
+    }
+    let drained = place.line("drain --workers 1");
+    assert!(drained.stderr.contains("finished 3/3 jobs"), "{drained:?}");
+    assert!(!drained.stderr.contains("left for later"), "{drained:?}");
+    place.line("run --queue low -- true").good();
+    place.line("run --gate online -- true").good();
+    place.line("gate close online").good();
+    place.line("pause low").good();
+    let drained = place.line("drain");
+    let told = "left for later: 1 blocked, 1 ready (the ready ones are paused, or of a kind that is \
+                not known here)\n";
+    assert!(drained.stderr.ends_with(told), "{drained:?}");
+    let other = place.line("drain -q other");
+    assert!(!other.stderr.contains("left for later"), "{other:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use legwork::{
     Chain, Clock, Context, Engine, Failure, Job, JobOptions, JobResult, Jobs, NewJob, Outcome,
-    Retry, Scope,
+    Retention, Retry, Scope,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -112,7 +112,11 @@ pub fn shop_at(path: &Path) {
     jobs.enqueue(email(5).gate("online")).unwrap();
     jobs.cancel(jobs.enqueue(email(6)).unwrap()).unwrap();
     let report = NewJob::of_kind("report", json!({ "month": "2026-04", "format": "pdf" }));
-    jobs.enqueue(report.priority(5).limit("reports", 1).tag("eu").tag("monthly")).unwrap();
+    let report = report.priority(5).limit("reports", 1).tag("eu").tag("monthly");
+    let retry = Retry::exponential(Duration::from_secs(30)).cap(Duration::from_secs(3600));
+    let report = report.retry(retry.attempts(8)).timeout(Duration::from_secs(600));
+    let keep = Retention::default().failed(Duration::from_secs(90 * 86_400));
+    jobs.enqueue(report.retention(keep)).unwrap();
     let step = |step: &str| NewJob::of_kind("step", json!({ "name": step }));
     let chain = Chain::new("nightly").property("host", "a").then(step("dump")).then(step("copy"));
     jobs.enqueue_flow(chain).unwrap();

@@ -1,6 +1,7 @@
 //! Shell jobs: what a command gets, what becomes of it, what is kept of it.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
@@ -259,7 +260,10 @@ fn what_a_command_leaves_in_the_background_does_not_keep_its_job_from_running_ag
     place.line(&format!("retry {id}")).good();
     place.work().good();
     assert_eq!(place.state(id), "completed");
+    // Nor does it end with the job.
+    place.line(&format!("delete {id}")).good();
     for pid in pids(&place.file("pids"), 2) {
+        assert!(lives(&pid));
         let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
@@ -285,6 +289,68 @@ fn a_command_that_brings_its_workers_down_and_lives_on_is_quarantined() {
     let job = place.show(id);
     assert_eq!(job["job"]["state"], "failed", "{job}");
     assert!(job["job"]["reason"].as_str().unwrap().contains("quarantined"), "{job}");
+}
+
+#[test]
+fn a_cancel_reaches_a_command_that_has_outlived_its_worker() {
+    let place = place();
+    let mut told = 0;
+    // A command whose worker was killed, and its process.
+    let mut orphan = |script: &str| {
+        let id = place.script("", &format!("echo $$ >> pids; {script}"));
+        let worker = place.worker("work");
+        told += 1;
+        let command = pids(&place.file("pids"), told)[told - 1];
+        drop(worker);
+        (id, command)
+    };
+
+    // Nobody has taken its job over yet.
+    let (id, command) = orphan("exec sleep 1000");
+    place.line(&format!("cancel {id}")).good();
+    until("its command ends", || !lives(&command));
+    place.line("work --until-empty").good();
+    assert_eq!(place.state(id), "cancelled");
+
+    // Its job is put off by the next worker, and then deleted, or cancelled by a program.
+    let (deleted, mut commands) = (orphan("exec sleep 1000"), Vec::new());
+    let cancelled = orphan("exec sleep 1000");
+    commands.extend([deleted.1, cancelled.1]);
+    let next = place.worker("work");
+    until("both wait", || {
+        [deleted.0, cancelled.0].iter().all(|id| place.state(*id) == "scheduled")
+    });
+    place.line(&format!("delete {}", deleted.0)).good();
+    until("its command ends", || !lives(&commands[0]));
+    place.open().cancel(cancelled.0).unwrap();
+    assert!(lives(&commands[1]));
+    drop(next);
+    place.line("work --until-empty").good();
+    until("its command ends", || !lives(&commands[1]));
+
+    // It does not end by TERM.
+    let (id, command) = orphan("trap '' TERM; while :; do sleep 0.05; done");
+    place.line(&format!("cancel {id}")).good();
+    until("its command ends", || !lives(&command));
+}
+
+#[test]
+fn a_group_that_only_has_the_number_of_a_command_is_left_alone() {
+    let place = place();
+    let id = place.line("run -- true").id();
+    place.work().good();
+    let mut stranger = std::process::Command::new("sleep");
+    let mut stranger = stranger.arg("1000").process_group(0).spawn().unwrap();
+    let kept = place.file("test.db-legwork").join(format!("output/job-{id}"));
+    std::fs::create_dir_all(&kept).unwrap();
+    std::fs::write(kept.join("lock"), format!("{}\n", stranger.id())).unwrap();
+    let lock = std::fs::File::open(kept.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let other = place.line("run --in 1h -- true").id();
+    place.line(&format!("cancel {other}")).good();
+    assert!(lives(&stranger.id()));
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
 }
 
 /// The command that it is the process group of.

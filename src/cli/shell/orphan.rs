@@ -1,0 +1,150 @@
+//! Commands that have outlived their worker, and whose job nobody wants any more.
+//!
+//! A cancel reaches a command through its worker. One whose worker was killed nobody looks after; so whoever
+//! cancels or deletes jobs on the command line looks for such commands, and so does a worker that starts.
+//! By its lock a command is known to live, and by the number of its group, which stands in the file, where
+//! a signal has to go. That number may belong to others by now. So no group is signalled of which no process
+//! has the lock open, and that the system tells on Linux alone.
+
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use time::OffsetDateTime;
+
+use super::GRACE;
+use super::lock::{RunLock, locked_jobs, open_lock};
+use crate::error::{Error, Result};
+use crate::id::JobId;
+use crate::jobs::Jobs;
+
+/// Between looks whether they have ended: they are no children, for which one could wait.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// TERM to the commands without a worker of jobs that have finished, are gone or were told to stop, and
+/// KILL to those that still live five seconds later.
+pub(in crate::cli) fn end_unwanted(jobs: &Jobs) {
+    let mut orphans = Vec::new();
+    for id in locked_jobs(jobs.path()) {
+        match Orphan::unwanted(jobs, id) {
+            Ok(orphan) => orphans.extend(orphan),
+            // What the job's user asked for is done all the same.
+            Err(error) => log::warn!("legwork: whether job {id} has left a command: {error}"),
+        }
+    }
+    end(&orphans);
+}
+
+fn end(orphans: &[Orphan]) {
+    for orphan in orphans {
+        log::info!("legwork: ending the command of job {}, which has no worker", orphan.id);
+        orphan.signal(Signal::TERM);
+        // One that is stopped hears of it only when it goes on.
+        orphan.signal(Signal::CONT);
+    }
+    let since = Instant::now();
+    while orphans.iter().any(Orphan::lives) && since.elapsed() < GRACE {
+        thread::sleep(LOOK_EVERY);
+    }
+    orphans.iter().filter(|orphan| orphan.lives()).for_each(|orphan| orphan.signal(Signal::KILL));
+}
+
+/// What the file says of a job that nobody is to run, and that no live worker runs.
+#[derive(PartialEq)]
+enum Unwanted {
+    Gone,
+    /// When its last attempt started.
+    Since(Option<OffsetDateTime>),
+}
+
+impl Unwanted {
+    fn read(jobs: &Jobs, id: JobId) -> Result<Option<Unwanted>> {
+        let job = match jobs.get(id) {
+            Ok(job) => job,
+            Err(Error::NotFound(_)) => return Ok(Some(Unwanted::Gone)),
+            Err(error) => return Err(error),
+        };
+        let is_unwanted = job.state.is_finished() || job.cancel_requested && !has_worker(jobs, id)?;
+        Ok(is_unwanted.then_some(Unwanted::Since(job.started_at)))
+    }
+}
+
+/// Whether a worker that is alive looks after it.
+fn has_worker(jobs: &Jobs, id: JobId) -> Result<bool> {
+    let workers = jobs.workers()?;
+    let mut alive = workers.iter().filter(|worker| worker.instance.alive);
+    Ok(alive.any(|worker| worker.running.iter().any(|running| running.id == id)))
+}
+
+/// A command whose lock somebody holds.
+struct Orphan {
+    id: JobId,
+    group: Pid,
+    /// Of the lock's file.
+    lock: Metadata,
+}
+
+impl Orphan {
+    /// The command of a job that nobody wants, if it lives without a worker and its group is known.
+    fn unwanted(jobs: &Jobs, id: JobId) -> Result<Option<Orphan>> {
+        let Some(before) = Unwanted::read(jobs, id)? else { return Ok(None) };
+        // A worker lets go of the lock before it records the end.
+        let Some(orphan) = Orphan::with_lock(jobs.path(), id) else { return Ok(None) };
+        // Unless it has been started anew between these looks.
+        let after = Unwanted::read(jobs, id)?;
+        Ok((after == Some(before) && orphan.lives()).then_some(orphan))
+    }
+
+    fn with_lock(db: &Path, id: JobId) -> Option<Orphan> {
+        let mut file = open_lock(db, id).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {}
+            // It has ended. The lock goes with the file.
+            Ok(()) | Err(TryLockError::Error(_)) => return None,
+        }
+        let group = group_in(&mut file).unwrap_or_default()?;
+        Some(Orphan { id, group, lock: file.metadata().ok()? })
+    }
+
+    /// Whether a process of the group has the lock open.
+    fn lives(&self) -> bool {
+        let Ok(processes) = fs::read_dir("/proc") else { return false };
+        let group = Some(self.group.as_raw_nonzero().get());
+        let mut processes = processes.flatten().map(|entry| entry.path());
+        processes.any(|process| group_of(&process) == group && self.is_open_in(&process))
+    }
+
+    fn is_open_in(&self, process: &Path) -> bool {
+        let Ok(open) = fs::read_dir(process.join("fd")) else { return false };
+        open.flatten().any(|entry| {
+            fs::metadata(entry.path())
+                .is_ok_and(|file| (file.dev(), file.ino()) == (self.lock.dev(), self.lock.ino()))
+        })
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Err(error) = kill_process_group(self.group, signal) {
+            log::debug!("legwork: signalling the group {:?}: {error}", self.group);
+        }
+    }
+}
+
+/// The group of a process: the third field behind its name, which may have blanks and brackets. (`getpgid`
+/// of rustix takes no 0, which is the group of the kernel's threads.)
+fn group_of(process: &Path) -> Option<i32> {
+    let text = fs::read_to_string(process.join("stat")).ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(2)?.parse().ok()
+}
+
+/// What [`RunLock::is_for`] has written, if it was written whole.
+fn group_in(file: &mut File) -> io::Result<Option<Pid>> {
+    let mut text = String::new();
+    file.take(RunLock::LONGEST).read_to_string(&mut text)?;
+    let number = text.strip_suffix('\n').and_then(|number| number.parse().ok());
+    // 0 and 1 mean other groups than one of that number.
+    Ok(number.filter(|number| *number > 1).and_then(Pid::from_raw))
+}
