@@ -3,7 +3,6 @@
 use super::Done;
 use super::change::{self, Arguments, UNFINISHED, Verb};
 use super::globals::Globals;
-use super::shell;
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let verb = Verb {
@@ -12,11 +11,8 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         states: UNFINISHED,
         applies: |state| !state.is_finished(),
         makes_jobs: false,
-        apply: &|jobs, which| {
-            let done = jobs.cancel(which)?;
-            shell::end_unwanted(jobs);
-            Ok(done.into())
-        },
+        ends_commands: true,
+        apply: &|jobs, which| Ok(jobs.cancel(which)?.into()),
     };
     change::run(globals, arguments, &verb)
 }

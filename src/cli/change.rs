@@ -9,6 +9,8 @@ use time::OffsetDateTime;
 
 use super::globals::Globals;
 use super::output::{self, Output};
+use super::query::Query;
+use super::shell;
 use super::trouble::{NOTHING_MATCHED, REFUSED, Trouble};
 use super::{Done, ids, query};
 use crate::error::{Error, Result};
@@ -56,6 +58,8 @@ pub(super) struct Verb<'a> {
     pub(super) applies: fn(State) -> bool,
     /// It answers with the ids of new jobs.
     pub(super) makes_jobs: bool,
+    /// Commands that have outlived their worker may be unwanted then.
+    pub(super) ends_commands: bool,
     pub(super) apply: &'a dyn Fn(&Jobs, Selection) -> Result<Applied>,
 }
 
@@ -89,8 +93,23 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments, verb: &Verb<'_>) -> 
         return Err(Trouble::usage("--filter: the query is empty"));
     }
     let jobs = globals.open()?;
+    let done = change(globals, arguments, verb, query, &jobs);
+    // Also if there was nothing to do: who was interrupted as he waited comes again.
+    if verb.ends_commands && !arguments.dry_run {
+        shell::end_unwanted(&jobs).wait();
+    }
+    done
+}
+
+fn change(
+    globals: &Globals,
+    arguments: &Arguments,
+    verb: &Verb<'_>,
+    query: Query,
+    jobs: &Jobs,
+) -> Done {
     let Found { selection, matched, unfit, gone } = if arguments.filter.is_empty() {
-        of_ids(&jobs, &arguments.ids, verb)?
+        of_ids(jobs, &arguments.ids, verb)?
     } else {
         let states = if query.has_state { &[][..] } else { verb.states };
         let filter = states.iter().fold(query.filter, |filter, state| filter.state(*state));
@@ -107,7 +126,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments, verb: &Verb<'_>) -> 
     }
     let applied = match arguments.dry_run {
         true => Changed { skipped: unfit + gone, ..Changed::default() }.into(),
-        false => (verb.apply)(&jobs, selection)?,
+        false => (verb.apply)(jobs, selection)?,
     };
     // Who names a job means it; who filters takes what there is.
     let is_refused = arguments.filter.is_empty() && applied.changed.skipped > 0;

@@ -12,6 +12,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         states: &[State::Completed, State::Failed, State::Cancelled],
         applies: |_| true,
         makes_jobs: true,
+        ends_commands: false,
         apply: &|jobs, which| Ok(jobs.clone_jobs(which)?.into()),
     };
     change::run(globals, arguments, &verb)

@@ -3,7 +3,6 @@
 use super::Done;
 use super::change::{self, Arguments, Verb};
 use super::globals::Globals;
-use super::shell;
 use crate::state::State;
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
@@ -13,11 +12,8 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         states: &[State::Completed, State::Failed, State::Cancelled],
         applies: |state| state != State::Running,
         makes_jobs: false,
-        apply: &|jobs, which| {
-            let done = jobs.delete(which)?;
-            shell::end_unwanted(jobs);
-            Ok(done.into())
-        },
+        ends_commands: true,
+        apply: &|jobs, which| Ok(jobs.delete(which)?.into()),
     };
     change::run(globals, arguments, &verb)
 }

@@ -8,10 +8,11 @@ use serde_json::json;
 use super::globals::{self, Globals};
 use super::output::{self, Output};
 use super::progress::{Progress, Unit};
+use super::queues::{in_state, is_paused};
 use super::work::{self, Asked, Watch};
 use super::{Done, change, times};
 use crate::jobs::Jobs;
-use crate::record::Filter;
+use crate::record::{QueueStats, Stats};
 use crate::rules::amount;
 use crate::state::State;
 use crate::tally::Tally;
@@ -43,9 +44,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     let jobs = globals.open()?;
     let began = Instant::now();
-    let queues = queues(&arguments.queues);
-    let filter = NEARLY.into_iter().fold(queues.clone(), Filter::state);
-    let mut left = Left { jobs: &jobs, filter, total: 0 };
+    let mut left = Left { jobs: &jobs, pools: &arguments.queues, total: 0 };
     let mut progress = Progress::new(globals, "finished", Unit::Jobs, None);
     let mut look = |tally: Tally| {
         let looked = Instant::now();
@@ -67,7 +66,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     if worked.timed_out {
         globals.say("the time is over; what is left stays in its queue");
     } else if !worked.stopped {
-        tell_rest(globals, &jobs, &queues)?;
+        tell_rest(globals, &jobs.stats()?, &arguments.queues);
     }
     Ok(match worked.code() {
         // What had failed is told in any case.
@@ -78,41 +77,53 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     })
 }
 
-/// What there is to do: what is blocked as well, since much of it waits for the rest, or for room.
-const NEARLY: [State; 3] = [State::Ready, State::Running, State::Blocked];
+/// The queues that are worked; without pools that were asked for, all.
+fn worked<'a>(
+    stats: &'a Stats,
+    pools: &'a [Asked],
+) -> impl Iterator<Item = (&'a String, &'a QueueStats)> {
+    let is_worked = |queue: &str| pools.is_empty() || pools.iter().any(|pool| pool.serves(queue));
+    stats.queues.iter().filter(move |(name, _)| is_worked(name))
+}
 
-/// The jobs of these queues; of all, if one is named by a pattern.
-fn queues(pools: &[Asked]) -> Filter {
-    let names: Vec<&String> = pools.iter().flat_map(|pool| &pool.queues).collect();
-    if names.iter().any(|name| name.contains('*') || name.starts_with('-')) {
-        return Filter::new();
-    }
-    names.into_iter().fold(Filter::new(), Filter::queue)
+/// How many jobs there are to do, in this process and others: what is blocked as well, since it waits for the
+/// others or for room, but not what is paused or behind a closed gate.
+fn to_do(stats: &Stats, pools: &[Asked]) -> u64 {
+    let of_queue = |(name, queue): (&String, &QueueStats)| {
+        let behind_gates = queue.gates.values().sum();
+        let blocked = in_state(queue, State::Blocked).saturating_sub(behind_gates);
+        let waiting = match is_paused(stats, name) {
+            true => 0,
+            false => in_state(queue, State::Ready) + blocked,
+        };
+        waiting + in_state(queue, State::Running)
+    };
+    worked(stats, pools).map(of_queue).sum()
 }
 
 /// Says what was not to be done now: nobody is to take the end for an empty queue.
-fn tell_rest(globals: &Globals, jobs: &Jobs, queues: &Filter) -> Result<(), super::Trouble> {
-    let mut rest = Vec::new();
-    let mut hint = "";
-    for state in change::WAITING {
-        let count = jobs.count(&queues.clone().state(*state))?;
-        if count > 0 {
-            rest.push(format!("{count} {state}"));
-        }
-        if count > 0 && *state == State::Ready {
-            hint = " (the ready ones are paused, or of a kind that is not known here)";
-        }
+fn tell_rest(globals: &Globals, stats: &Stats, pools: &[Asked]) {
+    let count = |state| worked(stats, pools).map(|(_, queue)| in_state(queue, state)).sum();
+    let rest: Vec<(State, u64)> = change::WAITING
+        .iter()
+        .map(|state| (*state, count(*state)))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    if rest.is_empty() {
+        return;
     }
-    if !rest.is_empty() {
-        globals.say(format_args!("left for later: {}{hint}", rest.join(", ")));
-    }
-    Ok(())
+    let told: Vec<String> = rest.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let why = match rest.iter().any(|(state, _)| *state == State::Ready) {
+        true => " (what is ready is paused, or nobody here runs its queue or kind)",
+        false => "",
+    };
+    globals.say(format_args!("left for later: {}{why}", told.join(", ")));
 }
 
-/// What there is to do, in this process and others.
+/// How far it is.
 struct Left<'a> {
     jobs: &'a Jobs,
-    filter: Filter,
+    pools: &'a [Asked],
     /// The most that there was to do so far; more may come.
     total: u64,
 }
@@ -120,7 +131,7 @@ struct Left<'a> {
 impl Left<'_> {
     /// How much of how much is done; `None`: it cannot be told at the moment.
     fn look(&mut self, tally: Tally) -> Option<(u64, u64)> {
-        let left = self.jobs.count(&self.filter).ok()?;
+        let left = to_do(&self.jobs.stats().ok()?, self.pools);
         self.total = self.total.max(tally.finished() + left);
         Some((self.total - left, self.total))
     }

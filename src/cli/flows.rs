@@ -64,8 +64,8 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         Arguments::Show { id } => show(globals, &jobs, *id)?,
         Arguments::Cancel { id } => {
             let done = jobs.cancel_flow(*id)?;
-            shell::end_unwanted(&jobs);
             changed(globals, "cancelled", done)?;
+            shell::end_unwanted(&jobs).wait();
         }
         Arguments::Retry { id } => changed(globals, "retried", jobs.retry_flow(*id)?)?,
     }

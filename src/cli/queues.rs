@@ -73,7 +73,7 @@ pub(super) fn queues(stats: &Stats, instances: &[InstanceRecord]) -> Vec<Queue> 
     all.into_iter().map(queue).collect()
 }
 
-fn is_paused(stats: &Stats, queue: &str) -> bool {
+pub(super) fn is_paused(stats: &Stats, queue: &str) -> bool {
     stats.paused.iter().any(|scope| match scope {
         Scope::All => true,
         Scope::Queue(name) => name == queue,

@@ -35,6 +35,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         states: change::WAITING,
         applies: change::waits,
         makes_jobs: false,
+        ends_commands: false,
         apply: &|jobs, which| Ok(jobs.reschedule(which, at)?.into()),
     };
     change::run(globals, &arguments.which, &verb)

@@ -23,6 +23,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         states: &[State::Failed],
         applies: |state| state.is_finished() || state == State::Retrying,
         makes_jobs: false,
+        ends_commands: false,
         apply: &|jobs, which| {
             let done =
                 if from_scratch { jobs.retry_from_scratch(which) } else { jobs.retry(which) };

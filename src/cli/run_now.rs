@@ -13,6 +13,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
         // One that is blocked may wait for its time, too.
         applies: |state| change::waits(state) && state != State::Ready,
         makes_jobs: false,
+        ends_commands: false,
         apply: &|jobs, which| Ok(jobs.run_now(which)?.into()),
     };
     change::run(globals, arguments, &verb)

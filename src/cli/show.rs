@@ -108,7 +108,7 @@ impl All {
         let OwnOptions { attempts, retry, timeout, keep, .. } = &job.own;
         row("attempts in all", attempts.map(|attempts| attempts.to_string()));
         row("retry", retry.clone());
-        row("timeout", timeout.map(amount::span));
+        row("timeout", timeout.map(amount::set_span));
         row("keep", keep.map(kept));
         row("enqueued", Some(time(job.enqueued_at)));
         row("run at", Some(time(job.run_at)));
@@ -187,5 +187,5 @@ impl All {
 
 /// `completed 1d, cancelled 1d, failed 30d`.
 fn kept(keep: Retention) -> String {
-    keep.spans().map(|(state, span)| format!("{state} {}", amount::span(span))).join(", ")
+    keep.spans().map(|(state, span)| format!("{state} {}", amount::set_span(span))).join(", ")
 }

@@ -50,6 +50,17 @@ impl Pool {
         Pool { list, name: None, workers: None, every: None }
     }
 
+    /// Whether it serves a queue, by its names, patterns and exclusions; the number of its workers does not
+    /// matter. `false` if these are invalid.
+    ///
+    /// ```
+    /// # use legwork::Pool;
+    /// assert!(Pool::new(["mail*", "-mail.slow"]).serves("mail.urgent"));
+    /// ```
+    pub fn serves(&self, queue: &str) -> bool {
+        Queues::parse(&self.list).is_ok_and(|queues| queues.rank(queue).is_some())
+    }
+
     /// How many worker threads; 0 is allowed, for a pool to be resized later.
     pub fn workers(mut self, workers: usize) -> Pool {
         self.workers = Some(workers);

@@ -20,6 +20,11 @@ pub(crate) fn span(span: Duration) -> String {
     parts.join(" ")
 }
 
+/// A span that somebody has set: like [`span`], and nothing of fractions is left out.
+pub(crate) fn set_span(set: Duration) -> String {
+    if set.subsec_nanos() == 0 { span(set) } else { format!("{set:?}") }
+}
+
 /// A size in the largest unit of 1,024 that it has one of.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 2] = [(1 << 30, "GiB"), (1 << 20, "MiB")];
@@ -44,6 +49,10 @@ mod tests {
             [0, 1, 61, 90 * 60, 7_201, 86_405, 400 * 86_400].map(Duration::from_secs).map(span);
         assert_eq!(told, ["0ms", "1s", "1m 1s", "1h 30m", "2h", "1d", "1y 35d"]);
         assert_eq!(span(Duration::from_millis(999)), "999ms");
+        assert_eq!(
+            [1_500, 250, 90_000].map(Duration::from_millis).map(set_span),
+            ["1.5s", "250ms", "1m 30s"]
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::rules::amount;
+use crate::rules::amount::set_span;
 
 /// Jitter of every policy unless [`Retry::jitter`] says otherwise: each delay is stretched by a
 /// random share of up to this fraction.
@@ -274,24 +274,20 @@ impl Plan {
 /// In words, without the number of attempts: `exponential from 5s, no delay over 1h`.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = |span: Duration| match span.subsec_nanos() {
-            0 => amount::span(span),
-            _ => format!("{span:?}"),
-        };
         match self.backoff {
-            Backoff::Fixed(delay) => write!(f, "every {}", told(delay))?,
-            Backoff::Linear(step) => write!(f, "linear by {}", told(step))?,
-            Backoff::Exponential(first) => write!(f, "exponential from {}", told(first))?,
+            Backoff::Fixed(delay) => write!(f, "every {}", set_span(delay))?,
+            Backoff::Linear(step) => write!(f, "linear by {}", set_span(step))?,
+            Backoff::Exponential(first) => write!(f, "exponential from {}", set_span(first))?,
             Backoff::Polynomial => f.write_str("polynomial")?,
         }
         if self.cap != CAP {
-            write!(f, ", no delay over {}", told(self.cap))?;
+            write!(f, ", no delay over {}", set_span(self.cap))?;
         }
         if self.jitter != JITTER {
             write!(f, ", jitter {}", self.jitter)?;
         }
         if let Some(period) = self.at_most {
-            write!(f, ", for at most {}", told(period))?;
+            write!(f, ", for at most {}", set_span(period))?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::lock;
 use crate::beside;
 use crate::error::Error;
 use crate::id::JobId;
@@ -102,11 +103,12 @@ pub(super) fn forget_runs(directory: &Path) {
     }
 }
 
-/// Removes what was kept of jobs that are gone.
+/// Removes what was kept of jobs that are gone, and whose commands are as well.
 pub(in crate::cli) fn sweep(jobs: &Jobs) {
     for id in kept_jobs(jobs.path()) {
         let directory = directory(jobs.path(), id);
         if matches!(jobs.get(id), Err(Error::NotFound(_)))
+            && !lock::is_held(jobs.path(), id)
             && let Err(error) = fs::remove_dir_all(&directory)
         {
             log::debug!("legwork: removing {}: {error}", directory.display());

@@ -11,12 +11,22 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use rustix::fs::OFlags;
 use rustix::process::Pid;
 
 use super::capture::{no_links, private_directory};
 use super::kept::{directory, kept_jobs};
 use crate::id::JobId;
+
+/// Its name in the job's directory.
+pub(super) const LOCK: &str = "lock";
+
+/// How often a run tries to get it, since others lock the file for a moment to look whether it is held.
+const LOOKS: u32 = 2;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Held while a command runs.
 pub(super) struct RunLock {
@@ -31,14 +41,20 @@ impl RunLock {
     pub(super) fn take(db: &Path, id: JobId) -> io::Result<Option<RunLock>> {
         let directory = directory(db, id);
         let path = path_of(db, id);
+        let mut looks = 1;
         loop {
             private_directory(&directory)?;
             let after_a_kill = fs::symlink_metadata(&path).is_ok();
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
-            let file = options.custom_flags(no_links()).open(&path)?;
+            let file = options.custom_flags(at_once()).open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if looks < LOOKS => {
+                    looks += 1;
+                    thread::sleep(BETWEEN_LOOKS);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
@@ -72,11 +88,22 @@ pub(super) fn locked_jobs(db: &Path) -> impl Iterator<Item = JobId> {
 
 /// The file of such a run, to be looked at.
 pub(super) fn open_lock(db: &Path, id: JobId) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(no_links()).open(path_of(db, id))
+    OpenOptions::new().read(true).custom_flags(at_once()).open(path_of(db, id))
+}
+
+/// Whether the command of an earlier run lives, or has left a process that does.
+pub(super) fn is_held(db: &Path, id: JobId) -> bool {
+    let held = open_lock(db, id).map(|file| file.try_lock_shared());
+    matches!(held, Ok(Err(TryLockError::WouldBlock)))
 }
 
 fn path_of(db: &Path, id: JobId) -> PathBuf {
-    directory(db, id).join("lock")
+    directory(db, id).join(LOCK)
+}
+
+/// Neither by a link nor waiting for the other end of a pipe.
+fn at_once() -> i32 {
+    no_links() | OFlags::NONBLOCK.bits().cast_signed()
 }
 
 fn inode(file: &File) -> Option<u64> {

@@ -233,7 +233,7 @@ impl ShellJob {
     }
 
     fn timed_out(&self, cx: &Context<Arc<Worker>>, killed: bool) -> Failure {
-        let after = cx.timeout().map(amount::span).unwrap_or_default();
+        let after = cx.timeout().map(amount::set_span).unwrap_or_default();
         let how = if killed { "; it did not end by TERM and was killed" } else { "" };
         self.failure(i32::from(TIMED_OUT), format!("timed out after {after}{how}"))
     }

@@ -9,15 +9,15 @@
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
 use time::OffsetDateTime;
 
 use super::GRACE;
-use super::lock::{RunLock, locked_jobs, open_lock};
+use super::lock::{LOCK, RunLock, locked_jobs, open_lock};
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::jobs::Jobs;
@@ -25,9 +25,9 @@ use crate::jobs::Jobs;
 /// Between looks whether they have ended: they are no children, for which one could wait.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// TERM to the commands without a worker of jobs that have finished, are gone or were told to stop, and
-/// KILL to those that still live five seconds later.
-pub(in crate::cli) fn end_unwanted(jobs: &Jobs) {
+/// Sends TERM to the commands without a worker of jobs that have finished, are gone or were told to stop.
+/// Their end is still to be seen to.
+pub(in crate::cli) fn end_unwanted(jobs: &Jobs) -> Ending {
     let mut orphans = Vec::new();
     for id in locked_jobs(jobs.path()) {
         match Orphan::unwanted(jobs, id) {
@@ -36,21 +36,41 @@ pub(in crate::cli) fn end_unwanted(jobs: &Jobs) {
             Err(error) => log::warn!("legwork: whether job {id} has left a command: {error}"),
         }
     }
-    end(&orphans);
-}
-
-fn end(orphans: &[Orphan]) {
-    for orphan in orphans {
+    for orphan in &orphans {
         log::info!("legwork: ending the command of job {}, which has no worker", orphan.id);
         orphan.signal(Signal::TERM);
         // One that is stopped hears of it only when it goes on.
         orphan.signal(Signal::CONT);
     }
-    let since = Instant::now();
-    while orphans.iter().any(Orphan::lives) && since.elapsed() < GRACE {
-        thread::sleep(LOOK_EVERY);
+    Ending(orphans)
+}
+
+/// Commands that have been told to end, if there were any.
+#[must_use]
+pub(in crate::cli) struct Ending(Vec<Orphan>);
+
+impl Ending {
+    /// Waits for them, and sends KILL to those that still live five seconds later.
+    pub(in crate::cli) fn wait(self) {
+        let since = Instant::now();
+        while self.0.iter().any(Orphan::lives) && since.elapsed() < GRACE {
+            thread::sleep(LOOK_EVERY);
+        }
+        let stubborn = self.0.iter().filter(|orphan| orphan.lives());
+        stubborn.for_each(|orphan| orphan.signal(Signal::KILL));
     }
-    orphans.iter().filter(|orphan| orphan.lives()).for_each(|orphan| orphan.signal(Signal::KILL));
+
+    /// The same beside what else there is to do. If the process ends before, the next one sees to it.
+    pub(in crate::cli) fn wait_meanwhile(self) {
+        if self.0.is_empty() {
+            return;
+        }
+        let started =
+            thread::Builder::new().name("legwork-orphans".into()).spawn(move || self.wait());
+        if let Err(error) = started {
+            log::warn!("legwork: no thread to wait for commands without a worker: {error}");
+        }
+    }
 }
 
 /// What the file says of a job that nobody is to run, and that no live worker runs.
@@ -95,8 +115,15 @@ impl Orphan {
         // A worker lets go of the lock before it records the end.
         let Some(orphan) = Orphan::with_lock(jobs.path(), id) else { return Ok(None) };
         // Unless it has been started anew between these looks.
-        let after = Unwanted::read(jobs, id)?;
-        Ok((after == Some(before) && orphan.lives()).then_some(orphan))
+        if Unwanted::read(jobs, id)? != Some(before) {
+            return Ok(None);
+        }
+        let lives = orphan.lives();
+        if !lives {
+            // In another container, or left by it for good.
+            log::info!("legwork: job {id}: no process is seen that has its lock");
+        }
+        Ok(lives.then_some(orphan))
     }
 
     fn with_lock(db: &Path, id: JobId) -> Option<Orphan> {
@@ -106,7 +133,8 @@ impl Orphan {
             // It has ended. The lock goes with the file.
             Ok(()) | Err(TryLockError::Error(_)) => return None,
         }
-        let group = group_in(&mut file).unwrap_or_default()?;
+        // Who cancels from within the command is not to end before he has said so.
+        let group = group_in(&mut file).unwrap_or_default().filter(|group| *group != getpgrp())?;
         Some(Orphan { id, group, lock: file.metadata().ok()? })
     }
 
@@ -120,9 +148,13 @@ impl Orphan {
 
     fn is_open_in(&self, process: &Path) -> bool {
         let Ok(open) = fs::read_dir(process.join("fd")) else { return false };
-        open.flatten().any(|entry| {
-            fs::metadata(entry.path())
-                .is_ok_and(|file| (file.dev(), file.ino()) == (self.lock.dev(), self.lock.ino()))
+        open.flatten().map(|entry| entry.path()).any(|open| {
+            // Of other files not even that: one of a dead mount would not answer.
+            let is_lock = |path: PathBuf| path.to_string_lossy().contains(LOCK);
+            fs::read_link(&open).is_ok_and(is_lock)
+                && fs::metadata(&open).is_ok_and(|file| {
+                    (file.dev(), file.ino()) == (self.lock.dev(), self.lock.ino())
+                })
         })
     }
 

@@ -82,13 +82,13 @@ impl Action {
             }
             Action::Cancel(job) => {
                 jobs.cancel(job.id)?;
-                shell::end_unwanted(jobs);
+                shell::end_unwanted(jobs).wait_meanwhile();
                 let done = if job.state == State::Running { "asked to stop" } else { "cancelled" };
                 format!("job {} was {done}", job.id)
             }
             Action::Delete(job) => {
                 jobs.delete(job.id)?;
-                shell::end_unwanted(jobs);
+                shell::end_unwanted(jobs).wait_meanwhile();
                 format!("job {} was deleted", job.id)
             }
             Action::Pause(scope) => {

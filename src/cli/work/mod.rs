@@ -205,6 +205,10 @@ impl Asked {
         Ok(Asked { text: text.to_owned(), queues, workers })
     }
 
+    pub(super) fn serves(&self, queue: &str) -> bool {
+        Pool::new(self.queues.clone()).serves(queue)
+    }
+
     fn everything() -> Asked {
         Asked { text: "*".to_owned(), queues: vec!["*".to_owned()], workers: None }
     }
@@ -258,7 +262,7 @@ impl Work {
         tell: Sender<Notice>,
         told: Receiver<Notice>,
     ) -> Result<Work, Trouble> {
-        shell::end_unwanted(jobs);
+        shell::end_unwanted(jobs).wait_meanwhile();
         shell::sweep(jobs);
         let shell = Arc::new(Worker::new(jobs.path()));
         let busy = Arc::new(Busy::new(arguments.max_jobs, tell.clone()));

@@ -72,11 +72,15 @@ fn drain_tells_what_waits_for_room_and_what_it_leaves() {
     place.line("gate close online").good();
     place.line("pause low").good();
     let drained = place.line("drain");
-    let told = "left for later: 1 blocked, 1 ready (the ready ones are paused, or of a kind that is \
-                not known here)\n";
+    assert!(drained.stderr.contains("finished 0/0 jobs"), "{drained:?}");
+    let told = "left for later: 1 blocked, 1 ready (what is ready is paused, or nobody here runs its \
+                queue or kind)\n";
     assert!(drained.stderr.ends_with(told), "{drained:?}");
-    let other = place.line("drain -q other");
-    assert!(!other.stderr.contains("left for later"), "{other:?}");
+    for others in ["other", "lo", "*,-low,-default"] {
+        let drained = place.line(&format!("drain -q {others}"));
+        assert!(drained.stderr.ends_with("finished 0/0 jobs, 0/s\n"), "{drained:?}");
+    }
+    assert!(place.line("drain -q l*").stderr.contains("left for later: 1 ready"));
 }
 
 #[test]

@@ -301,6 +301,8 @@ fn a_cancel_reaches_a_command_that_has_outlived_its_worker() {
         let worker = place.worker("work");
         told += 1;
         let command = pids(&place.file("pids"), told)[told - 1];
+        let lock = place.file("test.db-legwork").join(format!("output/job-{id}/lock"));
+        until("its group is noted", || lock.metadata().unwrap().len() > 0);
         drop(worker);
         (id, command)
     };
@@ -328,6 +330,15 @@ fn a_cancel_reaches_a_command_that_has_outlived_its_worker() {
     place.line("work --until-empty").good();
     until("its command ends", || !lives(&commands[1]));
 
+    // Whoever cancels again gets it ended, too.
+    let (id, command) = orphan("exec sleep 1000");
+    place.open().cancel(id).unwrap();
+    assert!(lives(&command));
+    place.line(&format!("cancel {id}")).good();
+    until("its command ends", || !lives(&command));
+    place.work().good();
+    place.line(&format!("cancel {id}")).coded(4);
+
     // It does not end by TERM.
     let (id, command) = orphan("trap '' TERM; while :; do sleep 0.05; done");
     place.line(&format!("cancel {id}")).good();
@@ -351,6 +362,22 @@ fn a_group_that_only_has_the_number_of_a_command_is_left_alone() {
     assert!(lives(&stranger.id()));
     stranger.kill().unwrap();
     stranger.wait().unwrap();
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_lock_keeps_nobody_waiting() {
+    let place = place();
+    let id = place.line("run -- true").id();
+    place.work().good();
+    let kept = place.file("test.db-legwork").join(format!("output/job-{id}"));
+    std::fs::create_dir_all(&kept).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(kept.join("lock")).status().unwrap();
+    assert!(made.success());
+    let other = place.line("run --in 1h -- true").id();
+    place.line(&format!("cancel {other}")).good();
+    place.line(&format!("retry {id}")).good();
+    place.work().good();
+    assert_eq!(place.state(id), "completed");
 }
 
 /// The command that it is the process group of.
