@@ -77,13 +77,13 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Done {
     })
 }
 
-/// The queues that are worked; without pools that were asked for, all.
-fn worked<'a>(
+/// The queues of the pools that were asked for; all if there are none.
+fn queues_of<'a>(
     stats: &'a Stats,
     pools: &'a [Asked],
 ) -> impl Iterator<Item = (&'a String, &'a QueueStats)> {
-    let is_worked = |queue: &str| pools.is_empty() || pools.iter().any(|pool| pool.serves(queue));
-    stats.queues.iter().filter(move |(name, _)| is_worked(name))
+    let is_meant = |queue: &str| pools.is_empty() || pools.iter().any(|pool| pool.serves(queue));
+    stats.queues.iter().filter(move |(name, _)| is_meant(name))
 }
 
 /// How many jobs there are to do, in this process and others: what is blocked as well, since it waits for the
@@ -98,12 +98,12 @@ fn to_do(stats: &Stats, pools: &[Asked]) -> u64 {
         };
         waiting + in_state(queue, State::Running)
     };
-    worked(stats, pools).map(of_queue).sum()
+    queues_of(stats, pools).map(of_queue).sum()
 }
 
 /// Says what was not to be done now: nobody is to take the end for an empty queue.
 fn tell_rest(globals: &Globals, stats: &Stats, pools: &[Asked]) {
-    let count = |state| worked(stats, pools).map(|(_, queue)| in_state(queue, state)).sum();
+    let count = |state| queues_of(stats, pools).map(|(_, queue)| in_state(queue, state)).sum();
     let rest: Vec<(State, u64)> = change::WAITING
         .iter()
         .map(|state| (*state, count(*state)))

@@ -31,13 +31,12 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use legwork::JobId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::{Place, SOON};
+use crate::common::{Place, until};
 
 const LEGWORK: &str = env!("CARGO_BIN_EXE_legwork");
 
@@ -192,16 +191,6 @@ impl Drop for Worker {
             let _ = process.kill();
             let _ = process.wait();
         }
-    }
-}
-
-/// Waits for something outside that tells nobody.
-#[track_caller]
-fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !is() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

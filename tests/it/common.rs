@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use legwork::{Clock, Event, Events, Jobs, JobsBuilder};
+use legwork::{Clock, Event, Events, Jobs, JobsBuilder, ManualEngine};
 use tempfile::TempDir;
 
 /// Long enough for any event on a loaded machine; no test depends on its length.
@@ -43,11 +43,31 @@ pub fn stopped_clock() -> Clock {
     Clock::stopped(time::macros::datetime!(2026-01-01 0:00 UTC))
 }
 
+/// Waits for something that tells nobody.
+#[track_caller]
+pub fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs what is due until it is so: the writer prunes after its groups, in bites, and behind its answers.
+#[track_caller]
+pub fn run_until(engine: &ManualEngine, what: &str, mut is: impl FnMut() -> bool) {
+    until(what, || {
+        engine.jobs().wake().unwrap();
+        engine.run_due().unwrap();
+        is()
+    });
+}
+
 /// The first event for which `wanted` is true, within [`SOON`].
 pub fn wait_for(events: &Events, mut wanted: impl FnMut(&Event) -> bool) -> Event {
-    let deadline = std::time::Instant::now() + SOON;
+    let deadline = Instant::now() + SOON;
     loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         let event = events.recv_timeout(left).expect("the event did not come in time");
         if wanted(&event) {
             return event;

@@ -14,7 +14,7 @@ use legwork::{
 };
 use serde_json::json;
 
-use crate::common::{Place, SOON, place, stopped_clock, wait_for};
+use crate::common::{Place, SOON, place, run_until, stopped_clock, wait_for};
 use crate::scripted::{Act, Acts, acting};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -211,7 +211,7 @@ fn members_are_kept_until_the_flow_has_ended_and_its_retention_is_over() {
         here.engine.advance(DAY);
         here.run();
     }
-    assert!(matches!(jobs.get(alone), Err(Error::NotFound(_))), "pruned long ago");
+    run_until(&here.engine, "it is pruned", || matches!(jobs.get(alone), Err(Error::NotFound(_))));
     assert_eq!(here.states(&flow), [State::Completed, State::Completed]);
     for _ in 0..11 {
         here.engine.advance(DAY);
@@ -219,7 +219,9 @@ fn members_are_kept_until_the_flow_has_ended_and_its_retention_is_over() {
         jobs.enqueue(act(9)).unwrap();
         here.run();
     }
-    assert!(matches!(jobs.flow(flow.id), Err(Error::NoFlow(_))));
+    run_until(&here.engine, "the flow is pruned", || {
+        matches!(jobs.flow(flow.id), Err(Error::NoFlow(_)))
+    });
     assert!(matches!(jobs.get(flow.members[0]), Err(Error::NotFound(_))));
     assert!(jobs.children(flow.members[0]).unwrap().is_empty());
 }

@@ -93,15 +93,6 @@ impl Held {
     }
 }
 
-/// For what no event tells: reads until it is so.
-fn wait_until(so: impl Fn() -> bool) {
-    let started = std::time::Instant::now();
-    while !so() {
-        assert!(started.elapsed() < SOON, "it never was");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn a_job_that_is_not_to_wait_ends_as_cancelled_with_the_reason() {
     let place = place();

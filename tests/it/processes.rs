@@ -22,7 +22,7 @@ use legwork::{
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{self, Child, Place, SOON, say};
+use crate::common::{self, Child, Place, SOON, say, until};
 
 // ---- what the jobs do ------------------------------------------------------------------------
 
@@ -306,16 +306,6 @@ fn ask<T: rusqlite::types::FromSql>(place: &Place, sql: &str) -> T {
     let conn = place.connect();
     conn.busy_timeout(SOON).unwrap();
     conn.query_row(sql, [], |row| row.get(0)).unwrap()
-}
-
-/// Waits for something in the file that tells nobody.
-#[track_caller]
-fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !is() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Completed by its first attempt, which nobody cut off.

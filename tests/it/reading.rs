@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use legwork::{Error, Failure, Filter, JobId, NewJob, Outcome, Retention, Retry, State};
 
-use crate::common::{SOON, place, stopped_clock};
+use crate::common::{place, run_until, stopped_clock};
 use crate::scripted::{Act, acting};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -168,20 +168,10 @@ fn finished_jobs_are_pruned_after_their_retention_with_all_that_is_kept_of_them(
     engine.run_due().unwrap();
     assert!(there(done) && there(cancelled) && there(failed) && there(kept));
     clock.advance(Duration::from_secs(1));
-    wait_until(&engine, || !there(done) && !there(cancelled));
+    run_until(&engine, "they are pruned", || !there(done) && !there(cancelled));
     assert!(there(failed) && there(kept));
     assert!(jobs.logs(done).unwrap().is_empty());
     assert_eq!(jobs.logs(failed).unwrap().len(), 1);
-}
-
-/// Lets the writer work until `done`; it prunes after its groups, in bites.
-fn wait_until(engine: &legwork::ManualEngine, done: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + SOON;
-    while !done() {
-        assert!(std::time::Instant::now() < deadline, "not pruned in time");
-        engine.jobs().wake().unwrap();
-        engine.run_due().unwrap();
-    }
 }
 
 #[test]
@@ -194,7 +184,7 @@ fn history_beyond_its_cap_is_pruned_oldest_first() {
         engine.advance(Duration::from_micros(1));
         engine.run_one().unwrap();
     }
-    wait_until(&engine, || jobs.count(&Filter::new()).unwrap() <= 10);
+    run_until(&engine, "it is pruned", || jobs.count(&Filter::new()).unwrap() <= 10);
     assert!(jobs.get(*ids.last().unwrap()).is_ok());
 }
 

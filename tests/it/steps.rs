@@ -13,7 +13,7 @@ use legwork::{
 };
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::common::{Place, place, stopped_clock};
+use crate::common::{Place, place, run_until, stopped_clock};
 use crate::scripted::{Act, Acts, acting};
 
 const LONG: Duration = Duration::from_secs(100);
@@ -296,8 +296,7 @@ fn steps_of_a_failed_job_are_kept_for_its_retry_and_go_with_it() {
     assert_eq!(rows(&place), 1);
     engine.advance(Duration::from_secs(1_001));
     jobs.enqueue(Act { n: 2 }).unwrap();
-    engine.run_due().unwrap();
-    assert!(matches!(jobs.get(ids[1]), Err(Error::NotFound(_))), "it was to be pruned");
+    run_until(&engine, "it is pruned", || matches!(jobs.get(ids[1]), Err(Error::NotFound(_))));
     assert_eq!(rows(&place), 1, "of the new one");
 }
 

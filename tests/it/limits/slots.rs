@@ -10,8 +10,8 @@ use legwork::{
 use rusqlite::TransactionBehavior;
 use serde::{Deserialize, Serialize};
 
-use super::{DAY, Held, PASSES, Ran, SECOND, act, state, wait_until};
-use crate::common::{SOON, place, stopped_clock, wait_for};
+use super::{DAY, Held, PASSES, Ran, SECOND, act, state};
+use crate::common::{SOON, place, stopped_clock, until, wait_for};
 use crate::scripted::{Act, Acts, acting};
 
 #[test]
@@ -73,7 +73,7 @@ fn jobs_that_name_different_numbers_for_a_key_go_by_their_own() {
     jobs.enqueue(act(3).limit("k", 3)).unwrap();
     assert_eq!(held.next(), 3);
     held.go_on.send(()).unwrap();
-    wait_until(|| jobs.count(&legwork::Filter::new().state(State::Running)).unwrap() == 1);
+    until("it runs", || jobs.count(&legwork::Filter::new().state(State::Running)).unwrap() == 1);
     assert_eq!(state(&jobs, one), State::Blocked, "one still runs");
     held.go_on.send(()).unwrap();
     assert_eq!(held.next(), 2);
@@ -276,7 +276,7 @@ fn an_abandoned_attempt_keeps_its_slot_until_its_thread_ends() {
     assert_eq!(begun.recv_timeout(SOON).unwrap(), 1);
     wait_for(&events, |event| matches!(event, Event::Retrying { .. }));
     // Due again, and kept waiting by what its own thread still does.
-    wait_until(|| state(&jobs, id) == State::Blocked);
+    until("it is blocked", || state(&jobs, id) == State::Blocked);
     go_on.send(()).unwrap();
     assert_eq!(begun.recv_timeout(SOON).unwrap(), 2);
     assert_eq!(jobs.wait(id, SOON).unwrap().state, State::Completed);

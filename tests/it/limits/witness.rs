@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use legwork::{Context, Jobs, Limit, Outcome, Pool, State};
 
-use super::{SECOND, act, wait_until};
-use crate::common::{self, Child, SOON, place, say};
+use super::{SECOND, act};
+use crate::common::{self, Child, SOON, place, say, until};
 use crate::scripted::{Act, Acts, acting};
 
 /// The witness: each attempt appends a byte as it begins and one as it ends, to a file of its key,
@@ -78,7 +78,7 @@ fn never_more_run_at_once_than_the_limit_says_over_four_processes_that_are_kille
     let mut children: Vec<Child> = (0..4).map(|_| start("until killed")).collect();
     for round in 0..6 {
         let before = done();
-        wait_until(|| done() > before + 5 || done() >= COUNT.unsigned_abs());
+        until("jobs are done", || done() > before + 5 || done() >= COUNT.unsigned_abs());
         children.remove(round % 4).kill();
         children.push(start("until killed"));
     }
