@@ -100,7 +100,7 @@ pub enum Event {
         /// `Completed` or `Cancelled`.
         state: State,
         /// How long its last attempt took, if the end came from one.
-        #[serde(rename = "took_seconds", with = "json::seconds_if_any")]
+        #[serde(rename = "took_seconds", with = "crate::rules::seconds::if_any")]
         took: Option<Duration>,
     },
     /// A job gave up.
@@ -149,7 +149,7 @@ pub enum Event {
         /// Its kind.
         kind: String,
         /// How long the attempt has been running.
-        #[serde(rename = "running_seconds", with = "json::seconds")]
+        #[serde(rename = "running_seconds", with = "crate::rules::seconds::span")]
         running: Duration,
         /// Whether it was abandoned: counted as failed, its finish void.
         abandoned: bool,
@@ -162,7 +162,7 @@ pub enum Event {
         /// Its kind.
         kind: String,
         /// How long it took.
-        #[serde(rename = "took_seconds", with = "json::seconds")]
+        #[serde(rename = "took_seconds", with = "crate::rules::seconds::span")]
         took: Duration,
     },
     /// A job was given back: its attempt was interrupted by a stop, or its process died.
@@ -247,7 +247,7 @@ pub enum Event {
         /// Its size.
         bytes: u64,
         /// For how long at least the snapshot has been kept.
-        #[serde(rename = "pinned_seconds", with = "json::seconds")]
+        #[serde(rename = "pinned_seconds", with = "crate::rules::seconds::span")]
         pinned: Duration,
     },
     /// The file or its `-wal` was removed or replaced; every call returns
@@ -259,7 +259,7 @@ pub enum Event {
     /// Another connection has held the write lock for this long.
     DatabaseBusy {
         /// How long the writer has waited.
-        #[serde(rename = "waited_seconds", with = "json::seconds")]
+        #[serde(rename = "waited_seconds", with = "crate::rules::seconds::span")]
         waited: Duration,
     },
     /// This many events were dropped because the receiver did not keep up; as JSON, `count`.

@@ -104,8 +104,8 @@ fn open_private(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         shell::private_directory(directory)?;
     }
-    let no_links = shell::no_links();
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_links).open(path)
+    let guarded = shell::guarded();
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(guarded).open(path)
 }
 
 fn open(log: &Path) -> io::Result<File> {

@@ -58,7 +58,7 @@ impl Pool {
     /// assert!(Pool::new(["mail*", "-mail.slow"]).serves("mail.urgent"));
     /// ```
     pub fn serves(&self, queue: &str) -> bool {
-        Queues::parse(&self.list).is_ok_and(|queues| queues.rank(queue).is_some())
+        Queues::serve(&self.list, queue)
     }
 
     /// How many worker threads; 0 is allowed, for a pool to be resized later.

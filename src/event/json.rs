@@ -1,46 +1,5 @@
 //! Values of events as JSON.
 
-/// A span in seconds.
-pub(super) mod seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(in super::super) fn serialize<S: Serializer>(
-        span: &Duration,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.serialize_f64(span.as_secs_f64())
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(from)?).map_err(D::Error::custom)
-    }
-}
-
-/// The same, or null.
-pub(super) mod seconds_if_any {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-
-    pub(in super::super) fn serialize<S: Serializer>(
-        span: &Option<Duration>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        span.map(|span| span.as_secs_f64()).serialize(to)
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        let span = Option::<f64>::deserialize(from)?;
-        span.map(Duration::try_from_secs_f64).transpose().map_err(D::Error::custom)
-    }
-}
-
 /// A number that needs a name, since an event is an object.
 pub(super) mod count {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::new_job::{Overrides, Retention};
+use crate::rules::seconds;
 
 /// What a job has of its own: [`JobRecord::own`](super::JobRecord::own). What is `None` it takes from its
 /// kind as it runs, or, once it has finished, has taken.
@@ -33,7 +34,7 @@ pub struct OwnOptions {
     /// Its retry policy, in words.
     pub retry: Option<String>,
     /// How long an attempt of it may take. In JSON, `timeout_seconds`.
-    #[serde(rename = "timeout_seconds", serialize_with = "seconds")]
+    #[serde(rename = "timeout_seconds", serialize_with = "seconds::if_any::serialize")]
     pub timeout: Option<Duration>,
     /// How long it is kept once it has finished. In JSON, `keep_seconds`: an object with a number for each
     /// of `completed`, `cancelled` and `failed`.
@@ -51,10 +52,6 @@ impl From<Overrides> for OwnOptions {
             keep,
         }
     }
-}
-
-fn seconds<S: Serializer>(span: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-    span.map(|span| span.as_secs_f64()).serialize(to)
 }
 
 fn each_in_seconds<S: Serializer>(keep: &Option<Retention>, to: S) -> Result<S::Ok, S::Error> {

@@ -70,7 +70,7 @@ impl PoolRecord {
     /// Whether it serves a queue, by its patterns; the number of its workers does not matter.
     pub fn serves(&self, queue: &str) -> bool {
         let list: Vec<_> = self.queues.iter().map(|entry| (entry.clone(), None)).collect();
-        Queues::parse(&list).is_ok_and(|queues| queues.rank(queue).is_some())
+        Queues::serve(&list, queue)
     }
 }
 

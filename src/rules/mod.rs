@@ -12,6 +12,7 @@ pub(crate) mod limit;
 pub(crate) mod name;
 pub(crate) mod queues;
 pub(crate) mod retry;
+pub(crate) mod seconds;
 pub(crate) mod state;
 pub(crate) mod steps;
 pub(crate) mod suspect;

@@ -81,6 +81,11 @@ impl Queues {
         self.entries.len()
     }
 
+    /// Whether a pool with this list serves `queue`; an invalid one serves none.
+    pub(crate) fn serve(list: &[(String, Option<u32>)], queue: &str) -> bool {
+        Queues::parse(list).is_ok_and(|queues| queues.rank(queue).is_some())
+    }
+
     /// The position of the first entry that matches `queue`, or `None` if the pool does not serve it.
     pub(crate) fn rank(&self, queue: &str) -> Option<usize> {
         if self.excluded.iter().any(|pattern| pattern.matches(queue)) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use legwork::{Context, Engine, Event, Job, JobId, JobResult, Jobs, Listener, Outcome, Told};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Child, SOON, child_file, child_role, place, say};
+use crate::common::{Child, SOON, child_file, child_role, place, say, until};
 
 const CHILD: &str = "listen::a_process_beside_the_test";
 
@@ -154,9 +154,5 @@ fn an_engine_talks_only_while_somebody_listens() {
     hear(&mut listener, |told| finished(told) == Some(ids[0]));
     assert_eq!(talks(), 1);
     drop(listener);
-    let deadline = Instant::now() + SOON;
-    while talks() > 0 {
-        assert!(Instant::now() < deadline, "it goes on talking");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("nobody talks", || talks() == 0);
 }

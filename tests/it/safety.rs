@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use legwork::{
@@ -12,7 +12,7 @@ use legwork::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::common::{self, Child, SOON, place, say, stopped_clock};
+use crate::common::{self, Child, SOON, place, say, stopped_clock, until};
 use crate::scripted::{Act, acting};
 
 /// A job whose first attempt is abandoned, and whose attempts complete it when they are let go.
@@ -61,11 +61,7 @@ fn a_late_end_of_an_abandoned_attempt_does_not_finish_the_next_one() {
 
     // Its worker is one too many and ends once its end has been dealt with.
     first.send(()).unwrap();
-    let until = Instant::now() + SOON;
-    while jobs.health().unwrap().workers > 1 {
-        assert!(Instant::now() < until, "the abandoned worker goes on");
-        std::thread::yield_now();
-    }
+    until("the abandoned worker ends", || jobs.health().unwrap().workers <= 1);
     assert_eq!(jobs.get(id).unwrap().state, State::Running, "by the second attempt");
 
     second.send(()).unwrap();

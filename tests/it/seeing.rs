@@ -5,7 +5,7 @@ use std::time::Duration;
 use legwork::{Engine, Failure, Filter, JobId, NewJob, Outcome, Pool, Scope, State};
 use serde_json::json;
 
-use crate::common::{SOON, place, stopped_clock};
+use crate::common::{SOON, place, stopped_clock, until};
 use crate::scripted::{Act, RateLimited, acting, holding};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -126,11 +126,7 @@ fn workers_tell_the_pools_of_each_engine_and_what_it_runs() {
     assert_eq!(jobs.instances().unwrap()[0], worker.instance);
 
     engine.resize("slow,tmp*", 5).unwrap();
-    let deadline = std::time::Instant::now() + SOON;
-    while !jobs.workers().unwrap()[0].instance.serves("slow") {
-        assert!(std::time::Instant::now() < deadline, "the new number is not written");
-        std::thread::yield_now();
-    }
+    until("the new number is written", || jobs.workers().unwrap()[0].instance.serves("slow"));
     assert_eq!(jobs.workers().unwrap()[0].instance.workers(), 7);
     go.send(()).unwrap();
     jobs.wait(id, SOON).unwrap();
@@ -168,14 +164,12 @@ fn a_job_that_reports_is_seen_with_its_progress_and_attempt() {
     let engine = engine.pool(Pool::new(["*"]).workers(1)).start().unwrap();
     let id = jobs.enqueue(Act { n: 1 }).unwrap();
     has_said.recv_timeout(SOON).unwrap();
-    let deadline = std::time::Instant::now() + SOON;
-    let progress = loop {
-        if let Some(progress) = jobs.workers().unwrap()[0].running[0].progress.clone() {
-            break progress;
-        }
-        assert!(std::time::Instant::now() < deadline, "the progress is not written");
-        std::thread::yield_now();
-    };
+    let mut written = None;
+    until("the progress is written", || {
+        written = jobs.workers().unwrap()[0].running[0].progress.clone();
+        written.is_some()
+    });
+    let progress = written.unwrap();
     assert_eq!((progress.done, progress.total), (3, 4));
     jobs.cancel(id).unwrap();
     assert!(jobs.workers().unwrap()[0].running[0].cancel_requested);

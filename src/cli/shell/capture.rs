@@ -122,9 +122,10 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// The flag of an open that follows no link: whoever was here first may have planted one.
-pub(in crate::cli) fn no_links() -> i32 {
-    OFlags::NOFOLLOW.bits().cast_signed()
+/// The flags of an open that follows no link and does not wait for the other end of a pipe: whoever was here
+/// first may have planted one.
+pub(in crate::cli) fn guarded() -> i32 {
+    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()
 }
 
 pub(in crate::cli) fn private_directory(path: &Path) -> io::Result<()> {

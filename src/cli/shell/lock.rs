@@ -14,10 +14,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use rustix::process::Pid;
 
-use super::capture::{no_links, private_directory};
+use super::capture::{guarded, private_directory};
 use super::kept::{directory, kept_jobs};
 use crate::id::JobId;
 
@@ -47,7 +46,7 @@ impl RunLock {
             let after_a_kill = fs::symlink_metadata(&path).is_ok();
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
-            let file = options.custom_flags(at_once()).open(&path)?;
+            let file = options.custom_flags(guarded()).open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) if looks < LOOKS => {
@@ -88,7 +87,7 @@ pub(super) fn locked_jobs(db: &Path) -> impl Iterator<Item = JobId> {
 
 /// The file of such a run, to be looked at.
 pub(super) fn open_lock(db: &Path, id: JobId) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(at_once()).open(path_of(db, id))
+    OpenOptions::new().read(true).custom_flags(guarded()).open(path_of(db, id))
 }
 
 /// Whether the command of an earlier run lives, or has left a process that does.
@@ -99,11 +98,6 @@ pub(super) fn is_held(db: &Path, id: JobId) -> bool {
 
 fn path_of(db: &Path, id: JobId) -> PathBuf {
     directory(db, id).join(LOCK)
-}
-
-/// Neither by a link nor waiting for the other end of a pipe.
-fn at_once() -> i32 {
-    no_links() | OFlags::NONBLOCK.bits().cast_signed()
 }
 
 fn inode(file: &File) -> Option<u64> {

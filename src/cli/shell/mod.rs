@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::capture::Capture;
-pub(super) use self::capture::{no_links, private_directory};
+pub(super) use self::capture::{guarded, private_directory};
 use self::child::{Child, End};
 use self::descriptors::Descriptors;
 pub(super) use self::kept::{Follower, Next, Stream, cut, read, sweep};

@@ -365,19 +365,22 @@ fn a_group_that_only_has_the_number_of_a_command_is_left_alone() {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_a_lock_keeps_nobody_waiting() {
+fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
     let place = place();
     let id = place.line("run -- true").id();
     place.work().good();
     let kept = place.file("test.db-legwork").join(format!("output/job-{id}"));
     std::fs::create_dir_all(&kept).unwrap();
-    let made = std::process::Command::new("mkfifo").arg(kept.join("lock")).status().unwrap();
-    assert!(made.success());
+    for pipe in [kept.join("lock"), place.file("test.db-legwork/worker.log")] {
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    }
     let other = place.line("run --in 1h -- true").id();
     place.line(&format!("cancel {other}")).good();
     place.line(&format!("retry {id}")).good();
     place.work().good();
     assert_eq!(place.state(id), "completed");
+    let alone = place.line("run --ensure-worker -- true").coded(69);
+    assert!(alone.stderr.contains("no worker could be started"), "{alone:?}");
 }
 
 /// The command that it is the process group of.

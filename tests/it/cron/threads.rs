@@ -7,7 +7,7 @@ use legwork::{Engine, Event, Filter, Jobs, State};
 use time::macros::datetime;
 
 use super::{HOUR, act, at, idle, ticks};
-use crate::common::{SOON, place, stopped_clock, wait_for};
+use crate::common::{SOON, place, stopped_clock, until, wait_for};
 
 /// The end of a job of this kind.
 fn enqueued(name: &'static str) -> impl FnMut(&Event) -> bool {
@@ -100,28 +100,24 @@ fn there_is_a_cron_thread_only_while_there_are_entries() {
 }
 
 pub(super) fn count_threads(path: &std::path::Path) {
-    let until = |count: usize| {
-        let deadline = std::time::Instant::now() + SOON;
-        while threads("legwork-cron") != count {
-            assert!(std::time::Instant::now() < deadline, "in vain for {count} threads");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    let until_there_are = |count: usize| {
+        until(&format!("{count} threads"), || threads("legwork-cron") == count);
     };
     let jobs = Jobs::open(path).unwrap();
     let engine = idle(&jobs).start().unwrap();
     engine.run_until_empty().unwrap();
     assert_eq!((threads("legwork-writer"), threads("legwork-cron")), (1, 0));
     jobs.schedule("x", "@yearly", act()).unwrap();
-    until(1);
+    until_there_are(1);
     jobs.unschedule("x").unwrap();
-    until(0);
+    until_there_are(0);
     jobs.schedule("x", "@yearly", act()).unwrap();
-    until(1);
+    until_there_are(1);
     engine.stop(SOON).unwrap();
     assert_eq!(threads("legwork-cron"), 0);
     // An engine that finds entries when it starts has the thread without a word of anybody's.
     let engine = idle(&jobs).start().unwrap();
-    until(1);
+    until_there_are(1);
     engine.stop(SOON).unwrap();
 }
 

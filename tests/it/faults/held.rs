@@ -13,7 +13,7 @@ use legwork::{Error, Event, Jobs, NewJob, Outcome, Pool, Scope, State};
 use serde_json::json;
 
 use super::{Ledger, all, assert_sound, pass};
-use crate::common::{self, Child, SOON, place, say, wait_for};
+use crate::common::{self, Child, SOON, place, say, until, wait_for};
 use crate::scripted::{Act, acting};
 
 /// Another program with the file: holds what its role says until it is told to let go.
@@ -151,11 +151,7 @@ fn an_engine_that_stops_beside_a_foreign_lock_leaves_when_the_lock_is_free() {
     let instances = || -> i64 {
         conn.query_row("SELECT count(*) FROM legwork_instances", [], |row| row.get(0)).unwrap()
     };
-    let deadline = Instant::now() + SOON;
-    while instances() > 0 {
-        assert!(Instant::now() < deadline, "its row is still there");
-        pass(Duration::from_millis(20));
-    }
+    until("its row is removed", || instances() == 0);
 }
 
 /// How long the snapshot is kept.
